@@ -1,0 +1,2 @@
+//! The `keelson` binary: the composition root.
+fn main() {}

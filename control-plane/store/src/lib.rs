@@ -1,0 +1,154 @@
+//! The store: keys to bytes under one 64-bit revision.
+//!
+//! What always holds: an answer to [`Store::commit`] leaves after the write is durable; a watcher sees a write only
+//! after that, in revision order, each exactly once; a list is a snapshot at one revision. The store knows nothing of
+//! Kubernetes: keys are strings, values are bytes.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+/// Orders every write; it is what clients see as `resourceVersion`.
+pub type Revision = u64;
+
+/// One key as it stands at a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub value: Bytes,
+    /// The revision of the write that made the key exist.
+    pub create_revision: Revision,
+    /// The revision of the write that gave it this value.
+    pub mod_revision: Revision,
+}
+
+/// What must hold of a key for a transaction to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The key does not exist.
+    Absent,
+    /// The key exists with this `mod_revision`.
+    Revision(Revision),
+    /// The key exists.
+    Present,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    Put { key: String, value: Bytes },
+    Delete { key: String },
+}
+
+/// Guards and writes that commit together or not at all, at one revision. At most one write is of a served key
+/// (`/registry/…`); unserved records (`/keelson/…`) may be written beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    pub guards: Vec<(String, Expect)>,
+    pub writes: Vec<Write>,
+}
+
+/// The result of a committed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub revision: Revision,
+}
+
+/// Why a transaction did not commit.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The guard with this index did not hold; `current` is what stands there.
+    #[error("guard {guard} does not hold")]
+    Conflict { guard: usize, current: Option<Entry> },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The revision was compacted away.
+    #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
+    Compacted { requested: Revision, oldest: Revision },
+    /// The revision lies in the future.
+    #[error("revision {requested} is in the future; the newest is {current}")]
+    Future { requested: Revision, current: Revision },
+    /// A request breaks the store's limits or rules; says which.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// No space is left: reads go on, writes are refused.
+    #[error("no space left on the device; reads go on, writes are refused until space is freed")]
+    Full,
+    /// The store is closed after an I/O failure or at shutdown.
+    #[error("the store is closed: {0}")]
+    Closed(String),
+    /// The database is damaged or of an unknown format.
+    #[error("{0}")]
+    Database(String),
+}
+
+/// A page of a prefix at one revision.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub entries: Vec<Entry>,
+    /// The snapshot's revision, the same for all pages of one list.
+    pub revision: Revision,
+    /// More keys follow the last entry.
+    pub more: bool,
+    /// How many keys the prefix holds at the revision, counted from the first key of this page.
+    pub count: u64,
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub revision: Revision,
+    pub key: String,
+    /// The new value, `None` when the key was deleted.
+    pub value: Option<Bytes>,
+    /// What stood there before, `None` when the key was created.
+    pub prev: Option<Entry>,
+}
+
+/// What a watch yields.
+#[derive(Clone, Debug)]
+pub enum WatchItem {
+    Event(Event),
+    /// Everything up to this revision was delivered.
+    Progress(Revision),
+}
+
+/// The store's contract; every back end passes the same model-based test.
+pub trait Store: Send + Sync + 'static {
+    /// The value of a key, at the newest revision; with the revision the answer is true at.
+    fn get(&self, key: &str) -> BoxFuture<'_, Result<(Option<Entry>, Revision), StoreError>>;
+
+    /// The keys under `prefix` in order, at most `limit` (0: no limit) after key `after`, at revision `at` or the newest.
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>>;
+
+    /// Commits durably: the answer comes after the fsync.
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CommitError>>;
+
+    /// All changes under `prefix` with a revision above `after`, in order, then live ones. A slow reader blocks its own
+    /// stream and is cut with an error; nothing is skipped in silence.
+    fn watch(
+        &self,
+        prefix: &str,
+        after: Revision,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<WatchItem, StoreError>>, StoreError>>;
+
+    /// The newest durable revision.
+    fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
+
+    /// Forgets history before `revision` in bounded steps; live rows stay.
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Ends the store cleanly: for SQLite one database file without a WAL remains.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
