@@ -1,1 +1,12 @@
-//! keelson-apiserver
+//! The API server: one pipeline, driven by the resource table, between HTTP and the store.
+//!
+//! What always holds: every request passes the same stages in the same order, over TLS and in process alike; nothing
+//! but this crate reads or writes the store; every answer that is not an object is a `Status`; every queue, body,
+//! retry and wait has a limit.
+
+pub mod body;
+mod flow;
+mod metrics;
+mod query;
+mod request_info;
+pub mod server;
