@@ -4,7 +4,6 @@
 //! and the number of streams are bounded; a drain ends listeners first, lets requests finish until the deadline, then
 //! cuts what is left; every connection's task is joined.
 
-pub mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
