@@ -1,1 +1,16 @@
-//! keelson-api
+//! The object model: schema, documents, codecs, the resource table, patches, and the rules of each type.
+//!
+//! Pure: no tokio, no clock, no entropy, no client; time and seeds are arguments. What is kept is bytes; a [`doc::Doc`]
+//! lives inside one request.
+
+pub mod canonical;
+pub mod defaults;
+pub mod doc;
+pub mod json;
+pub mod patch;
+pub mod proto;
+pub mod schema;
+pub mod table;
+pub mod yaml;
+
+pub use schema::generated::{f, t};
