@@ -6,7 +6,13 @@
 
 pub mod body;
 mod flow;
+mod keys;
 mod metrics;
+mod negotiate;
+mod options;
 mod query;
 mod request_info;
+mod respond;
+mod scan;
 pub mod server;
+mod services;

@@ -14,7 +14,6 @@ pub mod table;
 pub mod yaml;
 
 pub use schema::generated::{f, t};
-//! keelson-api
 pub mod field_errors;
 pub mod fields_selector;
 pub mod names;
