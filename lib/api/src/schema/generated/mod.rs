@@ -3,37 +3,52 @@ use super::*;
 
 pub fn struct_def(_ty: TypeId) -> &'static StructDef {
     static EMPTY: StructDef = StructDef {
-        name: "", proto_name: "", fields: &[], by_name: &[], embeds: &[], gvks: &[], atomic: false, unions: "",
+        name: "",
+        proto_name: "",
+        fields: &[],
+        by_name: &[],
+        embeds: &[],
+        gvks: &[],
+        atomic: false,
+        unions: "",
     };
     &EMPTY
 }
 pub fn type_count() -> usize {
     0
 }
-pub mod t { pub mod meta_v1 { pub const OBJECT_META: crate::schema::TypeId = crate::schema::TypeId(0); } }
-pub mod f { pub mod meta_v1 { 
-pub mod object_meta { use crate::schema::*;
- pub const NAME: Field = Field::new(TypeId(0), 0);
- pub const GENERATE_NAME: Field = Field::new(TypeId(0), 1);
- pub const NAMESPACE: Field = Field::new(TypeId(0), 2);
- pub const UID: Field = Field::new(TypeId(0), 3);
- pub const RESOURCE_VERSION: Field = Field::new(TypeId(0), 4);
- pub const GENERATION: Field = Field::new(TypeId(0), 5);
- pub const CREATION_TIMESTAMP: Field = Field::new(TypeId(0), 6);
- pub const DELETION_TIMESTAMP: Field = Field::new(TypeId(0), 7);
- pub const DELETION_GRACE_PERIOD_SECONDS: Field = Field::new(TypeId(0), 8);
- pub const LABELS: Field = Field::new(TypeId(0), 9);
- pub const ANNOTATIONS: Field = Field::new(TypeId(0), 10);
- pub const OWNER_REFERENCES: Field = Field::new(TypeId(0), 11);
- pub const FINALIZERS: Field = Field::new(TypeId(0), 12);
- pub const MANAGED_FIELDS: Field = Field::new(TypeId(0), 13);
+pub mod t {
+    pub mod meta_v1 {
+        pub const OBJECT_META: crate::schema::TypeId = crate::schema::TypeId(0);
+    }
 }
-pub mod owner_reference { use crate::schema::*;
- pub const API_VERSION: Field = Field::new(TypeId(0), 0);
- pub const KIND: Field = Field::new(TypeId(0), 1);
- pub const NAME: Field = Field::new(TypeId(0), 2);
- pub const UID: Field = Field::new(TypeId(0), 3);
- pub const CONTROLLER: Field = Field::new(TypeId(0), 4);
- pub const BLOCK_OWNER_DELETION: Field = Field::new(TypeId(0), 5);
+pub mod f {
+    pub mod meta_v1 {
+        pub mod object_meta {
+            use crate::schema::*;
+            pub const NAME: Field = Field::new(TypeId(0), 0);
+            pub const GENERATE_NAME: Field = Field::new(TypeId(0), 1);
+            pub const NAMESPACE: Field = Field::new(TypeId(0), 2);
+            pub const UID: Field = Field::new(TypeId(0), 3);
+            pub const RESOURCE_VERSION: Field = Field::new(TypeId(0), 4);
+            pub const GENERATION: Field = Field::new(TypeId(0), 5);
+            pub const CREATION_TIMESTAMP: Field = Field::new(TypeId(0), 6);
+            pub const DELETION_TIMESTAMP: Field = Field::new(TypeId(0), 7);
+            pub const DELETION_GRACE_PERIOD_SECONDS: Field = Field::new(TypeId(0), 8);
+            pub const LABELS: Field = Field::new(TypeId(0), 9);
+            pub const ANNOTATIONS: Field = Field::new(TypeId(0), 10);
+            pub const OWNER_REFERENCES: Field = Field::new(TypeId(0), 11);
+            pub const FINALIZERS: Field = Field::new(TypeId(0), 12);
+            pub const MANAGED_FIELDS: Field = Field::new(TypeId(0), 13);
+        }
+        pub mod owner_reference {
+            use crate::schema::*;
+            pub const API_VERSION: Field = Field::new(TypeId(0), 0);
+            pub const KIND: Field = Field::new(TypeId(0), 1);
+            pub const NAME: Field = Field::new(TypeId(0), 2);
+            pub const UID: Field = Field::new(TypeId(0), 3);
+            pub const CONTROLLER: Field = Field::new(TypeId(0), 4);
+            pub const BLOCK_OWNER_DELETION: Field = Field::new(TypeId(0), 5);
+        }
+    }
 }
-} }
