@@ -1,1 +1,3 @@
 //! keelson-apiserver
+
+pub mod cache;
