@@ -5,6 +5,7 @@
 //! retry and wait has a limit.
 
 pub mod body;
+pub mod cache;
 mod flow;
 mod keys;
 mod metrics;

@@ -21,9 +21,3 @@ pub mod types;
 pub mod yaml;
 
 pub use schema::generated::{f, t};
-pub mod field_errors;
-pub mod fields_selector;
-pub mod names;
-pub mod quantity;
-pub mod selectors;
-pub mod status;
