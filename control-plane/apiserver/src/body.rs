@@ -27,6 +27,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// Several pieces whose total length is known.
     Chunks { queue: VecDeque<Bytes>, left: u64 },
+    /// Pieces made when they are asked for; the length where it is known.
+    Lazy { pieces: Box<dyn Iterator<Item = Bytes> + Send>, left: Option<u64> },
     /// Pieces as they come.
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
     /// Another body, passed on.
@@ -53,6 +55,7 @@ impl Body {
             Body::Empty => Some(0),
             Body::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Body::Chunks { left, .. } => Some(*left),
+            Body::Lazy { left, .. } => *left,
             Body::Stream(_) | Body::Relay(_) => None,
         }
     }
@@ -75,6 +78,10 @@ impl HttpBody for Body {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
+            Body::Lazy { pieces, left } => Poll::Ready(pieces.next().map(|piece| {
+                *left = left.map(|left| left.saturating_sub(piece.len() as u64));
+                Ok(Frame::data(piece))
+            })),
             Body::Stream(stream) => stream.as_mut().poll_next(context).map(|item| item.map(|piece| piece.map(Frame::data))),
             Body::Relay(body) => Pin::new(body).poll_frame(context),
         }
@@ -85,6 +92,7 @@ impl HttpBody for Body {
             Body::Empty => true,
             Body::Full(bytes) => bytes.is_none(),
             Body::Chunks { queue, .. } => queue.is_empty(),
+            Body::Lazy { left, .. } => *left == Some(0),
             Body::Stream(_) => false,
             Body::Relay(body) => body.is_end_stream(),
         }
