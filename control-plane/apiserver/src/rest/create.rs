@@ -139,7 +139,8 @@ async fn check_and_store(
             op.seen(revision).await;
             Ok(Written { json, revision, created: true })
         }
-        Err(WriteError::Conflict { .. }) => Err(Failure::Exists(name)),
+        Err(WriteError::Conflict { guard: 0, .. }) => Err(Failure::Exists(name)),
+        Err(WriteError::Conflict { .. }) => Err(Failure::Status(Status::server_timeout(&op.gr(), "create", 1))),
         Err(WriteError::Failed(status)) => Err(Failure::Status(status)),
     }
 }

@@ -7,6 +7,10 @@ pub mod fields;
 mod list;
 mod output;
 mod read;
+mod evict;
+mod modify;
+mod review;
+mod scale;
 mod subresource;
 mod table;
 mod update;
@@ -252,7 +256,7 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
 #[derive(Debug)]
 pub enum WriteError {
     /// What stands at the key is not what was expected.
-    Conflict { exists: bool },
+    Conflict { guard: usize, exists: bool },
     Failed(Status),
 }
 
@@ -267,7 +271,7 @@ impl Core {
     pub async fn commit(&self, transaction: Transaction) -> Result<u64, WriteError> {
         match self.store.commit(transaction).await {
             Ok(committed) => Ok(committed.revision),
-            Err(CommitError::Conflict { current, .. }) => Err(WriteError::Conflict { exists: current.is_some() }),
+            Err(CommitError::Conflict { guard, current }) => Err(WriteError::Conflict { guard, exists: current.is_some() }),
             Err(CommitError::Store(error)) => Err(WriteError::Failed(store_status(error))),
         }
     }

@@ -7,6 +7,7 @@ use keelson_api::doc::Doc;
 use keelson_api::json::FieldValidation;
 use keelson_api::patch::{self, PatchError};
 use keelson_api::status::Status;
+use keelson_api::types;
 use keelson_store::{Expect, Transaction, Write};
 
 use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, read_body};
@@ -24,8 +25,8 @@ pub type Make<'m> = dyn Fn(&Doc) -> Result<Doc, Status> + Send + Sync + 'm;
 pub struct Manner<'m> {
     /// `""`, `status` or another subresource.
     pub subresource: &'m str,
-    /// What this subresource alone may change, on objects of the storage version: restores the rest from the old.
-    pub confine: Option<fn(new: &mut Doc, old: &Doc)>,
+    /// What this subresource alone may change, on objects of the storage version: the old object with that part new.
+    pub confine: Option<super::subresource::Confine>,
     /// The client named the state it expects; a lost race is its conflict, not ours to retry.
     pub create_missing: bool,
 }
@@ -75,7 +76,8 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
 /// How the subresource of this path is written.
 pub fn manner<'m>(op: &Op<'_>, subresource: &'m str) -> Result<Manner<'m>, Status> {
     let confine = match subresource {
-        "" | "status" => None,
+        // The strategy knows these.
+        "" | "status" | "ephemeralcontainers" | "resize" => None,
         other => Some(super::subresource::confine(other).ok_or_else(|| op.method_not_allowed())?),
     };
     Ok(Manner { subresource, confine, create_missing: subresource.is_empty() && op.strategy.allow_create_on_update })
@@ -203,10 +205,12 @@ async fn try_update(
     let mut new = op.to_hub(new)?;
     defaults::apply(&mut new);
     new.meta_mut().set_namespace(op.namespace());
-    if let Some(confine) = manner.confine {
-        confine(&mut new, &old.doc);
+    match manner.confine {
+        Some(confine) => new = confine(&new, &old.doc),
+        None => op.strategy.before_update(&mut new, &old.doc, &ctx),
     }
-    op.strategy.before_update(&mut new, &old.doc, &ctx);
+    // The revision was a precondition; what is compared and stored has none.
+    new.meta_mut().set_resource_version("");
     let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes).await?;
     defaults::apply(&mut new);
@@ -244,7 +248,11 @@ async fn check_and_store(
     claim: &services::Claim,
 ) -> Result<Option<Written>, Status> {
     let ctx = op.rule_context(manner.subresource);
-    let errors = op.strategy.check_update(new, &old.doc, &ctx);
+    let mut errors = keelson_api::field_errors::ErrorList::new();
+    match manner.confine {
+        Some(_) => types::meta::validate_update(new, &old.doc, op.row.namespaced, &mut errors),
+        None => errors = op.strategy.check_update(new, &old.doc, &ctx),
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&op.gk(), name, &errors));
     }
