@@ -353,7 +353,11 @@ impl Map {
     pub fn get_str(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)
     }
-    pub fn insert(&mut self, key: impl Into<CompactString> + AsRef<str>, value: impl Into<Value>) -> Option<Value> {
+    pub fn insert(
+        &mut self,
+        key: impl Into<CompactString> + AsRef<str>,
+        value: impl Into<Value>,
+    ) -> Option<Value> {
         match self.position(key.as_ref()) {
             Ok(at) => Some(std::mem::replace(&mut self.entries[at].1, value.into())),
             Err(at) => {
@@ -415,7 +419,11 @@ impl Gvk {
     }
     /// `apps/v1`, `v1`.
     pub fn api_version(&self) -> CompactString {
-        if self.group.is_empty() { self.version.clone() } else { compact_str::format_compact!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            compact_str::format_compact!("{}/{}", self.group, self.version)
+        }
     }
 }
 
@@ -429,7 +437,8 @@ pub struct Doc {
 impl Doc {
     /// An empty object of a built-in type; `gvk` is the type's first.
     pub fn new(ty: TypeId) -> Doc {
-        let gvk = ty.def().gvks.first().map(|gvk| Gvk::new(gvk.group, gvk.version, gvk.kind)).unwrap_or_default();
+        let gvk =
+            ty.def().gvks.first().map(|gvk| Gvk::new(gvk.group, gvk.version, gvk.kind)).unwrap_or_default();
         Doc { root: Value::Struct(Struct::new(ty)), gvk }
     }
     /// An empty custom resource.
@@ -503,11 +512,18 @@ impl Doc {
         typed::doc_to_typed(self)
     }
     /// The part below the path, as [`Doc::to_typed`]; `None` where it is absent.
-    pub fn part_to_typed<T: serde::de::DeserializeOwned>(&self, path: &[Field]) -> Result<Option<T>, TypedError> {
+    pub fn part_to_typed<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &[Field],
+    ) -> Result<Option<T>, TypedError> {
         self.get(path).map(typed::value_to_typed).transpose()
     }
     /// Replaces what is at the path by the serialized value, checked by the schema.
-    pub fn set_from_typed(&mut self, path: &[Field], value: &impl serde::Serialize) -> Result<(), TypedError> {
+    pub fn set_from_typed(
+        &mut self,
+        path: &[Field],
+        value: &impl serde::Serialize,
+    ) -> Result<(), TypedError> {
         typed::set_from_typed(self, path, value)
     }
 }

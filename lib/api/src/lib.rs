@@ -6,11 +6,18 @@
 pub mod canonical;
 pub mod defaults;
 pub mod doc;
+pub mod field_errors;
+pub mod fields_selector;
 pub mod json;
+pub mod names;
 pub mod patch;
 pub mod proto;
+pub mod quantity;
 pub mod schema;
+pub mod selectors;
+pub mod status;
 pub mod table;
+pub mod types;
 pub mod yaml;
 
 pub use schema::generated::{f, t};

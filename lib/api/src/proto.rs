@@ -37,7 +37,14 @@ pub fn encode_raw(_doc: &Doc, _out: &mut Vec<u8>) -> Result<(), NoProtobuf> {
 pub fn encode_watch_frame(_event: &str, _object: &[u8], _out: &mut Vec<u8>) {}
 
 /// Appends an enveloped list of `list_ty` from already encoded bare messages of the items.
-pub fn encode_list(_list_ty: TypeId, _resource_version: &str, _continue_token: &str, _remaining: Option<i64>, _items: &[&[u8]], _out: &mut Vec<u8>) -> Result<(), NoProtobuf> {
+pub fn encode_list(
+    _list_ty: TypeId,
+    _resource_version: &str,
+    _continue_token: &str,
+    _remaining: Option<i64>,
+    _items: &[&[u8]],
+    _out: &mut Vec<u8>,
+) -> Result<(), NoProtobuf> {
     Err(NoProtobuf)
 }
 

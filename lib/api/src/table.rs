@@ -35,7 +35,11 @@ pub struct Resource {
 impl Resource {
     /// `apps/v1`, `v1`.
     pub fn api_version(&self) -> CompactString {
-        if self.group.is_empty() { self.version.clone() } else { compact_str::format_compact!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            compact_str::format_compact!("{}/{}", self.group, self.version)
+        }
     }
     /// The subresource of this name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {

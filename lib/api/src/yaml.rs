@@ -5,7 +5,11 @@ use crate::json::{DecodeError, FieldValidation, Warning};
 use crate::schema::TypeId;
 
 /// Reads an object from YAML; `None` for a custom resource.
-pub fn decode(ty: Option<TypeId>, bytes: &[u8], validation: FieldValidation) -> Result<(Doc, Vec<Warning>), DecodeError> {
+pub fn decode(
+    ty: Option<TypeId>,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<(Doc, Vec<Warning>), DecodeError> {
     crate::json::decode_any(ty, &to_json(bytes)?, validation)
 }
 

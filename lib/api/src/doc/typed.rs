@@ -1,8 +1,8 @@
 //! A document read as a typed struct, through a serde deserializer over the tree, and written back from one.
 
-use serde::de::DeserializeOwned;
 use super::{Doc, Value};
 use crate::schema::Field;
+use serde::de::DeserializeOwned;
 
 /// Why a typed view could not be made or written back.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,10 @@ pub(super) fn doc_to_typed<T: DeserializeOwned>(_doc: &Doc) -> Result<T, TypedEr
 pub fn value_to_typed<T: DeserializeOwned>(_value: &Value) -> Result<T, TypedError> {
     Err(TypedError::Path)
 }
-pub(super) fn set_from_typed(_doc: &mut Doc, _path: &[Field], _value: &impl serde::Serialize) -> Result<(), TypedError> {
+pub(super) fn set_from_typed(
+    _doc: &mut Doc,
+    _path: &[Field],
+    _value: &impl serde::Serialize,
+) -> Result<(), TypedError> {
     Err(TypedError::Path)
 }

@@ -11,7 +11,11 @@ pub fn to_json_value(doc: &Doc) -> serde_json::Value {
 }
 
 /// An object from untyped JSON; `ty` is `None` for a custom resource.
-pub fn from_json_value(ty: Option<TypeId>, gvk: &Gvk, value: &serde_json::Value) -> Result<Doc, crate::json::DecodeError> {
+pub fn from_json_value(
+    ty: Option<TypeId>,
+    gvk: &Gvk,
+    value: &serde_json::Value,
+) -> Result<Doc, crate::json::DecodeError> {
     let bytes = serde_json::to_vec(value).map_err(|e| crate::json::DecodeError::Syntax(e.to_string()))?;
     let (mut doc, _) = crate::json::decode_any(ty, &bytes, crate::json::FieldValidation::Ignore)?;
     doc.gvk = gvk.clone();

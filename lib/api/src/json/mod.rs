@@ -33,12 +33,20 @@ pub enum DecodeError {
 }
 
 /// Reads an object of a built-in type. `apiVersion` and `kind` go to [`Doc::gvk`] as they are (empty where absent).
-pub fn decode(ty: TypeId, bytes: &[u8], validation: FieldValidation) -> Result<(Doc, Vec<Warning>), DecodeError> {
+pub fn decode(
+    ty: TypeId,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<(Doc, Vec<Warning>), DecodeError> {
     decode_any(Some(ty), bytes, validation)
 }
 
 /// Reads an object of a built-in type, or (`None`) a custom resource: typed metadata, untyped below.
-pub fn decode_any(_ty: Option<TypeId>, _bytes: &[u8], _validation: FieldValidation) -> Result<(Doc, Vec<Warning>), DecodeError> {
+pub fn decode_any(
+    _ty: Option<TypeId>,
+    _bytes: &[u8],
+    _validation: FieldValidation,
+) -> Result<(Doc, Vec<Warning>), DecodeError> {
     Err(DecodeError::Syntax("the JSON decoder is not there yet".into()))
 }
 

@@ -27,16 +27,28 @@ pub enum PatchError {
 pub type Patched = (Doc, Vec<Warning>);
 
 /// `application/json-patch+json`.
-pub fn json_patch(_original: &Doc, _patch: &[u8], _validation: FieldValidation) -> Result<Patched, PatchError> {
+pub fn json_patch(
+    _original: &Doc,
+    _patch: &[u8],
+    _validation: FieldValidation,
+) -> Result<Patched, PatchError> {
     Err(PatchError::Unsupported("JSON patch is not there yet".into()))
 }
 
 /// `application/merge-patch+json`.
-pub fn merge_patch(_original: &Doc, _patch: &[u8], _validation: FieldValidation) -> Result<Patched, PatchError> {
+pub fn merge_patch(
+    _original: &Doc,
+    _patch: &[u8],
+    _validation: FieldValidation,
+) -> Result<Patched, PatchError> {
     Err(PatchError::Unsupported("merge patch is not there yet".into()))
 }
 
 /// `application/strategic-merge-patch+json`; built-in types only.
-pub fn strategic_merge(_original: &Doc, _patch: &[u8], _validation: FieldValidation) -> Result<Patched, PatchError> {
+pub fn strategic_merge(
+    _original: &Doc,
+    _patch: &[u8],
+    _validation: FieldValidation,
+) -> Result<Patched, PatchError> {
     Err(PatchError::Unsupported("strategic merge patch is not there yet".into()))
 }
