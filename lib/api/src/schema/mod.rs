@@ -10,6 +10,29 @@
 
 pub mod generated;
 
+/// Constructors the generated files are written with.
+pub(crate) mod build {
+    use super::*;
+
+    pub const fn fd(json: &'static str, kind: Kind, proto: u32, flags: u16, embed: u8, list: ListType, ext: &'static FieldExt) -> FieldDef {
+        FieldDef { json, kind, proto, flags: Flags(flags), embed, list, ext }
+    }
+
+    pub const fn ext(
+        map_keys: &'static [&'static str],
+        patch_merge_key: &'static str,
+        patch_strategy: u8,
+        default: Option<DefaultValue>,
+        go_type: &'static str,
+    ) -> FieldExt {
+        FieldExt { map_keys, patch_merge_key, patch_strategy: PatchStrategy(patch_strategy), default, go_type, enum_values: &[] }
+    }
+
+    pub const fn sub(name: &'static str, verbs: u16, group: &'static str, version: &'static str, kind: &'static str) -> SubresourceDef {
+        SubresourceDef { name, verbs: Verbs(verbs), group, version, kind }
+    }
+}
+
 /// The number of a generated struct in the table; [`TypeId::def`] is its definition.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u16);
@@ -348,8 +371,6 @@ impl Verbs {
 /// One resource of the static table; [`crate::table::Resource`] is the row built from it.
 #[derive(Debug)]
 pub struct ResourceDef {
-    pub group: &'static str,
-    pub version: &'static str,
     pub kind: &'static str,
     pub list_kind: &'static str,
     pub plural: &'static str,
@@ -367,7 +388,7 @@ pub struct ResourceDef {
     pub gate: &'static str,
     /// What acts on it; empty while nothing does.
     pub acted_on_by: &'static str,
-    /// Discovery's hash of storage (empty where the resource is not stored).
+    /// Objects of it are kept; reviews, bindings and the like are only answered.
     pub stored: bool,
 }
 
@@ -376,11 +397,10 @@ pub struct ResourceDef {
 pub struct SubresourceDef {
     pub name: &'static str,
     pub verbs: Verbs,
-    /// What its body is: `Scale` of autoscaling/v1, `Binding` of v1…; group and version in discovery only where they differ.
+    /// What its body is: `Scale` of autoscaling/v1, `Binding` of v1, or the resource's own kind.
     pub group: &'static str,
     pub version: &'static str,
     pub kind: &'static str,
-    pub gate: &'static str,
 }
 
 /// One API group with its versions, in order of preference.
@@ -394,6 +414,7 @@ pub struct GroupDef {
 #[derive(Debug)]
 pub struct VersionDef {
     pub version: &'static str,
-    /// Served only if this gate (or the runtime configuration) turns it on; empty: on by default.
+    /// Served only while this gate is on; `off`: only when asked for by name; empty: always.
     pub gate: &'static str,
+    pub resources: &'static [ResourceDef],
 }
