@@ -12,7 +12,9 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::time::Duration;
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest};
+use x509_parser::prelude::{
+    FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest,
+};
 
 /// Life of an authority's certificate.
 pub(crate) const CA_LIFE: Duration = Duration::from_secs(30 * 365 * 86_400);
@@ -218,7 +220,12 @@ impl Authority {
     }
 
     /// Issues a certificate with a new key; both as PEM.
-    pub fn issue(&self, profile: &Profile, now: Timestamp, life: Duration) -> Result<(String, String), CertError> {
+    pub fn issue(
+        &self,
+        profile: &Profile,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<(String, String), CertError> {
         let key = KeyPair::generate().map_err(CertError::Key)?;
         let cert = profile
             .params(now, life)?
@@ -328,7 +335,13 @@ pub(crate) fn belongs(cert: &[u8], key_pem: &str) -> Result<bool, CertError> {
 
 /// Whether an issued certificate still says what it should, comes from this authority's key, and has more than
 /// two thirds of its life left.
-pub(crate) fn still_good(cert_pem: &str, key_pem: &str, ca: &Authority, want: &Profile, now: Timestamp) -> bool {
+pub(crate) fn still_good(
+    cert_pem: &str,
+    key_pem: &str,
+    ca: &Authority,
+    want: &Profile,
+    now: Timestamp,
+) -> bool {
     let Ok(der) = CertificateDer::from_pem_slice(cert_pem.as_bytes()) else { return false };
     let Ok((_, cert)) = X509Certificate::from_der(&der) else { return false };
     let Ok((_, ca_cert)) = X509Certificate::from_der(ca.certificate()) else { return false };

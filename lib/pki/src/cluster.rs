@@ -101,19 +101,27 @@ impl ClusterPki {
         let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca", params.now)?;
         let service_account = service_account(dir)?;
         let mut written = false;
-        let mut leaf = |authority: &Authority, leaf: Leaf| ensure_leaf(dir, authority, leaf, params.now, &mut written);
-        let client = |name, user: &str, groups: &[&str]| Leaf { name, profile: Profile::client(user, groups) };
+        let mut leaf =
+            |authority: &Authority, leaf: Leaf| ensure_leaf(dir, authority, leaf, params.now, &mut written);
+        let client =
+            |name, user: &str, groups: &[&str]| Leaf { name, profile: Profile::client(user, groups) };
         let node_user = format!("{}{}", identity::NODE_USER_PREFIX, params.node_name);
         let pki = ClusterPki {
             dir: dir.to_owned(),
-            front_proxy_client: leaf(&front_proxy_ca, client("front-proxy-client", "front-proxy-client", &[]))?,
+            front_proxy_client: leaf(
+                &front_proxy_ca,
+                client("front-proxy-client", "front-proxy-client", &[]),
+            )?,
             apiserver: leaf(&ca, Leaf { name: "apiserver", profile: apiserver_profile(params) })?,
             kubelet_client: leaf(&ca, client("apiserver-kubelet-client", identity::KUBELET_CLIENT, &[]))?,
             scheduler: leaf(&ca, client("scheduler", identity::SCHEDULER, &[]))?,
             controller_manager: leaf(&ca, client("controller-manager", identity::CONTROLLER_MANAGER, &[]))?,
             proxy: leaf(&ca, client("proxy", identity::PROXY, &[]))?,
             node: leaf(&ca, client("kubelet-client", &node_user, &[identity::NODES_GROUP]))?,
-            node_serving: leaf(&ca, Leaf { name: "kubelet", profile: node_serving_profile(params, &node_user) })?,
+            node_serving: leaf(
+                &ca,
+                Leaf { name: "kubelet", profile: node_serving_profile(params, &node_user) },
+            )?,
             admin: leaf(&ca, client("admin", "keelson-admin", &[identity::CLUSTER_ADMINS]))?,
             ca,
             front_proxy_ca,
@@ -126,7 +134,13 @@ impl ClusterPki {
     }
 
     /// Writes a kubeconfig for one of the identities.
-    pub fn write_kubeconfig(&self, path: &Path, server: &str, user: &str, who: &Identity) -> Result<(), FileError> {
+    pub fn write_kubeconfig(
+        &self,
+        path: &Path,
+        server: &str,
+        user: &str,
+        who: &Identity,
+    ) -> Result<(), FileError> {
         Kubeconfig {
             cluster: "keelson",
             server,
@@ -139,7 +153,8 @@ impl ClusterPki {
 }
 
 fn apiserver_profile(params: &PkiParams) -> Profile {
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from).into();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from).into();
     names.push(format!("kubernetes.default.svc.{}", params.cluster_domain));
     names.push("localhost".to_owned());
     let mut addresses = vec![params.service_address];
@@ -265,7 +280,8 @@ fn ensure_leaf(
     let chain = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| made(CertError::Parse))?;
-    let key = private_key(&key_pem).ok_or(EnsureError::Certificate { name: leaf.name, source: CertError::Parse })?;
+    let key = private_key(&key_pem)
+        .ok_or(EnsureError::Certificate { name: leaf.name, source: CertError::Parse })?;
     Ok(Identity { cert_pem, key_pem, cert_path, key_path, chain, key })
 }
 

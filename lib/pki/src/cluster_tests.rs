@@ -183,8 +183,17 @@ fn tls_works_with_and_without_a_client_certificate_for_every_name() {
     let pki = ClusterPki::ensure(dir.path(), &now).unwrap();
     let ca = pki.ca.certificate().clone();
     let server = || server_config(pki.apiserver.chain(), pki.apiserver.key(), &[ca.clone()]).unwrap();
-    for name in ["kubernetes.default.svc.cluster.local", "node-1", "127.0.0.1", "10.96.0.1", "api.example.org",
-        "192.0.2.7", "192.0.2.99", "localhost", "kubernetes"] {
+    for name in [
+        "kubernetes.default.svc.cluster.local",
+        "node-1",
+        "127.0.0.1",
+        "10.96.0.1",
+        "api.example.org",
+        "192.0.2.7",
+        "192.0.2.99",
+        "localhost",
+        "kubernetes",
+    ] {
         let seen = handshake(server(), client_config(&[ca.clone()], None).unwrap(), name).unwrap();
         assert_eq!(seen, None, "{name}");
     }
@@ -193,7 +202,8 @@ fn tls_works_with_and_without_a_client_certificate_for_every_name() {
     assert_eq!(seen, pki.admin.chain());
     // A foreign certificate comes through the handshake and is left to the verifier.
     let client =
-        client_config(&[ca.clone()], Some((pki.front_proxy_client.chain(), pki.front_proxy_client.key()))).unwrap();
+        client_config(&[ca.clone()], Some((pki.front_proxy_client.chain(), pki.front_proxy_client.key())))
+            .unwrap();
     let seen = handshake(server(), client, "localhost").unwrap().unwrap();
     let verifier = ClientVerifier::new(&[ca.clone()]).unwrap();
     assert!(verifier.verify(&seen, now.now.as_second() as u64).is_err());

@@ -13,8 +13,8 @@
 mod authority;
 mod cluster;
 mod files;
-mod kubeconfig;
 mod keys;
+mod kubeconfig;
 mod tls;
 mod token;
 

@@ -55,7 +55,8 @@ impl ClientVerifier {
 
     /// Verifies a chain (end entity first) at `now` (seconds since 1970).
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: u64) -> Result<(), rustls::Error> {
-        let (end_entity, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let (end_entity, intermediates) =
+            chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
         self.inner.verify_client_cert(end_entity, intermediates, now).map(|_| ())
     }

@@ -87,8 +87,16 @@ mod tests {
         assert_eq!(token.secret_name(), "bootstrap-token-abcdef");
         assert_eq!(token.to_string(), "abcdef.0123456789abcdef");
         assert!(!format!("{token:?}").contains("0123456789abcdef"));
-        for bad in ["", "abcdef", "abcdef.", "ABCDEF.0123456789abcdef", "abcde.0123456789abcdef",
-            "abcdef.0123456789abcdeg_", "abcdef.0123456789abcdef.x", "abcdef.0123456789abcde\u{e9}"] {
+        for bad in [
+            "",
+            "abcdef",
+            "abcdef.",
+            "ABCDEF.0123456789abcdef",
+            "abcde.0123456789abcdef",
+            "abcdef.0123456789abcdeg_",
+            "abcdef.0123456789abcdef.x",
+            "abcdef.0123456789abcde\u{e9}",
+        ] {
             assert_eq!(bad.parse::<BootstrapToken>(), Err(TokenError::Form), "{bad}");
         }
         let made = BootstrapToken::generate();
