@@ -1,0 +1,1 @@
+//! Canonical forms of scalar texts: Quantity, Time, MicroTime, Duration, base64.
