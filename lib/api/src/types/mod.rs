@@ -23,6 +23,7 @@ use crate::names::{self, NameRule};
 use crate::schema::TypeId;
 
 pub mod columns;
+pub mod core;
 pub mod meta;
 pub mod walk;
 
