@@ -1,1 +1,4 @@
 //! keelson-apiserver
+
+pub mod authn;
+pub mod authz;
