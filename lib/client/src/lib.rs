@@ -1,1 +1,3 @@
 //! keelson-client
+
+pub mod projections;
