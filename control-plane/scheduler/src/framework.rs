@@ -165,8 +165,12 @@ pub trait PreEnqueue: Plugin {
 
 /// Runs once per pod before nodes are filtered.
 pub trait PreFilter: Plugin {
-    fn pre_filter(&self, state: &mut CycleState, pod: &PodView, snapshot: &Snapshot)
-    -> Result<PreFilterResult, Rejection>;
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodView,
+        snapshot: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection>;
 }
 
 /// Decides whether a node can take the pod.
@@ -177,7 +181,13 @@ pub trait Filter: Plugin {
 /// How well a node suits the pod.
 pub trait Score: Plugin {
     /// Prepares scoring of `feasible` (indices into the snapshot); false: this plugin has no preference for this pod.
-    fn pre_score(&self, state: &mut CycleState, pod: &PodView, snapshot: &Snapshot, feasible: &[usize]) -> bool {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodView,
+        snapshot: &Snapshot,
+        feasible: &[usize],
+    ) -> bool {
         let _ = (state, pod, snapshot, feasible);
         true
     }

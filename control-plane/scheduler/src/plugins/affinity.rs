@@ -47,8 +47,10 @@ pub(crate) fn matches_required(pod: &PodView, node: &NodeView) -> bool {
     if !pending.node_selector.iter().all(|(k, v)| node.meta.labels.get(k) == Some(v)) {
         return false;
     }
-    let required =
-        pending.node_affinity.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = pending
+        .node_affinity
+        .as_ref()
+        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     required.is_none_or(|selector| selector.node_selector_terms.iter().any(|t| term_matches(t, node)))
 }
 
@@ -67,10 +69,17 @@ impl Plugin for NodeAffinity {
 }
 
 impl PreFilter for NodeAffinity {
-    fn pre_filter(&self, _: &mut CycleState, pod: &PodView, _: &Snapshot) -> Result<PreFilterResult, Rejection> {
+    fn pre_filter(
+        &self,
+        _: &mut CycleState,
+        pod: &PodView,
+        _: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection> {
         let Some(pending) = &pod.pending else { return Ok(PreFilterResult::Skip) };
-        let required =
-            pending.node_affinity.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+        let required = pending
+            .node_affinity
+            .as_ref()
+            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         if required.is_none() && pending.node_selector.is_empty() {
             return Ok(PreFilterResult::Skip);
         }
@@ -105,7 +114,11 @@ impl PreFilter for NodeAffinity {
 
 impl Filter for NodeAffinity {
     fn filter(&self, _: &CycleState, pod: &PodView, node: &NodeInfo) -> Result<(), Rejection> {
-        if matches_required(pod, &node.node) { Ok(()) } else { Err(Rejection::unresolvable(self.name(), REASON)) }
+        if matches_required(pod, &node.node) {
+            Ok(())
+        } else {
+            Err(Rejection::unresolvable(self.name(), REASON))
+        }
     }
 }
 

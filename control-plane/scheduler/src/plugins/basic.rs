@@ -24,7 +24,10 @@ impl PreEnqueue for SchedulingGates {
             return Ok(());
         }
         let names: Vec<&str> = gates.iter().map(|g| &**g).collect();
-        Err(Rejection::unresolvable(self.name(), format!("waiting for scheduling gates: [{}]", names.join(" "))))
+        Err(Rejection::unresolvable(
+            self.name(),
+            format!("waiting for scheduling gates: [{}]", names.join(" ")),
+        ))
     }
 }
 
@@ -113,7 +116,12 @@ fn conflict(a: &HostPort, b: &HostPort) -> bool {
 }
 
 impl PreFilter for NodePorts {
-    fn pre_filter(&self, _: &mut CycleState, pod: &PodView, _: &Snapshot) -> Result<PreFilterResult, Rejection> {
+    fn pre_filter(
+        &self,
+        _: &mut CycleState,
+        pod: &PodView,
+        _: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection> {
         Ok(if pod.host_ports.is_empty() { PreFilterResult::Skip } else { PreFilterResult::All })
     }
 }

@@ -49,9 +49,13 @@ impl Score for ImageLocality {
     }
 
     fn score(&self, state: &CycleState, pod: &PodView, node: &NodeInfo) -> i64 {
-        let (Some(Sizes(images)), Some(pending)) = (state.read::<Sizes>(self.name()), &pod.pending) else { return 0 };
-        let sum: i64 =
-            images.iter().map(|(image, spread)| (size_on(node, image).unwrap_or(0) as f64 * spread) as i64).sum();
+        let (Some(Sizes(images)), Some(pending)) = (state.read::<Sizes>(self.name()), &pod.pending) else {
+            return 0;
+        };
+        let sum: i64 = images
+            .iter()
+            .map(|(image, spread)| (size_on(node, image).unwrap_or(0) as f64 * spread) as i64)
+            .sum();
         let max = MAX_PER_CONTAINER * (pending.container_count.max(1) as i64);
         MAX_NODE_SCORE * (sum.clamp(MIN, max) - MIN) / (max - MIN)
     }

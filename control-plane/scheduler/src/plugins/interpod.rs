@@ -72,7 +72,12 @@ impl Plugin for InterPodAffinity {
 }
 
 impl PreFilter for InterPodAffinity {
-    fn pre_filter(&self, state: &mut CycleState, pod: &PodView, snapshot: &Snapshot) -> Result<PreFilterResult, Rejection> {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodView,
+        snapshot: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection> {
         let empty = PodAffinity::default();
         let own = affinity(pod).unwrap_or(&empty);
         let namespaces = &snapshot.namespaces;
@@ -135,7 +140,14 @@ impl Filter for InterPodAffinity {
     }
 }
 
-fn score_pod(pairs: &mut Pairs, pod: &PodView, own: &PodAffinity, existing: &Arc<PodView>, node: &NodeInfo, namespaces: &Namespaces) {
+fn score_pod(
+    pairs: &mut Pairs,
+    pod: &PodView,
+    own: &PodAffinity,
+    existing: &Arc<PodView>,
+    node: &NodeInfo,
+    namespaces: &Namespaces,
+) {
     for term in own.preferred.iter().filter(|t| term_matches(t, existing, namespaces)) {
         count(pairs, node, term, i64::from(term.weight));
     }

@@ -13,8 +13,6 @@ use std::sync::Arc;
 
 use crate::framework::{Filter, Plugin, PreEnqueue, PreFilter, Profile, Score};
 
-pub(crate) use affinity::matches_required as node_affinity_matches;
-
 /// Upstream's default profile, as far as it is there; what is missing is refused by `UnsupportedRequirements`.
 pub fn default_profile() -> Profile {
     let mut profile = Profile::default();

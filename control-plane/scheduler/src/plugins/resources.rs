@@ -10,7 +10,10 @@ use crate::framework::*;
 pub struct NodeResourcesFit;
 
 fn asks_nothing(request: &Resources) -> bool {
-    request.milli_cpu == 0 && request.memory == 0 && request.ephemeral_storage == 0 && request.scalars.is_empty()
+    request.milli_cpu == 0
+        && request.memory == 0
+        && request.ephemeral_storage == 0
+        && request.scalars.is_empty()
 }
 
 /// Every shortage, with whether the node could ever have enough.
@@ -40,7 +43,12 @@ fn shortages(pod: &PodView, node: &NodeInfo) -> (Vec<Cow<'static, str>>, bool) {
         used.ephemeral_storage,
     );
     for (name, wanted) in &request.scalars {
-        check(&|| format!("Insufficient {name}").into(), *wanted, allocatable.scalar(name), used.scalar(name));
+        check(
+            &|| format!("Insufficient {name}").into(),
+            *wanted,
+            allocatable.scalar(name),
+            used.scalar(name),
+        );
     }
     (reasons, resolvable)
 }
@@ -71,7 +79,9 @@ impl Plugin for NodeResourcesFit {
             }
             // One place less is taken on the node even if the pod asked for nothing.
             ClusterEvent::AssignedPodGone(gone) => {
-                asks_nothing(&pod.requests) || asks_nothing(&gone.requests) || shares_a_resource(&pod.requests, &gone.requests)
+                asks_nothing(&pod.requests)
+                    || asks_nothing(&gone.requests)
+                    || shares_a_resource(&pod.requests, &gone.requests)
             }
             _ => false,
         }
@@ -79,7 +89,12 @@ impl Plugin for NodeResourcesFit {
 }
 
 impl PreFilter for NodeResourcesFit {
-    fn pre_filter(&self, _: &mut CycleState, _: &PodView, _: &Snapshot) -> Result<PreFilterResult, Rejection> {
+    fn pre_filter(
+        &self,
+        _: &mut CycleState,
+        _: &PodView,
+        _: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection> {
         Ok(PreFilterResult::All)
     }
 }
@@ -138,7 +153,8 @@ impl Score for BalancedAllocation {
         let mut fractions = [0.0; 2];
         let mut count = 0;
         if allocatable.milli_cpu > 0 {
-            fractions[count] = fraction(pod.requests.milli_cpu, node.requested.milli_cpu, allocatable.milli_cpu);
+            fractions[count] =
+                fraction(pod.requests.milli_cpu, node.requested.milli_cpu, allocatable.milli_cpu);
             count += 1;
         }
         if allocatable.memory > 0 {

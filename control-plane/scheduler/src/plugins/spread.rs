@@ -130,7 +130,9 @@ impl Plugin for PodTopologySpread {
     fn may_help(&self, pod: &PodView, event: &ClusterEvent) -> bool {
         match event {
             ClusterEvent::NodeAdded(_) | ClusterEvent::NodeRemoved => true,
-            ClusterEvent::NodeUpdated(old, new) => old.meta.labels != new.meta.labels || old.taints != new.taints,
+            ClusterEvent::NodeUpdated(old, new) => {
+                old.meta.labels != new.meta.labels || old.taints != new.taints
+            }
             ClusterEvent::AssignedPodChanged(other) | ClusterEvent::AssignedPodGone(other) => {
                 other.meta.namespace == pod.meta.namespace
             }
@@ -140,11 +142,22 @@ impl Plugin for PodTopologySpread {
 }
 
 impl PreFilter for PodTopologySpread {
-    fn pre_filter(&self, state: &mut CycleState, pod: &PodView, snapshot: &Snapshot) -> Result<PreFilterResult, Rejection> {
-        let asked = pod.pending.as_ref().map_or(0, |p| p.spread.iter().filter(|c| c.when_unsatisfiable == "DoNotSchedule").count());
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodView,
+        snapshot: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection> {
+        let asked = pod
+            .pending
+            .as_ref()
+            .map_or(0, |p| p.spread.iter().filter(|c| c.when_unsatisfiable == "DoNotSchedule").count());
         let constraints = constraints_of(pod, "DoNotSchedule");
         if constraints.len() != asked {
-            return Err(Rejection::unresolvable(self.name(), "invalid selector in a topology spread constraint"));
+            return Err(Rejection::unresolvable(
+                self.name(),
+                "invalid selector in a topology spread constraint",
+            ));
         }
         if constraints.is_empty() {
             return Ok(PreFilterResult::Skip);
@@ -154,7 +167,8 @@ impl PreFilter for PodTopologySpread {
             for (constraint, counts) in constraints.iter().zip(&mut counts) {
                 if constraint.includes(pod, &node.node) {
                     let domain = node.node.meta.labels.get(&constraint.key).unwrap_or_default();
-                    *counts.entry(domain.into()).or_default() += constraint.counted.on(node, &pod.meta.namespace);
+                    *counts.entry(domain.into()).or_default() +=
+                        constraint.counted.on(node, &pod.meta.namespace);
                 }
             }
         }
@@ -186,9 +200,16 @@ impl Filter for PodTopologySpread {
 }
 
 impl Score for PodTopologySpread {
-    fn pre_score(&self, state: &mut CycleState, pod: &PodView, snapshot: &Snapshot, feasible: &[usize]) -> bool {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodView,
+        snapshot: &Snapshot,
+        feasible: &[usize],
+    ) -> bool {
         let explicit = pod.pending.as_ref().is_some_and(|p| !p.spread.is_empty());
-        let constraints = if explicit { constraints_of(pod, "ScheduleAnyway") } else { default_constraints(pod) };
+        let constraints =
+            if explicit { constraints_of(pod, "ScheduleAnyway") } else { default_constraints(pod) };
         if constraints.is_empty() {
             return false;
         }
@@ -197,10 +218,16 @@ impl Score for PodTopologySpread {
             .map(|i| explicit && !has_all_keys(&snapshot.nodes[*i].node, &constraints))
             .collect();
         let mut counts: Vec<AHashMap<Box<str>, i64>> = vec![AHashMap::new(); constraints.len()];
-        let taking_part = || feasible.iter().zip(&ignored).filter(|(_, ignored)| !**ignored).map(|(i, _)| &snapshot.nodes[*i]);
+        let taking_part = || {
+            feasible.iter().zip(&ignored).filter(|(_, ignored)| !**ignored).map(|(i, _)| &snapshot.nodes[*i])
+        };
         for node in taking_part() {
-            for (constraint, counts) in constraints.iter().zip(&mut counts).filter(|(c, _)| &*c.key != HOSTNAME) {
-                counts.entry(node.node.meta.labels.get(&constraint.key).unwrap_or_default().into()).or_default();
+            for (constraint, counts) in
+                constraints.iter().zip(&mut counts).filter(|(c, _)| &*c.key != HOSTNAME)
+            {
+                counts
+                    .entry(node.node.meta.labels.get(&constraint.key).unwrap_or_default().into())
+                    .or_default();
             }
         }
         let hosts = taking_part().count();
@@ -227,7 +254,8 @@ impl Score for PodTopologySpread {
             return 0;
         }
         let mut score = 0.0;
-        for ((constraint, counts), weight) in state.constraints.iter().zip(&state.counts).zip(&state.weights) {
+        for ((constraint, counts), weight) in state.constraints.iter().zip(&state.counts).zip(&state.weights)
+        {
             let Some(domain) = node.node.meta.labels.get(&constraint.key) else { continue };
             let count = if &*constraint.key == HOSTNAME {
                 constraint.counted.on(node, &pod.meta.namespace)

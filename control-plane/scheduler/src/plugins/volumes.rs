@@ -18,10 +18,18 @@ impl Plugin for UnsupportedRequirements {
 }
 
 impl PreFilter for UnsupportedRequirements {
-    fn pre_filter(&self, _: &mut CycleState, pod: &PodView, _: &Snapshot) -> Result<PreFilterResult, Rejection> {
+    fn pre_filter(
+        &self,
+        _: &mut CycleState,
+        pod: &PodView,
+        _: &Snapshot,
+    ) -> Result<PreFilterResult, Rejection> {
         let Some(pending) = &pod.pending else { return Ok(PreFilterResult::Skip) };
         if let Some(error) = &pending.invalid {
-            return Err(Rejection::unresolvable(self.name(), format!("invalid selector in the pod's affinity: {error}")));
+            return Err(Rejection::unresolvable(
+                self.name(),
+                format!("invalid selector in the pod's affinity: {error}"),
+            ));
         }
         let mut missing: Vec<String> = pending.unsupported.iter().map(|t| t.to_string()).collect();
         missing.extend(pending.claims.iter().map(|c| format!("persistentvolumeclaim {c:?}")));

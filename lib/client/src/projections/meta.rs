@@ -134,7 +134,11 @@ impl Meta {
 
     /// `namespace/name`, or the name alone when cluster-scoped.
     pub fn display_name(&self) -> String {
-        if self.namespace.is_empty() { self.name.to_string() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 }
 

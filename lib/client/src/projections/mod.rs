@@ -9,6 +9,7 @@ pub mod packed;
 pub mod pod;
 pub mod resources;
 pub mod selector;
+pub mod shared;
 
 pub use meta::{HasMeta, Labels, Meta, Owner};
 pub use node::{NodeCondition, NodeView};
@@ -16,3 +17,4 @@ pub use packed::{MetaOnly, Packed};
 pub use pod::{HostPort, PodPhase, PodView, Taint, TaintEffect, Toleration, TolerationOp};
 pub use resources::Resources;
 pub use selector::{Selector, SelectorError};
+pub use shared::{LeaseView, NamespaceView, PodIndex, SharedInformers};

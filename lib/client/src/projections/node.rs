@@ -69,7 +69,11 @@ impl NodeView {
             allocatable: Resources::from_list(allocatable),
             allowed_pods: allowed_pods(allocatable),
             images,
-            pod_cidrs: spec.iter().flat_map(|s| s.pod_cidrs.iter().flatten()).map(|c| c.as_str().into()).collect(),
+            pod_cidrs: spec
+                .iter()
+                .flat_map(|s| s.pod_cidrs.iter().flatten())
+                .map(|c| c.as_str().into())
+                .collect(),
             conditions: status
                 .iter()
                 .flat_map(|s| s.conditions.iter().flatten())

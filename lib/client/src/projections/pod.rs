@@ -105,7 +105,9 @@ impl Toleration {
 
     /// Whether the taint is tolerated (`Toleration.ToleratesTaint`).
     pub fn tolerates(&self, taint: &Taint) -> bool {
-        if self.effect.is_some_and(|effect| effect != taint.effect) || (!self.key.is_empty() && self.key != taint.key) {
+        if self.effect.is_some_and(|effect| effect != taint.effect)
+            || (!self.key.is_empty() && self.key != taint.key)
+        {
             return false;
         }
         match self.op {
@@ -280,7 +282,8 @@ impl PodView {
         let ready = condition("Ready");
         let mut invalid = None;
         let affinity = pod_affinity(spec, &meta, &mut invalid);
-        let pending = (node.is_none() && !phase.is_terminal()).then(|| Box::new(pending(spec, status, invalid)));
+        let pending =
+            (node.is_none() && !phase.is_terminal()).then(|| Box::new(pending(spec, status, invalid)));
         PodView {
             annotations: Labels::new(
                 pod.metadata
@@ -335,9 +338,9 @@ impl PodView {
     pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
         self.ready
             && (min_ready_seconds == 0
-                || self
-                    .ready_changed
-                    .is_some_and(|t| t.as_second().saturating_add(i64::from(min_ready_seconds)) <= now.as_second()))
+                || self.ready_changed.is_some_and(|t| {
+                    t.as_second().saturating_add(i64::from(min_ready_seconds)) <= now.as_second()
+                }))
     }
 }
 
@@ -348,7 +351,8 @@ fn tolerations(spec: &PodSpec) -> Arc<[Toleration]> {
 
 fn restarts(spec: &PodSpec, status: &PodStatus) -> (u32, u32) {
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
-    let regular = status.container_statuses.iter().flatten().map(|s| count(s.restart_count)).max().unwrap_or(0);
+    let regular =
+        status.container_statuses.iter().flatten().map(|s| count(s.restart_count)).max().unwrap_or(0);
     let sidecar = |name: &str| {
         spec.init_containers
             .iter()
@@ -397,15 +401,23 @@ fn named_ports(spec: &PodSpec) -> Box<[NamedPort]> {
         .collect()
 }
 
-fn pod_affinity(spec: &PodSpec, meta: &Meta, invalid: &mut Option<SelectorError>) -> Option<Box<PodAffinity>> {
+fn pod_affinity(
+    spec: &PodSpec,
+    meta: &Meta,
+    invalid: &mut Option<SelectorError>,
+) -> Option<Box<PodAffinity>> {
     let affinity = spec.affinity.as_ref()?;
     let mut result = PodAffinity::default();
     let mut compile = |term: &core::PodAffinityTerm, weight: i32| {
         compile_term(term, weight, meta).map_err(|error| *invalid = Some(error)).ok()
     };
     if let Some(pod) = &affinity.pod_affinity {
-        result.required =
-            pod.required_during_scheduling_ignored_during_execution.iter().flatten().filter_map(|t| compile(t, 0)).collect();
+        result.required = pod
+            .required_during_scheduling_ignored_during_execution
+            .iter()
+            .flatten()
+            .filter_map(|t| compile(t, 0))
+            .collect();
         result.preferred = pod
             .preferred_during_scheduling_ignored_during_execution
             .iter()
@@ -414,8 +426,12 @@ fn pod_affinity(spec: &PodSpec, meta: &Meta, invalid: &mut Option<SelectorError>
             .collect();
     }
     if let Some(anti) = &affinity.pod_anti_affinity {
-        result.anti_required =
-            anti.required_during_scheduling_ignored_during_execution.iter().flatten().filter_map(|t| compile(t, 0)).collect();
+        result.anti_required = anti
+            .required_during_scheduling_ignored_during_execution
+            .iter()
+            .flatten()
+            .filter_map(|t| compile(t, 0))
+            .collect();
         result.anti_preferred = anti
             .preferred_during_scheduling_ignored_during_execution
             .iter()
@@ -520,7 +536,8 @@ mod tests {
 
     #[test]
     fn tolerations_follow_upstream() {
-        let taint = Taint { key: "k".into(), value: "v".into(), effect: TaintEffect::NoSchedule, added: None };
+        let taint =
+            Taint { key: "k".into(), value: "v".into(), effect: TaintEffect::NoSchedule, added: None };
         let check = |json: serde_json::Value, expected: bool| {
             let toleration = Toleration::new(&serde_json::from_value(json.clone()).unwrap());
             assert_eq!(toleration.tolerates(&taint), expected, "{json}");

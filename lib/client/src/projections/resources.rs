@@ -17,7 +17,11 @@ pub fn parse_nano(text: &str) -> Option<i128> {
     let digits_end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(digits_end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 20 || fraction.len() > 30 {
+    if (whole.is_empty() && fraction.is_empty())
+        || fraction.contains('.')
+        || whole.len() > 20
+        || fraction.len() > 30
+    {
         return None;
     }
     let (numerator, denominator) = scale_of(suffix)?;
@@ -269,16 +273,22 @@ mod tests {
 
     #[test]
     fn limits_stand_in_for_requests_and_pod_level_wins() {
-        let spec = pod(serde_json::json!({"containers": [{"name": "a", "resources": {"limits": {"memory": "1Mi", "example.com/gpu": "2"}}}]}));
+        let spec = pod(
+            serde_json::json!({"containers": [{"name": "a", "resources": {"limits": {"memory": "1Mi", "example.com/gpu": "2"}}}]}),
+        );
         let request = pod_requests(&spec);
         assert_eq!((request.memory, request.scalar("example.com/gpu")), (1 << 20, 2));
-        let spec = pod(serde_json::json!({"resources": {"requests": {"cpu": "4"}}, "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}));
+        let spec = pod(
+            serde_json::json!({"resources": {"requests": {"cpu": "4"}}, "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}),
+        );
         assert_eq!(pod_requests(&spec).milli_cpu, 4000);
     }
 
     #[test]
     fn scoring_assumes_defaults_per_container() {
-        let spec = pod(serde_json::json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "0"}}}]}));
+        let spec = pod(
+            serde_json::json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "0"}}}]}),
+        );
         let request = pod_nonzero_requests(&spec);
         assert_eq!((request.milli_cpu, request.memory), (DEFAULT_MILLI_CPU, 2 * DEFAULT_MEMORY));
     }

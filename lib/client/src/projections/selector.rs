@@ -90,10 +90,15 @@ impl Selector {
         let Some(selector) = selector else { return Ok(Selector::Nothing) };
         let mut requirements = Vec::new();
         for (key, value) in selector.match_labels.iter().flatten() {
-            requirements.push(Requirement { key: key.as_str().into(), op: Op::In(Box::new([value.as_str().into()])) });
+            requirements.push(Requirement {
+                key: key.as_str().into(),
+                op: Op::In(Box::new([value.as_str().into()])),
+            });
         }
         for expression in selector.match_expressions.iter().flatten() {
-            let values = || -> Box<[Box<str>]> { expression.values.iter().flatten().map(|v| v.as_str().into()).collect() };
+            let values = || -> Box<[Box<str>]> {
+                expression.values.iter().flatten().map(|v| v.as_str().into()).collect()
+            };
             let some_values = |op| match values() {
                 values if values.is_empty() => Err(SelectorError::NoValues(op, expression.key.clone())),
                 values => Ok(values),
@@ -163,8 +168,14 @@ mod tests {
         check(serde_json::json!({}), true);
         check(serde_json::json!({"matchLabels": {"app": "web"}}), true);
         check(serde_json::json!({"matchLabels": {"app": "db"}}), false);
-        check(serde_json::json!({"matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["a"]}]}), true);
-        check(serde_json::json!({"matchExpressions": [{"key": "x", "operator": "In", "values": ["a"]}]}), false);
+        check(
+            serde_json::json!({"matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["a"]}]}),
+            true,
+        );
+        check(
+            serde_json::json!({"matchExpressions": [{"key": "x", "operator": "In", "values": ["a"]}]}),
+            false,
+        );
         check(serde_json::json!({"matchExpressions": [{"key": "tier", "operator": "Exists"}]}), true);
         check(serde_json::json!({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}), false);
         assert!(!Selector::from_label_selector(None).unwrap().matches(&labels));
@@ -172,7 +183,10 @@ mod tests {
 
     #[test]
     fn an_unknown_operator_is_an_error() {
-        let bad = serde_json::from_value(serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Near"}]})).unwrap();
+        let bad = serde_json::from_value(
+            serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Near"}]}),
+        )
+        .unwrap();
         assert!(Selector::from_label_selector(Some(&bad)).is_err());
     }
 }
