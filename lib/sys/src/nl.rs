@@ -53,6 +53,13 @@ impl NlError {
     }
 }
 
+impl NlError {
+    /// [`NlError::errno`] as a number, for crates that do not use nix.
+    pub fn raw_errno(&self) -> Option<i32> {
+        self.errno().map(|e| e as i32)
+    }
+}
+
 /// A growing buffer of netlink messages.
 #[derive(Default)]
 pub struct Buf {

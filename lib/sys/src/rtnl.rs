@@ -204,6 +204,19 @@ impl Batch {
         self.buf.end_message(mark);
         self
     }
+    /// No link-local address by itself: duplicate detection would keep neighbour discovery from working for a second
+    /// or two after the link is up. The caller adds one ([`Batch::add_address`] skips the detection).
+    pub fn no_auto_link_local(&mut self, index: u32) -> &mut Batch {
+        let mark = self.begin(NEWLINK, 0);
+        self.ifinfo(index, 0, 0);
+        let families = self.buf.nest(26);
+        let inet6 = self.buf.nest(libc::AF_INET6 as u16);
+        self.buf.u8(8, 1);
+        self.buf.end(inet6);
+        self.buf.end(families);
+        self.buf.end_message(mark);
+        self
+    }
     pub fn set_alias(&mut self, index: u32, alias: &str) -> &mut Batch {
         let mark = self.begin(NEWLINK, 0);
         self.ifinfo(index, 0, 0);
@@ -233,9 +246,9 @@ impl Batch {
         self
     }
 
-    fn address(&mut self, kind: u16, flags: u16, index: u32, ip: IpAddr, prefix: u8) {
+    fn address(&mut self, kind: u16, flags: u16, index: u32, ip: IpAddr, prefix: u8, scope: u8) {
         let mark = self.begin(kind, flags);
-        self.buf.raw(&[af(ip), prefix, 0, 0]);
+        self.buf.raw(&[af(ip), prefix, 0, scope]);
         self.buf.raw(&index.to_ne_bytes());
         self.buf.attr(2, &octets(ip));
         self.buf.attr(1, &octets(ip));
@@ -246,11 +259,17 @@ impl Batch {
         self.buf.end_message(mark);
     }
     pub fn add_address(&mut self, index: u32, ip: IpAddr, prefix: u8) -> &mut Batch {
-        self.address(NEWADDR, nl::F_CREATE | nl::F_REPLACE, index, ip, prefix);
+        self.address(NEWADDR, nl::F_CREATE | nl::F_REPLACE, index, ip, prefix, 0);
+        self
+    }
+    /// An address that the kernel never chooses as a source by itself.
+    pub fn add_host_address(&mut self, index: u32, ip: IpAddr) -> &mut Batch {
+        let prefix = if ip.is_ipv4() { 32 } else { 128 };
+        self.address(NEWADDR, nl::F_CREATE | nl::F_REPLACE, index, ip, prefix, 254);
         self
     }
     pub fn delete_address(&mut self, index: u32, ip: IpAddr, prefix: u8) -> &mut Batch {
-        self.address(DELADDR, 0, index, ip, prefix);
+        self.address(DELADDR, 0, index, ip, prefix, 0);
         self
     }
 

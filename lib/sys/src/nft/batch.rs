@@ -35,6 +35,10 @@ impl NftError {
             NftError::GenerationMoved(_) => None,
         }
     }
+    /// [`NftError::errno`] as a number.
+    pub fn raw_errno(&self) -> Option<i32> {
+        self.errno().map(|e| e as i32)
+    }
 }
 
 /// The ruleset's generation: it moves with every commit by anyone.

@@ -1,5 +1,4 @@
 //! Rules, built statement by statement: every step adds expressions and the text by which a reader knows it.
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use super::expr::{
@@ -79,26 +78,6 @@ impl PartialEq for Rule {
 }
 impl Eq for Rule {}
 
-/// FNV-1a: stable from one start of the program to the next, which the standard hasher is not.
-struct Fnv(u64);
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-}
-
-/// A stable 64-bit hash of any hashable value.
-pub fn stable_hash(value: &impl Hash) -> u64 {
-    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
-    value.hash(&mut fnv);
-    fnv.finish()
-}
-
 const R0: Reg = Reg(0);
 
 impl Rule {
@@ -108,7 +87,7 @@ impl Rule {
 
     /// Identity of the rule's content, kept in its user data in the kernel.
     pub fn content_hash(&self) -> u64 {
-        stable_hash(&self.exprs)
+        crate::hash::stable(&self.exprs)
     }
 
     fn say(&mut self, text: &str) {
