@@ -4,6 +4,8 @@
 //! but this crate reads or writes the store; every answer that is not an object is a `Status`; every queue, body,
 //! retry and wait has a limit.
 
+pub mod authn;
+pub mod authz;
 pub mod body;
 pub mod cache;
 mod flow;
