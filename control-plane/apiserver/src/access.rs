@@ -131,3 +131,16 @@ pub fn attributes(user: &Arc<UserInfo>, verb: &str, info: &RequestInfo) -> Attri
             .unwrap_or_default(),
     }
 }
+
+/// Lets everything pass; stands until the admission chain is wired.
+pub struct NoAdmission;
+
+impl Admission for NoAdmission {
+    fn mutate<'a>(&'a self, _: &'a mut Doc, _: Option<&'a Doc>, _: &'a AdmissionAttributes) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn validate<'a>(&'a self, _: Option<&'a Doc>, _: Option<&'a Doc>, _: &'a AdmissionAttributes) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

@@ -92,14 +92,17 @@ impl Core {
         })
     }
 
-    /// The row of a row's storage version.
+    /// The row of a row's storage version (made up where that version itself is not served).
     pub fn hub(&self, row: &Resource) -> Arc<Resource> {
         let table = self.table.load();
-        table
-            .lookup(&row.group, &row.storage_version, &row.plural)
-            .or_else(|| table.lookup(&row.group, &row.version, &row.plural))
-            .cloned()
-            .unwrap_or_else(|| Arc::new(row.clone()))
+        if let Some(hub) = table.lookup(&row.storage_group, &row.storage_version, &row.plural) {
+            return hub.clone();
+        }
+        let mut hub = row.clone();
+        hub.ty = row.storage_ty();
+        hub.group = row.storage_group.clone();
+        hub.version = row.storage_version.clone();
+        Arc::new(hub)
     }
 
     /// Serves one request through all stages. Never panics: what panics below is caught, counted and answered with 500.
@@ -152,15 +155,15 @@ impl Core {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one request, taken apart once")]
-    async fn stages(
-        self: &Arc<Self>,
-        peer: &Peer,
-        parts: &http::request::Parts,
-        info: &RequestInfo,
-        query: &Query<'_>,
-        raw_query: &str,
+    async fn stages<'r>(
+        self: &'r Arc<Self>,
+        peer: &'r Peer,
+        parts: &'r http::request::Parts,
+        info: &'r RequestInfo,
+        query: &'r Query<'r>,
+        raw_query: &'r str,
         body: RequestBody,
-        warnings: &Warnings,
+        warnings: &'r Warnings,
     ) -> Result<Response<Body>, Status> {
         let user = match peer {
             Peer::Trusted(user) => user.clone(),

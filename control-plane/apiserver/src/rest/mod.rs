@@ -65,7 +65,7 @@ pub struct Loaded {
 pub const MAX_ATTEMPTS: usize = 64;
 
 /// Serves a request for a resource.
-pub async fn serve(call: &Call<'_>, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
+pub async fn serve<'r>(call: &'r Call<'r>, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
     let core = call.core;
     let info = call.info;
     let row = core
