@@ -142,3 +142,6 @@ pub fn encode_value(value: &Value, out: &mut Vec<u8>) {
 pub fn encode_str(text: &str, out: &mut Vec<u8>) {
     encode::string(text, out);
 }
+
+#[cfg(test)]
+mod tests;
