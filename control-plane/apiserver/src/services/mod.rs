@@ -411,7 +411,7 @@ fn choose_ports(range: (u16, u16), doc: &mut Doc, had: &BTreeSet<u16>, record: &
         mine.insert(number);
     }
     let health_check = wants_health_check(doc);
-    let mut pick = |mine: &mut BTreeSet<u16>| pick_port(range, record, mine).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"));
+    let pick = |mine: &mut BTreeSet<u16>| pick_port(range, record, mine).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"));
     // TCP and UDP of one port number share a node port, as upstream gives it.
     let mut by_number: BTreeMap<i64, (String, i64)> = BTreeMap::new();
     if let Some(Value::List(list)) = doc.get_mut(&[service::SPEC, ss::PORTS]) {
