@@ -1,4 +1,5 @@
 //! keelson-apiserver
 
+pub mod admission;
 pub mod authn;
 pub mod authz;
