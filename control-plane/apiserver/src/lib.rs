@@ -6,6 +6,7 @@
 
 mod access;
 mod apiserver;
+pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod body;
