@@ -292,9 +292,6 @@ impl Struct {
     pub(crate) fn push(&mut self, index: u16, value: Value) {
         self.set_index(index, value);
     }
-    pub(crate) fn reserve(&mut self, n: usize) {
-        self.fields.reserve(n);
-    }
 }
 
 /// The value an absent field of this kind starts from.
@@ -307,7 +304,9 @@ pub fn empty_value(kind: Kind) -> Value {
         Kind::List(_) | Kind::WrappedList(_) => Value::List(Vec::new()),
         Kind::Map(_) => Value::Map(Map::default()),
         Kind::FieldsV1 | Kind::RawExtension | Kind::Json => Value::Raw(CompactString::const_new("null")),
-        Kind::SchemaOrArray(_) | Kind::SchemaOrBool(_) | Kind::SchemaOrStrings(_) => Value::Null,
+        Kind::Time | Kind::MicroTime | Kind::SchemaOrArray(_) | Kind::SchemaOrBool(_) | Kind::SchemaOrStrings(_) => Value::Null,
+        Kind::Quantity => Value::Str(CompactString::const_new("0")),
+        Kind::IntOrString => Value::Int(0),
         _ => Value::Str(CompactString::const_new("")),
     }
 }

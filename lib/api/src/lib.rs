@@ -8,6 +8,8 @@ pub mod defaults;
 pub mod doc;
 pub mod field_errors;
 pub mod fields_selector;
+#[cfg(test)]
+mod golden_tests;
 pub mod json;
 pub mod names;
 pub mod patch;

@@ -143,7 +143,7 @@ fn struct_source(out: &mut String, package: &Package, of: &Struct, ids: &Ids) ->
         writeln!(out, "            {},", field_source(field, ids)?)?;
     }
     writeln!(out, "        ],\n        by_name: &{by_name:?},")?;
-    let embeds: Vec<String> = of.embeds.iter().map(|path| format!("Embed {{ path: &{path:?} }}")).collect();
+    let embeds: Vec<String> = of.embeds.iter().map(|(path, go)| format!("Embed {{ path: &{path:?}, go: {go:?} }}")).collect();
     writeln!(out, "        embeds: &[{}],", embeds.join(", "))?;
     if of.gvk {
         writeln!(out, "        gvks: &[{}],", gvks(package, of))?;

@@ -25,7 +25,7 @@ pub struct Struct {
     pub message: String,
     pub definition: String,
     pub fields: Vec<Field>,
-    pub embeds: Vec<Vec<u32>>,
+    pub embeds: Vec<(Vec<u32>, String)>,
     pub gvk: bool,
     pub atomic: bool,
     pub unions: String,
@@ -187,16 +187,18 @@ impl Builder<'_> {
         definition: Option<&Value>,
         path: &[u32],
         fields: &mut Vec<Field>,
-        embeds: &mut Vec<Vec<u32>>,
+        embeds: &mut Vec<(Vec<u32>, String)>,
     ) -> anyhow::Result<()> {
         let fact = self.fact(name);
         let own_definition = self.sources.definitions.get(&definition_name(name));
-        let embed = if path.is_empty() { 0 } else { embeds.iter().position(|e| e == path).context("an embed without its path")? + 1 };
+        let embed = if path.is_empty() { 0 } else { embeds.iter().position(|(e, _)| e == path).context("an embed without its path")? + 1 };
         for field in &message.fields {
             if fact.inline.contains(&field.name) {
                 let inner = self.sources.message(&field.ty).with_context(|| format!("the inlined {}", field.ty))?;
                 let path: Vec<u32> = path.iter().copied().chain([field.number]).collect();
-                embeds.push(path.clone());
+                let outer = if embed == 0 { String::new() } else { format!("{}.", embeds[embed - 1].1) };
+                let go = format!("{outer}{}", field.ty.rsplit('.').next().unwrap_or(""));
+                embeds.push((path.clone(), go));
                 self.add_fields(&field.ty, inner, definition, &path, fields, embeds)?;
                 continue;
             }

@@ -1,5 +1,11 @@
 //! JSON in and out, by schema.
 
+mod decode;
+mod encode;
+mod scan;
+
+pub(crate) use decode::{go_type_name, is_kept};
+
 use crate::doc::{Doc, Value};
 use crate::schema::{Kind, TypeId};
 
@@ -43,21 +49,67 @@ pub fn decode(
 
 /// Reads an object of a built-in type, or (`None`) a custom resource: typed metadata, untyped below.
 pub fn decode_any(
-    _ty: Option<TypeId>,
-    _bytes: &[u8],
-    _validation: FieldValidation,
+    ty: Option<TypeId>,
+    bytes: &[u8],
+    validation: FieldValidation,
 ) -> Result<(Doc, Vec<Warning>), DecodeError> {
-    Err(DecodeError::Syntax("the JSON decoder is not there yet".into()))
+    decode::document(ty, bytes, validation)
 }
 
 /// Reads a value of the kind (part of an object).
-pub fn decode_value(_kind: Kind, _bytes: &[u8]) -> Result<Value, DecodeError> {
-    Err(DecodeError::Syntax("the JSON decoder is not there yet".into()))
+pub fn decode_value(kind: Kind, bytes: &[u8]) -> Result<Value, DecodeError> {
+    decode::value(kind, bytes)
+}
+
+/// Reads JSON without a schema: objects become maps with sorted keys.
+pub fn decode_untyped(bytes: &[u8]) -> Result<Value, DecodeError> {
+    decode::untyped(bytes)
 }
 
 /// `apiVersion` and `kind` of an object without reading the rest into a tree.
-pub fn peek_type_meta(_bytes: &[u8]) -> Result<(String, String), DecodeError> {
-    Err(DecodeError::Syntax("the JSON decoder is not there yet".into()))
+///
+/// The error's text is upstream's: `couldn't get version/kind; json parse error: …`.
+pub fn peek_type_meta(bytes: &[u8]) -> Result<(String, String), DecodeError> {
+    let wrap = |e: DecodeError| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}"));
+    let mut scan = scan::Scanner::new(bytes);
+    let mut found = (String::new(), String::new());
+    if scan.peek() != Some(b'{') {
+        scan.skip(0).map_err(wrap)?;
+        let what = match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+            Some(b'[') => "array",
+            Some(b'"') => "string",
+            Some(b't' | b'f') => "bool",
+            Some(b'n') => return Ok(found),
+            _ => "number",
+        };
+        let text = format!("json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}");
+        return Err(wrap(DecodeError::Type(text)));
+    }
+    let mut walk = || -> Result<(), DecodeError> {
+        scan.bump();
+        let mut first = true;
+        while let Some(key) = scan.key(first)? {
+            let slot = match key.as_ref() {
+                "apiVersion" => Some(&mut found.0),
+                "kind" => Some(&mut found.1),
+                _ => None,
+            };
+            match (slot, scan.peek()) {
+                (Some(slot), Some(b'"')) => *slot = scan.string()?.into_owned(),
+                (Some(_), Some(b'{' | b'[' | b't' | b'f' | b'-' | b'0'..=b'9')) => {
+                    return Err(DecodeError::Type(format!("json: cannot unmarshal value into Go struct field .{key} of type string")));
+                }
+                _ => scan.skip(1)?,
+            }
+            if !scan.another_member()? {
+                break;
+            }
+            first = false;
+        }
+        scan.end()
+    };
+    walk().map_err(wrap)?;
+    Ok(found)
 }
 
 /// What [`encode_canonical`] writes.
@@ -77,7 +129,19 @@ impl EncodeOptions {
 }
 
 /// Appends the object as canonical JSON: schema order, Go's rules on empty values, no white space.
-pub fn encode_canonical(_doc: &Doc, _options: EncodeOptions, _out: &mut Vec<u8>) {}
+pub fn encode_canonical(doc: &Doc, options: EncodeOptions, out: &mut Vec<u8>) {
+    encode::document(doc, options, out);
+}
 
 /// Appends one value as canonical JSON.
-pub fn encode_value(_value: &Value, _out: &mut Vec<u8>) {}
+pub fn encode_value(value: &Value, out: &mut Vec<u8>) {
+    encode::value(value, out);
+}
+
+/// Appends a JSON string.
+pub fn encode_str(text: &str, out: &mut Vec<u8>) {
+    encode::string(text, out);
+}
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,8 @@ impl StructDef {
 pub struct Embed {
     /// Protobuf field numbers from the struct down to the member.
     pub path: &'static [u32],
+    /// Go's names of the embedded members on the way, dotted.
+    pub go: &'static str,
 }
 
 /// One field of a struct.

@@ -152,7 +152,7 @@ pub static STRUCTS: [StructDef; 26] = [
             fd("scope", Str, 4, 3, 2, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("*")), "v1.ScopeType")),
         ],
         by_name: &[2, 3, 1, 0, 4, 5],
-        embeds: &[Embed { path: &[2] }, Embed { path: &[2, 2] }],
+        embeds: &[Embed { path: &[2], go: "RuleWithOperations" }, Embed { path: &[2, 2], go: "RuleWithOperations.Rule" }],
         gvks: &[],
         atomic: true, unions: "" },
     StructDef { name: "io.k8s.api.admissionregistration.v1alpha1.ParamKind", proto_name: "k8s.io.api.admissionregistration.v1alpha1.ParamKind",

@@ -167,7 +167,7 @@ pub static STRUCTS: [StructDef; 25] = [
             fd("http", Struct(TypeId(408)), 1, 3, 1, ListType::Unset, &NO_EXT),
         ],
         by_name: &[0, 1],
-        embeds: &[Embed { path: &[2] }],
+        embeds: &[Embed { path: &[2], go: "IngressRuleValue" }],
         gvks: &[],
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.networking.v1beta1.IngressRuleValue", proto_name: "k8s.io.api.networking.v1beta1.IngressRuleValue",
