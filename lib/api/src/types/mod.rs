@@ -22,8 +22,11 @@ use crate::field_errors::ErrorList;
 use crate::names::{self, NameRule};
 use crate::schema::TypeId;
 
+pub mod apps;
+pub mod batch;
 pub mod columns;
 pub mod core;
+mod cron;
 pub mod meta;
 pub mod walk;
 
