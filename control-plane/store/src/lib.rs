@@ -4,6 +4,17 @@
 //! after that, in revision order, each exactly once; a list is a snapshot at one revision. The store knows nothing of
 //! Kubernetes: keys are strings, values are bytes.
 
+mod hub;
+mod keys;
+mod memory;
+#[cfg(test)]
+mod model;
+pub mod sqlite;
+
+pub use keys::{MAX_KEY, MAX_VALUE, MAX_WRITES, SERVED};
+pub use memory::MemoryStore;
+pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};

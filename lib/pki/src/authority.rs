@@ -243,6 +243,9 @@ impl Authority {
         now: Timestamp,
         life: Duration,
     ) -> Result<String, CertError> {
+        if csr.other_subject > 0 {
+            return Err(CertError::Subject);
+        }
         let profile = Profile {
             common_name: csr.common_name.clone(),
             organizations: csr.organizations.clone(),
@@ -268,6 +271,8 @@ pub struct CsrInfo {
     pub addresses: Vec<IpAddr>,
     /// Names of other kinds (e-mail, URI …), which no signer of ours accepts.
     pub other_names: usize,
+    /// Parts of the subject other than common name and organization; such a request is not signed.
+    pub other_subject: usize,
     /// DER of the SubjectPublicKeyInfo.
     pub public_key: Vec<u8>,
 }
@@ -288,6 +293,7 @@ pub fn parse_csr(pem: &str) -> Result<CsrInfo, CertError> {
         dns_names: Vec::new(),
         addresses: Vec::new(),
         other_names: 0,
+        other_subject: 0,
         public_key: csr.certification_request_info.subject_pki.raw.to_vec(),
     };
     for attribute in subject.iter_attributes() {
@@ -297,7 +303,7 @@ pub fn parse_csr(pem: &str) -> Result<CsrInfo, CertError> {
         } else if *attribute.attr_type() == x509_parser::oid_registry::OID_X509_ORGANIZATION_NAME {
             info.organizations.push(value);
         } else {
-            return Err(CertError::Subject);
+            info.other_subject += 1;
         }
     }
     for extension in csr.requested_extensions().into_iter().flatten() {
