@@ -5,5 +5,6 @@
 //! controller acts as its own service account; all share one informer per type. They know nothing of kubelet or store.
 #![forbid(unsafe_code)]
 
+pub mod deployment;
 pub mod kit;
 pub mod replicaset;

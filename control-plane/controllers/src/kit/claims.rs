@@ -17,7 +17,12 @@ pub struct Claims<P> {
 }
 
 /// Sorts candidates; `deleting` owners neither adopt nor release.
-pub fn plan<P: HasMeta>(uid: &str, deleting: bool, selector: &Selector, candidates: Vec<Arc<P>>) -> Claims<P> {
+pub fn plan<P: HasMeta>(
+    uid: &str,
+    deleting: bool,
+    selector: &Selector,
+    candidates: Vec<Arc<P>>,
+) -> Claims<P> {
     let mut claims = Claims { owned: Vec::new(), adopt: Vec::new(), release: Vec::new() };
     for candidate in candidates {
         let meta = candidate.meta();
@@ -80,10 +85,18 @@ mod tests {
                 pod("left", "db", Some("me"), false),
             ]
         };
-        let names = |pods: &[Arc<PodView>]| pods.iter().map(|p| p.meta.name.to_string()).collect::<Vec<_>>().join(",");
+        let names = |pods: &[Arc<PodView>]| {
+            pods.iter().map(|p| p.meta.name.to_string()).collect::<Vec<_>>().join(",")
+        };
         let claims = plan("me", false, &selector, pods());
-        assert_eq!((names(&claims.owned), names(&claims.adopt), names(&claims.release)), ("mine".into(), "orphan".into(), "left".into()));
+        assert_eq!(
+            (names(&claims.owned), names(&claims.adopt), names(&claims.release)),
+            ("mine".into(), "orphan".into(), "left".into())
+        );
         let claims = plan("me", true, &selector, pods());
-        assert_eq!((names(&claims.owned), names(&claims.adopt), names(&claims.release)), ("mine".into(), "".into(), "".into()));
+        assert_eq!(
+            (names(&claims.owned), names(&claims.adopt), names(&claims.release)),
+            ("mine".into(), "".into(), "".into())
+        );
     }
 }

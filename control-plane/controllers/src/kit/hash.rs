@@ -113,7 +113,10 @@ fn drop_if(map: &mut Map<String, Value>, key: &str, default: impl Into<Value>) {
     }
 }
 
-fn objects<'a>(map: &'a mut Map<String, Value>, key: &str) -> impl Iterator<Item = &'a mut Map<String, Value>> {
+fn objects<'a>(
+    map: &'a mut Map<String, Value>,
+    key: &str,
+) -> impl Iterator<Item = &'a mut Map<String, Value>> {
     map.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
@@ -159,7 +162,9 @@ fn normalise_container(container: &mut Map<String, Value>) {
     drop_if(container, "imagePullPolicy", if latest { "Always" } else { "IfNotPresent" });
     objects(container, "ports").for_each(|port| drop_if(port, "protocol", "TCP"));
     for variable in objects(container, "env") {
-        if let Some(field) = variable.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef")).and_then(Value::as_object_mut) {
+        if let Some(field) =
+            variable.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef")).and_then(Value::as_object_mut)
+        {
             drop_if(field, "apiVersion", "v1");
         }
     }
@@ -208,15 +213,19 @@ mod tests {
         let plain = template(json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [
             {"name": "c", "image": "nginx", "ports": [{"containerPort": 80}], "readinessProbe": {"httpGet": {"port": 80}}}],
             "serviceAccountName": "x"}}));
-        let defaulted = template(json!({"metadata": {"labels": {"app": "a", "pod-template-hash": "h"}, "creationTimestamp": null}, "spec": {
+        let defaulted = template(
+            json!({"metadata": {"labels": {"app": "a", "pod-template-hash": "h"}, "creationTimestamp": null}, "spec": {
             "containers": [{"name": "c", "image": "nginx", "imagePullPolicy": "Always", "resources": {},
                 "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
                 "ports": [{"containerPort": 80, "protocol": "TCP"}],
                 "readinessProbe": {"httpGet": {"port": 80, "scheme": "HTTP", "path": "/"}, "timeoutSeconds": 1,
                     "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}}],
             "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
-            "securityContext": {}, "schedulerName": "default-scheduler", "serviceAccountName": "x", "serviceAccount": "x"}}));
-        let changed = template(json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "nginx:1"}]}}));
+            "securityContext": {}, "schedulerName": "default-scheduler", "serviceAccountName": "x", "serviceAccount": "x"}}),
+        );
+        let changed = template(
+            json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "nginx:1"}]}}),
+        );
         let hash = |t: &PodTemplateSpec, n| template_hash(t, "pod-template-hash", n);
         assert_eq!(hash(&plain, None), hash(&defaulted, None));
         assert_ne!(hash(&plain, None), hash(&changed, None));

@@ -63,11 +63,7 @@ pub fn is_already_exists(error: &kube::Error) -> bool {
 /// The namespace is going away: nothing can be created in it.
 pub fn is_namespace_terminating(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
-    status
-        .details
-        .iter()
-        .flat_map(|d| &d.causes)
-        .any(|cause| cause.reason == "NamespaceTerminating")
+    status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == "NamespaceTerminating")
         || (status.code == 403 && status.message.contains("because it is being terminated"))
 }
 

@@ -79,7 +79,10 @@ pub fn delete_exactly(uid: &str) -> DeleteParams {
 }
 
 fn deletion_cost(pod: &PodView) -> i32 {
-    pod.annotations.get("controller.kubernetes.io/pod-deletion-cost").and_then(|c| c.parse().ok()).unwrap_or(0)
+    pod.annotations
+        .get("controller.kubernetes.io/pod-deletion-cost")
+        .and_then(|c| c.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Rank by the logarithm of the age: pods of about the same age are equal, so that the choice among them is spread.
@@ -114,14 +117,23 @@ fn expendable_first(a: (&PodView, usize), b: (&PodView, usize), now: Timestamp) 
         .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
         .then_with(|| rank_b.cmp(&rank_a))
         .then_with(|| {
-            if a.ready && b.ready { younger_first(a.ready_changed, b.ready_changed, now, by_uid) } else { Ordering::Equal }
+            if a.ready && b.ready {
+                younger_first(a.ready_changed, b.ready_changed, now, by_uid)
+            } else {
+                Ordering::Equal
+            }
         })
         .then_with(|| b.restarts.cmp(&a.restarts))
         .then_with(|| younger_first(Some(a.meta.created), Some(b.meta.created), now, by_uid))
 }
 
 /// The `count` pods to give up; `related` are the active pods of all sets of the same owner, for spreading over nodes.
-pub fn to_delete(pods: &[Arc<PodView>], related: &[Arc<PodView>], count: usize, now: Timestamp) -> Vec<Arc<PodView>> {
+pub fn to_delete(
+    pods: &[Arc<PodView>],
+    related: &[Arc<PodView>],
+    count: usize,
+    now: Timestamp,
+) -> Vec<Arc<PodView>> {
     if count >= pods.len() {
         return pods.to_vec();
     }
@@ -137,7 +149,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(name: &str, node: Option<&str>, phase: &str, ready: Option<&str>, created: &str) -> Arc<PodView> {
-        let conditions = ready.map(|at| json!([{"type": "Ready", "status": "True", "lastTransitionTime": at}]));
+        let conditions =
+            ready.map(|at| json!([{"type": "Ready", "status": "True", "lastTransitionTime": at}]));
         Arc::new(PodView::new(
             &serde_json::from_value(json!({
                 "metadata": {"name": name, "uid": name, "creationTimestamp": created},
@@ -160,7 +173,8 @@ mod tests {
             pod("pending", Some("n"), "Pending", None, old),
             pod("unassigned", None, "Pending", None, old),
         ];
-        let names: Vec<String> = to_delete(&pods, &[], 4, now).iter().map(|p| p.meta.name.to_string()).collect();
+        let names: Vec<String> =
+            to_delete(&pods, &[], 4, now).iter().map(|p| p.meta.name.to_string()).collect();
         assert_eq!(names, ["unassigned", "pending", "running", "ready-new"]);
     }
 
@@ -168,7 +182,10 @@ mod tests {
     fn doubled_up_nodes_give_first() {
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         let old = "2026-01-01T00:00:00Z";
-        let pods = vec![pod("alone", Some("a"), "Running", Some(old), old), pod("double", Some("b"), "Running", Some(old), old)];
+        let pods = vec![
+            pod("alone", Some("a"), "Running", Some(old), old),
+            pod("double", Some("b"), "Running", Some(old), old),
+        ];
         let mut related = pods.clone();
         related.push(pod("third", Some("b"), "Running", Some(old), old));
         assert_eq!(&*to_delete(&pods, &related, 1, now)[0].meta.name, "double");
@@ -179,8 +196,10 @@ mod tests {
         let refused = || kube::Error::LinesCodecMaxLineLengthExceeded;
         let (succeeded, skipped, error) = slow_start(10, |_| async { Err::<(), _>(refused()) }).await;
         assert_eq!((succeeded, skipped, error.is_some()), (0, 9, true));
-        let (succeeded, skipped, error) =
-            slow_start(10, |i| async move { if i == 4 { Err(kube::Error::LinesCodecMaxLineLengthExceeded) } else { Ok(()) } }).await;
+        let (succeeded, skipped, error) = slow_start(10, |i| async move {
+            if i == 4 { Err(kube::Error::LinesCodecMaxLineLengthExceeded) } else { Ok(()) }
+        })
+        .await;
         assert_eq!((succeeded, skipped, error.is_some()), (6, 3, true));
     }
 }

@@ -14,11 +14,19 @@ use super::ReconcileError;
 /// Brings one key to its desired state; `Some(delay)`: look again after it.
 pub trait Reconcile: Send + Sync + 'static {
     fn name(&self) -> &'static str;
-    fn reconcile(&self, key: &ObjectKey) -> impl Future<Output = Result<Option<Duration>, ReconcileError>> + Send;
+    fn reconcile(
+        &self,
+        key: &ObjectKey,
+    ) -> impl Future<Output = Result<Option<Duration>, ReconcileError>> + Send;
 }
 
 /// Works on `queue` with `workers` tasks until the drain begins; ends when all have ended.
-pub async fn work<R: Reconcile>(reconciler: Arc<R>, queue: WorkQueue<ObjectKey>, workers: usize, drain: DrainWatcher) {
+pub async fn work<R: Reconcile>(
+    reconciler: Arc<R>,
+    queue: WorkQueue<ObjectKey>,
+    workers: usize,
+    drain: DrainWatcher,
+) {
     let mut tasks = JoinSet::new();
     for _ in 0..workers {
         let (reconciler, queue, drain) = (reconciler.clone(), queue.clone(), drain.clone());

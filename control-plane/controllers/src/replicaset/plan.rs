@@ -48,7 +48,10 @@ impl Set {
             replicas: spec.replicas.unwrap_or(1),
             min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
             // An empty selector selects nothing here, not everything.
-            selector: spec.selector.filter(|s| !s.is_empty()).map_or(Selector::Nothing, |s| Selector::from_map(&s)),
+            selector: spec
+                .selector
+                .filter(|s| !s.is_empty())
+                .map_or(Selector::Nothing, |s| Selector::from_map(&s)),
             template: spec.template.unwrap_or_default(),
             status: ReplicaSetStatus {
                 available_replicas: status.available_replicas,
@@ -88,7 +91,10 @@ pub fn scaling(set: &Set, active: &[Arc<PodView>], related: &[Arc<PodView>], now
         return Scaling { create: (wanted - active.len()).min(BURST), delete: Vec::new() };
     }
     let surplus = (active.len() - wanted).min(BURST);
-    Scaling { create: 0, delete: if surplus == 0 { Vec::new() } else { to_delete(active, related, surplus, now) } }
+    Scaling {
+        create: 0,
+        delete: if surplus == 0 { Vec::new() } else { to_delete(active, related, surplus, now) },
+    }
 }
 
 /// Why pods could not be made or deleted: (reason, message).
@@ -138,7 +144,12 @@ pub fn status(
 }
 
 /// When to look again because ready pods become available by time alone.
-pub fn available_later(set: &Set, status: &ReplicaSetStatus, active: &[Arc<PodView>], now: Timestamp) -> Option<Duration> {
+pub fn available_later(
+    set: &Set,
+    status: &ReplicaSetStatus,
+    active: &[Arc<PodView>],
+    now: Timestamp,
+) -> Option<Duration> {
     if set.min_ready_seconds == 0 || status.ready_replicas == status.available_replicas {
         return None;
     }
@@ -171,7 +182,8 @@ mod tests {
     }
 
     fn pod(name: &str, labels: Value, ready_since: Option<&str>) -> Arc<PodView> {
-        let conditions = ready_since.map(|at| json!([{"type": "Ready", "status": "True", "lastTransitionTime": at}]));
+        let conditions =
+            ready_since.map(|at| json!([{"type": "Ready", "status": "True", "lastTransitionTime": at}]));
         Arc::new(PodView::new(
             &serde_json::from_value(json!({"metadata": {"name": name, "uid": name, "labels": labels},
                 "status": {"phase": "Running", "conditions": conditions}}))
@@ -215,11 +227,18 @@ mod tests {
 
     #[test]
     fn failures_show_until_they_are_over() {
-        let failing = status(&set(1, json!({})), &[], None, Some(("FailedCreate", "quota".to_owned())), now());
+        let failing =
+            status(&set(1, json!({})), &[], None, Some(("FailedCreate", "quota".to_owned())), now());
         let json = serde_json::to_value(&failing).unwrap();
         assert_eq!(json["conditions"][0]["reason"], "FailedCreate");
         let mut later = set(1, json);
-        let again = status(&later, &[], None, Some(("FailedCreate", "quota".to_owned())), "2026-01-01T00:02:00Z".parse().unwrap());
+        let again = status(
+            &later,
+            &[],
+            None,
+            Some(("FailedCreate", "quota".to_owned())),
+            "2026-01-01T00:02:00Z".parse().unwrap(),
+        );
         assert_eq!(again, failing, "nothing to write while nothing changes");
         later.status = again;
         assert_eq!(status(&later, &[], None, None, now()).conditions, None);

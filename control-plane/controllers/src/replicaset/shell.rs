@@ -81,7 +81,11 @@ struct Controller<K: Kind> {
 }
 
 /// The ReplicaSet controller; the future ends with the drain.
-pub fn start_replica_sets(client: kube::Client, shared: &SharedInformers, ctx: &Context) -> impl Future<Output = ()> + use<> {
+pub fn start_replica_sets(
+    client: kube::Client,
+    shared: &SharedInformers,
+    ctx: &Context,
+) -> impl Future<Output = ()> + use<> {
     start::<ReplicaSets>(client, shared.replica_sets.clone(), shared, ctx)
 }
 
@@ -134,7 +138,8 @@ where
     fn watch_sets(&self) {
         let (queue, selectors) = (self.queue.clone(), self.selectors.clone());
         self.sets.on_change(move |change| {
-            let selector = change.new.as_ref().and_then(|n| K::set(n.unpack().ok()?).ok()).map(|s| s.selector);
+            let selector =
+                change.new.as_ref().and_then(|n| K::set(n.unpack().ok()?).ok()).map(|s| s.selector);
             match selector {
                 Some(selector) => drop(selectors.write().insert(change.key.clone(), selector)),
                 None => drop(selectors.write().remove(&change.key)),
@@ -144,7 +149,8 @@ where
     }
 
     fn watch_pods(&self) {
-        let (queue, expectations, selectors) = (self.queue.clone(), self.expectations.clone(), self.selectors.clone());
+        let (queue, expectations, selectors) =
+            (self.queue.clone(), self.expectations.clone(), self.selectors.clone());
         let owner_of = |pod: &PodView| {
             pod.meta
                 .controller()
@@ -172,12 +178,15 @@ where
             }
             // An orphan may be adopted by whoever selects it.
             let Some(new) = change.new.as_ref().filter(|n| n.meta.controller().is_none()) else { return };
-            let unchanged = change.old.as_ref().is_some_and(|o| o.meta.labels == new.meta.labels && o.meta.controller().is_none());
+            let unchanged = change
+                .old
+                .as_ref()
+                .is_some_and(|o| o.meta.labels == new.meta.labels && o.meta.controller().is_none());
             if !unchanged && new.meta.deleted.is_none() {
                 let selectors = selectors.read();
-                let matching = selectors
-                    .iter()
-                    .filter(|(key, selector)| key.namespace == new.meta.namespace && selector.matches(&new.meta.labels));
+                let matching = selectors.iter().filter(|(key, selector)| {
+                    key.namespace == new.meta.namespace && selector.matches(&new.meta.labels)
+                });
                 matching.for_each(|(key, _)| queue.add(key.clone()));
             }
         });
@@ -207,7 +216,8 @@ where
         let status = plan::status(&set, &active, K::COUNTS_TERMINATING.then_some(terminating), failure, now);
         if let Some(patch) = diff_of(&set.status, &status)? {
             let body = Patch::Merge(json!({"metadata": {"uid": set.meta.uid}, "status": patch}));
-            let written = self.api(&key.namespace).patch_status(&key.name, &PatchParams::default(), &body).await;
+            let written =
+                self.api(&key.namespace).patch_status(&key.name, &PatchParams::default(), &body).await;
             gone_is_fine(written).map_err(ReconcileError::api("write the status"))?;
         }
         match error {
@@ -221,7 +231,9 @@ where
         let meta = &set.meta;
         let mut candidates = self.shared.pod_index.controlled_by(&meta.uid);
         candidates.extend(
-            self.shared.pod_index.orphans(&meta.namespace, |p| p.is_active() && set.selector.matches(&p.meta.labels)),
+            self.shared
+                .pod_index
+                .orphans(&meta.namespace, |p| p.is_active() && set.selector.matches(&p.meta.labels)),
         );
         let claims = plan_claims(&meta.uid, meta.deleted.is_some(), &set.selector, candidates);
         let mut owned = claims.owned;
@@ -242,9 +254,8 @@ where
     /// Asks the server, not the cache, whether the owner may still adopt.
     async fn still_lives(&self, meta: &keelson_client::projections::Meta) -> Result<bool, ReconcileError> {
         match self.api(&meta.namespace).get_metadata(&meta.name).await {
-            Ok(fresh) => {
-                Ok(fresh.metadata.uid.as_deref() == Some(&meta.uid) && fresh.metadata.deletion_timestamp.is_none())
-            }
+            Ok(fresh) => Ok(fresh.metadata.uid.as_deref() == Some(&meta.uid)
+                && fresh.metadata.deletion_timestamp.is_none()),
             Err(error) if is_not_found(&error) => Ok(false),
             Err(error) => Err(ReconcileError::api("read the owner before adopting")(error)),
         }
@@ -259,7 +270,12 @@ where
         }
     }
 
-    async fn manage(&self, key: &ObjectKey, set: &Set, active: &[Arc<PodView>]) -> (Option<Failure>, Option<ReconcileError>) {
+    async fn manage(
+        &self,
+        key: &ObjectKey,
+        set: &Set,
+        active: &[Arc<PodView>],
+    ) -> (Option<Failure>, Option<ReconcileError>) {
         let related = self.related(set);
         let scaling = plan::scaling(set, active, &related, self.ctx.clock.now());
         if scaling.create > 0 {
@@ -282,10 +298,18 @@ where
                 .map(|(_, s)| s.meta().uid.clone())
                 .collect();
         }
-        uids.iter().flat_map(|uid| self.shared.pod_index.controlled_by(uid)).filter(|p| p.is_active()).collect()
+        uids.iter()
+            .flat_map(|uid| self.shared.pod_index.controlled_by(uid))
+            .filter(|p| p.is_active())
+            .collect()
     }
 
-    async fn create(&self, key: &ObjectKey, set: &Set, count: usize) -> (Option<Failure>, Option<ReconcileError>) {
+    async fn create(
+        &self,
+        key: &ObjectKey,
+        set: &Set,
+        count: usize,
+    ) -> (Option<Failure>, Option<ReconcileError>) {
         self.expectations.expect_creations(key, count);
         let pod = from_template(&set.template, K::API_VERSION, K::KIND, &set.meta);
         let api = self.pods(&key.namespace);
@@ -295,11 +319,21 @@ where
             match &created {
                 Ok(created) => {
                     let name = created.metadata.name.as_deref().unwrap_or_default();
-                    self.recorder.record(about(), EventType::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
+                    self.recorder.record(
+                        about(),
+                        EventType::Normal,
+                        "SuccessfulCreate",
+                        format!("Created pod: {name}"),
+                    );
                 }
                 Err(error) if is_namespace_terminating(error) => {}
                 Err(error) => {
-                    self.recorder.record(about(), EventType::Warning, "FailedCreate", format!("Error creating: {error}"));
+                    self.recorder.record(
+                        about(),
+                        EventType::Warning,
+                        "FailedCreate",
+                        format!("Error creating: {error}"),
+                    );
                 }
             }
             created
@@ -311,7 +345,12 @@ where
         outcome("FailedCreate", count - succeeded, count, error)
     }
 
-    async fn delete(&self, key: &ObjectKey, set: &Set, pods: Vec<Arc<PodView>>) -> (Option<Failure>, Option<ReconcileError>) {
+    async fn delete(
+        &self,
+        key: &ObjectKey,
+        set: &Set,
+        pods: Vec<Arc<PodView>>,
+    ) -> (Option<Failure>, Option<ReconcileError>) {
         self.expectations.expect_deletions(key, pods.iter().map(|p| &*p.meta.uid));
         let api = self.pods(&key.namespace);
         let results = join_all(pods.iter().map(|pod| async {
@@ -328,7 +367,12 @@ where
                     if is_not_found(&error) {
                         return Ok(());
                     }
-                    self.recorder.record(about(), EventType::Warning, "FailedDelete", format!("Error deleting: {error}"));
+                    self.recorder.record(
+                        about(),
+                        EventType::Warning,
+                        "FailedDelete",
+                        format!("Error deleting: {error}"),
+                    );
                     Err(error)
                 }
             }
