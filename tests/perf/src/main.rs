@@ -9,6 +9,7 @@ mod api;
 mod client;
 mod floor;
 mod idle;
+mod pods;
 mod process;
 mod report;
 mod seed;
@@ -34,6 +35,9 @@ struct Args {
     /// Pods in the database while measuring.
     #[arg(long, default_value_t = 10_000)]
     pods: usize,
+    /// The runtime's socket, for the raw calls.
+    #[arg(long, default_value = "/run/keelson-cluster/containerd.sock")]
+    cri_socket: PathBuf,
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
@@ -46,6 +50,7 @@ struct Bench {
     report: Report,
     /// A folder on the file system of the database, for the raw floors.
     scratch: PathBuf,
+    cri_socket: PathBuf,
 }
 
 #[tokio::main]
@@ -56,13 +61,16 @@ async fn main() -> Result<()> {
     let process = Process::from_pid_file(&args.pid_file)?;
     let scratch = args.cluster.join("bench");
     std::fs::create_dir_all(&scratch)?;
-    let mut bench = Bench { kubeconfig, process, report: Report::new(args.report), scratch: scratch.clone() };
+    let report = Report::new(args.report);
+    let mut bench =
+        Bench { kubeconfig, process, report, scratch: scratch.clone(), cri_socket: args.cri_socket };
     if !args.no_idle {
         idle::measure(&mut bench).await?;
     }
     let before = bench.process.pss_kib()?;
     let seeded = seed::pods(&bench, args.pods).await?;
     api::measure(&mut bench, &seeded, before).await?;
+    pods::measure(&mut bench).await?;
     seed::remove(&bench).await?;
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()
