@@ -115,7 +115,7 @@ impl Backend for Faulty {
     }
 
     fn reopen(&mut self) -> bool {
-        if self.open().end_inline(true).is_err() || self.down() {
+        if self.down() || self.open().end_inline(true).is_err() {
             return false;
         }
         let files: Vec<String> = self.disk().files().into_iter().map(|(name, _)| name).collect();
@@ -221,7 +221,7 @@ fn sqlite_keeps_the_contract_through_crashes_and_faults() {
         let seed = seed() * 1000 + part;
         let faults = if part < 2 { Faults::Crashes } else { Faults::All };
         let mut backend = Faulty::new(seed, Mutant::None, faults);
-        let plan = Plan { seed, operations: share, faults_every: 2000 };
+        let plan = Plan { seed, operations: share, faults_every: 1200 };
         let stats = Driver::run(&mut backend, plan).unwrap();
         report("sqlite", &stats, Some(backend.disk()));
         sum = (sum.0 + stats.operations, sum.1 + backend.disk().counts().crashes);

@@ -102,6 +102,11 @@ impl Truth {
         later.find(|(_, event)| event.key.starts_with(prefix)).map(|(place, event)| (*place, event))
     }
 
+    /// Nobody will be told of events up to a revision any more.
+    pub fn told(&mut self, revision: Revision) {
+        self.events = self.events.split_off(&(revision + 1, 0));
+    }
+
     /// How many versions are younger than a revision.
     pub fn versions_after(&self, revision: Revision) -> usize {
         self.events.range((revision + 1, 0)..).count()
@@ -111,7 +116,6 @@ impl Truth {
     pub fn compacted(&mut self, revision: Revision) {
         self.floor = self.floor.max(revision);
         self.floor_most = self.floor_most.max(revision);
-        self.events = self.events.split_off(&(self.floor + 1, 0));
         self.versions.retain(|_, versions| {
             let old = versions.iter().filter(|version| version.at <= revision).count();
             versions.drain(..old.saturating_sub(1));

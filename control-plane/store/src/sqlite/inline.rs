@@ -13,10 +13,13 @@ use tokio::sync::Semaphore;
 
 use super::checkpoint::{Trigger, catch_up};
 use super::site::{DATABASE, Site};
-use super::writer::{Request, Writer, is_full};
+use super::writer::{Pace, Request, Writer, is_busy, is_full};
 use super::{Message, OpenError, QUEUED, Reads, Shared, SqliteOptions, SqliteStore, Writes, describe, open_writer};
 use super::{open_reader, schema};
 use crate::StoreError;
+
+/// Tries at once, and does nothing twice unasked: time plays no part.
+const PACE: Pace = Pace { retry_full: Duration::ZERO, rest: Duration::from_secs(3600) };
 
 /// What a store is made wrong by, to show that the suite sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl SqliteStore {
     pub(crate) fn open_inline(site: FaultSite) -> Result<SqliteStore, OpenError> {
         let site: Arc<dyn Site> = Arc::new(site);
         let options = SqliteOptions { retention: Duration::from_secs(3600), ..SqliteOptions::new("") };
-        let (writer, hub, closed) = open_writer(&site, &options, Duration::ZERO)?;
+        let (writer, hub, closed) = open_writer(&site, &options, PACE)?;
         let reads = Reads::Inline(Mutex::new(open_reader(&*site)));
         let shared = Arc::new(Shared { hub, closed, reads });
         let inline =
@@ -145,7 +148,7 @@ impl SqliteStore {
         match catch_up(copier) {
             Ok(true) => writer.finish_checkpoint(),
             Ok(false) => {}
-            Err(error) if is_full(&error) => {}
+            Err(error) if is_full(&error) || is_busy(&error) => {}
             Err(error) => writer.close(&format!("a checkpoint failed: {}", describe(&error))),
         }
     }

@@ -32,7 +32,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::read::{ListRequest, ReadError};
 use self::schema::Meta;
 use self::site::{Folder, Site};
-use self::writer::{Request, Writer};
+use self::writer::{Pace, Request, Writer};
 use crate::hub::{Changes, History, Hub};
 use crate::{
     CommitError, Committed, Entry, Page, Revision, Store, StoreError, Transaction, Watch, Write, hub,
@@ -50,8 +50,8 @@ const READS: usize = 256;
 const READERS: usize = 2;
 /// How often a list of the newest state begins anew when a compaction overtook it.
 const LIST_ATTEMPTS: usize = 3;
-/// How long after a write found the disk full the next may try.
-const RETRY_FULL: Duration = Duration::from_secs(1);
+/// On a full disk.
+const PACE: Pace = Pace { retry_full: Duration::from_secs(1), rest: Duration::from_secs(1) };
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ impl SqliteStore {
     }
 
     fn start(site: Arc<dyn Site>, options: &SqliteOptions) -> Result<SqliteStore, OpenError> {
-        let (writer, hub, closed) = open_writer(&site, options, RETRY_FULL)?;
+        let (writer, hub, closed) = open_writer(&site, options, PACE)?;
         let (jobs, queue) = mpsc::channel(READS);
         let queue = Arc::new(tokio::sync::Mutex::new(queue));
         let mut helpers = Vec::new();
@@ -235,7 +235,7 @@ impl SqliteStore {
 fn open_writer(
     site: &Arc<dyn Site>,
     options: &SqliteOptions,
-    retry_full: Duration,
+    pace: Pace,
 ) -> Result<(Writer, Arc<Hub>, Arc<OnceLock<String>>), OpenError> {
     let failed = |source| OpenError::Database { source };
     site.settle_wal().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
@@ -246,7 +246,7 @@ fn open_writer(
     let hub = Hub::new(meta.revision + meta.base);
     let closed = Arc::new(OnceLock::new());
     let writer =
-        Writer::new(connection, site.clone(), hub.clone(), meta, options.retention, retry_full, closed.clone());
+        Writer::new(connection, site.clone(), hub.clone(), meta, options.retention, pace, closed.clone());
     Ok((writer, hub, closed))
 }
 
@@ -313,7 +313,7 @@ fn copy_wal(site: &dyn Site, woken: &Receiver<()>, tell: &Sender<Message>) {
         let message = match checkpoint::catch_up(connection) {
             Ok(true) => Message::FinishCheckpoint,
             Ok(false) => continue,
-            Err(error) if writer::is_full(&error) => continue,
+            Err(error) if writer::is_full(&error) || writer::is_busy(&error) => continue,
             Err(error) => Message::Fail(format!("a checkpoint failed: {}", describe(&error))),
         };
         if tell.send(message).is_err() {

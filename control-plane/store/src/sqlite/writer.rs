@@ -47,6 +47,15 @@ pub(super) enum Request {
     },
 }
 
+/// How patient the writer is on a full disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Between attempts of writes.
+    pub retry_full: Duration,
+    /// After a failed step of housekeeping, unless somebody asks.
+    pub rest: Duration,
+}
+
 /// A point of the history: when it was, and how much history had been written by then.
 struct Mark {
     at: Instant,
@@ -73,7 +82,7 @@ pub(super) struct Writer {
     history_written: u64,
     retention: Duration,
     full: Option<Instant>,
-    retry_full: Duration,
+    pace: Pace,
     /// After a failed turn nothing is done unasked until then.
     rest_until: Option<Instant>,
     closed: Arc<OnceLock<String>>,
@@ -95,7 +104,7 @@ impl Writer {
         hub: Arc<Hub>,
         meta: Meta,
         retention: Duration,
-        retry_full: Duration,
+        pace: Pace,
         closed: Arc<OnceLock<String>>,
     ) -> Writer {
         let wal_pages = Arc::new(AtomicU64::new(0));
@@ -121,7 +130,7 @@ impl Writer {
             history_written: 0,
             retention,
             full: None,
-            retry_full,
+            pace,
             rest_until: None,
             closed,
             wal_pages,
@@ -235,13 +244,14 @@ impl Writer {
         } else {
             false
         };
+        let wrote = swept || work.revision > self.meta.revision;
         #[cfg(test)]
         if self.site.answers_early() {
             let early = Work { events: std::mem::take(&mut work.events), ..*work };
             self.settle(std::mem::take(settled), early);
         }
         // A turn of conflicts alone has nothing to make durable.
-        let end = if swept || work.revision > self.meta.revision || !work.events.is_empty() { "COMMIT" } else { "ROLLBACK" };
+        let end = if wrote { "COMMIT" } else { "ROLLBACK" };
         self.connection.prepare_cached(end)?.execute([])?;
         Ok(())
     }
@@ -465,9 +475,16 @@ impl Writer {
     fn classify(&mut self, error: rusqlite::Error) -> StoreError {
         if is_full(&error) {
             self.go_full();
+            for answer in self.waiting.drain(..) {
+                let _ = answer.send(Err(StoreError::Full));
+            }
             return StoreError::Full;
         }
         let text = super::describe(&error);
+        if is_busy(&error) {
+            tracing::error!("another process holds the store's database; a write failed");
+            return StoreError::Database(text);
+        }
         tracing::error!(error = %text, "the store is closed: a write failed");
         self.close(&text);
         StoreError::Closed(text)
@@ -491,11 +508,11 @@ impl Writer {
         self.site.free_reserve();
         self.compact_to(self.meta.revision);
         self.vacuuming = true;
-        self.rest_until = Some(Instant::now() + self.retry_full);
+        self.rest_until = Some(Instant::now() + self.pace.rest);
     }
 
     fn try_leave_full(&mut self) -> bool {
-        if self.full.is_some_and(|since| since.elapsed() < self.retry_full) {
+        if self.full.is_some_and(|since| since.elapsed() < self.pace.retry_full) {
             return false;
         }
         match self.site.fill_reserve() {
@@ -515,6 +532,7 @@ impl Writer {
     pub fn finish_checkpoint(&mut self) {
         if let Err(error) = super::checkpoint::passive(&self.connection)
             && !is_full(&error)
+            && !is_busy(&error)
         {
             let text = super::describe(&error);
             tracing::error!(error = %text, "the store is closed: a checkpoint failed");
@@ -541,6 +559,11 @@ fn refuse(commits: Vec<(Transaction, oneshot::Sender<Result<Committed, CommitErr
     for (_, answer) in commits {
         let _ = answer.send(Err(CommitError::Store(error.clone())));
     }
+}
+
+/// Somebody else's lock: nothing was written, nothing is in doubt.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
