@@ -8,7 +8,7 @@
 
 mod impersonation;
 mod oidc;
-mod reads;
+pub mod reads;
 pub mod service_account;
 mod token_cache;
 mod token_request;
