@@ -4,42 +4,16 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use keelson_api::doc::Doc;
+use keelson_api::fields_selector::FieldSelector;
+use keelson_api::selectors::LabelSelector;
 use keelson_api::status::Status;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserInfo {
-    pub name: String,
-    pub uid: String,
-    pub groups: Vec<String>,
-    pub extra: std::collections::BTreeMap<String, Vec<String>>,
-}
-
-/// What a request wants to do, for the authorizer.
-#[derive(Clone, Debug, Default)]
-pub struct Attributes {
-    pub user: Arc<UserInfo>,
-    pub verb: String,
-    pub api_group: String,
-    pub api_version: String,
-    pub resource: String,
-    pub subresource: String,
-    pub namespace: String,
-    pub name: String,
-    pub path: String,
-    pub is_resource: bool,
-    pub field_selector: String,
-    pub label_selector: String,
-}
-
-/// The authorizer's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    Allow,
-    Deny(String),
-    NoOpinion(String),
-}
+use crate::authn::{self, Authenticator, Credentials, OpenIdDocuments, PeerChain, TokenIssuer, UserInfo};
+use crate::authz::{self, Attributes, Authorizer, Decision, NodeGraph, PolicyStore, UnionAuthorizer};
+use crate::request_info::RequestInfo;
 
 /// What is being done to an object, for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,21 +58,89 @@ pub trait Admission: Send + Sync {
 }
 
 /// Who asks, and may they.
-pub trait Access: Send + Sync {
-    /// What is kept of a connection.
-    fn authenticate(
+pub struct Access {
+    pub authenticator: Authenticator,
+    pub authorizer: UnionAuthorizer,
+    pub policy: Arc<PolicyStore>,
+    pub graph: Arc<NodeGraph>,
+    pub issuer: TokenIssuer,
+    pub openid: Option<OpenIdDocuments>,
+}
+
+impl Access {
+    /// Who sends a request over a connection; 401 when a credential is wrong or missing.
+    pub fn authenticate(
         &self,
-        connection: &crate::server::ConnectionInfo,
+        peer: Option<&PeerChain>,
         headers: &HeaderMap,
         path: &str,
         now: Timestamp,
-    ) -> Result<Arc<UserInfo>, Status>;
+    ) -> Result<Arc<UserInfo>, Status> {
+        let websocket = headers
+            .get("sec-websocket-protocol")
+            .and_then(|value| value.to_str().ok())
+            .and_then(authn::websocket_token);
+        let given = Credentials {
+            peer,
+            authorization: headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()),
+            websocket_token: websocket.as_ref().map(|(token, _)| token.as_str()),
+            path,
+        };
+        self.authenticator.authenticate(given, now).map_err(|error| {
+            tracing::debug!(%error, path, "authentication");
+            Status::unauthorized("Unauthorized")
+        })
+    }
 
-    fn authorize(&self, attributes: &Attributes) -> Decision;
+    /// Whether the user may; else 403 in upstream's words.
+    pub fn authorize(&self, attributes: &Attributes) -> Result<(), Status> {
+        match self.authorizer.authorize(attributes) {
+            Decision::Allow => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(attributes, &reason)),
+        }
+    }
 
-    /// What must be allowed for the headers' impersonation, and the user from then on; `None` without such headers.
-    fn impersonation(&self, headers: &HeaderMap, user: &Arc<UserInfo>) -> Result<Option<Impersonated>, Status>;
+    /// The user a request acts as, when its headers name one and each part of that is allowed.
+    pub fn impersonate(&self, headers: &HeaderMap, user: Arc<UserInfo>) -> Result<Arc<UserInfo>, Status> {
+        let wanted = authn::impersonation(headers, &user).map_err(|error| Status::bad_request(error.to_string()))?;
+        let Some(wanted) = wanted else { return Ok(user) };
+        for check in &wanted.checks {
+            self.authorize(check)?;
+        }
+        Ok(Arc::new(wanted.user))
+    }
 }
 
-/// The checks of an impersonation and the user it leads to.
-pub type Impersonated = (Vec<Attributes>, Arc<UserInfo>);
+/// The attributes of a request.
+pub fn attributes(user: &Arc<UserInfo>, verb: &str, info: &RequestInfo) -> Attributes {
+    Attributes {
+        user: user.clone(),
+        verb: verb.to_owned(),
+        api_group: info.group.clone(),
+        api_version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+        path: info.path.clone(),
+        is_resource: info.is_resource,
+        // What cannot be read restricts nothing.
+        field_selector: FieldSelector::parse(&info.field_selector).map(|selector| selector.terms().to_vec()).unwrap_or_default(),
+        label_selector: LabelSelector::parse(&info.label_selector)
+            .map(|selector| selector.requirements().to_vec())
+            .unwrap_or_default(),
+    }
+}
+
+/// Lets everything pass; stands until the admission chain is wired.
+pub struct NoAdmission;
+
+impl Admission for NoAdmission {
+    fn mutate<'a>(&'a self, _: &'a mut Doc, _: Option<&'a Doc>, _: &'a AdmissionAttributes) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn validate<'a>(&'a self, _: Option<&'a Doc>, _: Option<&'a Doc>, _: &'a AdmissionAttributes) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -125,15 +125,32 @@ where
 }
 
 /// Reads a body whole, up to [`MAX_BODY`].
-pub async fn read_whole(body: RequestBody) -> Result<Bytes, ReadError> {
+pub async fn read_whole(mut body: RequestBody) -> Result<Bytes, ReadError> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(ReadError::TooLarge);
     }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ReadError::TooLarge),
-        Err(error) => Err(ReadError::Broken(error)),
+    let mut first: Option<Bytes> = None;
+    let mut all: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        // Most bodies are one frame: handed on without a copy.
+        match (&first, all.is_empty()) {
+            (None, true) => {
+                if data.len() > MAX_BODY {
+                    return Err(ReadError::TooLarge);
+                }
+                first = Some(data);
+                continue;
+            }
+            (Some(begin), true) => all.extend_from_slice(begin),
+            _ => {}
+        }
+        if all.len() + data.len() > MAX_BODY {
+            return Err(ReadError::TooLarge);
+        }
+        all.extend_from_slice(&data);
     }
+    Ok(if all.is_empty() { first.unwrap_or_default() } else { all.into() })
 }
 
 #[cfg(test)]

@@ -7,14 +7,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use keelson_api::status::{GroupResource, Status};
+use keelson_api::status::Status;
 use keelson_api::table::{Resource, Table};
 use keelson_base::gates::Gates;
 use keelson_daemon::Clock;
 use keelson_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Admission, Attributes, Decision, UserInfo};
+use crate::access::{Access, Admission, attributes};
+use crate::authn::{PeerChain, UserInfo};
 use crate::body::{Body, RequestBody};
 use crate::cache::{WatchCache, WatchCaches};
 use crate::flow::FlowControl;
@@ -24,7 +25,9 @@ use crate::request_info::RequestInfo;
 use crate::respond::{self, Warnings};
 use crate::rest::fields::TypeFields;
 use crate::server::{ConnectionInfo, Handler};
-use crate::{keys, nonresource, rest};
+use crate::reads::Followers;
+use crate::services::cidr::ServiceRange;
+use crate::{keys, nonresource, rest, streaming};
 
 /// Longer than this no request runs that is not a watch or a relay.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,19 +36,30 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub enum Peer {
     /// Over TLS: the connection says who it is, or the request's headers do.
-    Connection(Arc<ConnectionInfo>),
+    Connection(Arc<Connection>),
     /// In process: the caller was given an identity when it was started.
     Trusted(Arc<UserInfo>),
+}
+
+/// A TLS connection and who it may be.
+pub struct Connection {
+    pub remote: std::net::SocketAddr,
+    /// The client's certificate, whose verdict is kept with it.
+    pub peer: Option<PeerChain>,
 }
 
 /// The shared state of the server.
 pub struct Core {
     pub store: Arc<dyn Store>,
-    pub caches: WatchCaches,
+    pub caches: Arc<WatchCaches>,
     pub table: ArcSwap<Table>,
     pub gates: Gates,
     pub clock: Clock,
-    pub access: Box<dyn Access>,
+    pub access: Access,
+    pub followers: Followers,
+    pub service_range: ServiceRange,
+    pub node_ports: (u16, u16),
+    pub kubelets: streaming::Kubelets,
     pub admission: Box<dyn Admission>,
     pub metrics: Metrics,
     pub flow: FlowControl,
@@ -78,14 +92,17 @@ impl Core {
         })
     }
 
-    /// The row of a row's storage version.
+    /// The row of a row's storage version (made up where that version itself is not served).
     pub fn hub(&self, row: &Resource) -> Arc<Resource> {
         let table = self.table.load();
-        table
-            .lookup(&row.group, &row.storage_version, &row.plural)
-            .or_else(|| table.lookup(&row.group, &row.version, &row.plural))
-            .cloned()
-            .unwrap_or_else(|| Arc::new(row.clone()))
+        if let Some(hub) = table.lookup(&row.storage_group, &row.storage_version, &row.plural) {
+            return hub.clone();
+        }
+        let mut hub = row.clone();
+        hub.ty = row.storage_ty();
+        hub.group = row.storage_group.clone();
+        hub.version = row.storage_version.clone();
+        Arc::new(hub)
     }
 
     /// Serves one request through all stages. Never panics: what panics below is caught, counted and answered with 500.
@@ -138,30 +155,30 @@ impl Core {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one request, taken apart once")]
-    async fn stages(
-        self: &Arc<Self>,
-        peer: &Peer,
-        parts: &http::request::Parts,
-        info: &RequestInfo,
-        query: &Query<'_>,
-        raw_query: &str,
+    async fn stages<'r>(
+        self: &'r Arc<Self>,
+        peer: &'r Peer,
+        parts: &'r http::request::Parts,
+        info: &'r RequestInfo,
+        query: &'r Query<'r>,
+        raw_query: &'r str,
         body: RequestBody,
-        warnings: &Warnings,
+        warnings: &'r Warnings,
     ) -> Result<Response<Body>, Status> {
         let user = match peer {
             Peer::Trusted(user) => user.clone(),
             Peer::Connection(connection) => {
-                self.access.authenticate(connection, &parts.headers, &info.path, self.clock.now())?
+                self.access.authenticate(connection.peer.as_ref(), &parts.headers, &info.path, self.clock.now())?
             }
         };
-        let user = self.impersonated(user, &parts.headers)?;
+        let user = self.access.impersonate(&parts.headers, user)?;
         let long_running = info.long_running(query);
         let Some(seat) = self.flow.enter(info.verb, long_running) else {
             self.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
         };
         let call = Call { core: self, method: &parts.method, info, query, raw_query, headers: &parts.headers, user, warnings };
-        call.authorize(verb_of(&call), info)?;
+        self.access.authorize(&attributes(&call.user, verb_of(&call), info))?;
         let work = async {
             if info.is_resource { rest::serve(&call, parts, body).await } else { nonresource::serve(&call, body).await }
         };
@@ -176,15 +193,6 @@ impl Core {
         drop(seat);
         answer
     }
-
-    /// Acting as another user, when the headers say so and each part of it is allowed.
-    fn impersonated(&self, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Status> {
-        let Some((checks, target)) = self.access.impersonation(headers, &user)? else { return Ok(user) };
-        for attributes in &checks {
-            check(self.access.authorize(attributes), attributes)?;
-        }
-        Ok(target)
-    }
 }
 
 /// A WebSocket's GET on exec, attach or port-forward does what a POST does and is authorized as one.
@@ -195,59 +203,14 @@ fn verb_of<'a>(call: &Call<'a>) -> &'a str {
     }
 }
 
-impl Call<'_> {
-    /// Asks the authorizer.
-    pub fn authorize(&self, verb: &str, info: &RequestInfo) -> Result<(), Status> {
-        let attributes = Attributes {
-            user: self.user.clone(),
-            verb: verb.to_owned(),
-            api_group: info.group.clone(),
-            api_version: info.version.clone(),
-            resource: info.resource.clone(),
-            subresource: info.subresource.clone(),
-            namespace: info.namespace.clone(),
-            name: info.name.clone(),
-            path: info.path.clone(),
-            is_resource: info.is_resource,
-            field_selector: info.field_selector.clone(),
-            label_selector: info.label_selector.clone(),
-        };
-        check(self.core.access.authorize(&attributes), &attributes)
-    }
-}
-
-/// Upstream's text for a refusal (`users "x" is forbidden: User "y" cannot list resource …`).
-pub fn check(decision: Decision, attributes: &Attributes) -> Result<(), Status> {
-    let reason = match decision {
-        Decision::Allow => return Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
-    };
-    let Attributes { user, verb, api_group, resource, subresource, namespace, name, path, is_resource, .. } = attributes;
-    let mut text = if *is_resource {
-        let mut what = resource.clone();
-        if !subresource.is_empty() {
-            what = format!("{what}/{subresource}");
-        }
-        let place = if namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {namespace:?}") };
-        format!("User {:?} cannot {verb} resource {what:?} in API group {api_group:?} {place}", user.name)
-    } else {
-        format!("User {:?} cannot {verb} path {path:?}", user.name)
-    };
-    if !reason.is_empty() {
-        text = format!("{text}: {reason}");
-    }
-    let gr = if *is_resource { GroupResource::new(api_group.clone(), resource.clone()) } else { GroupResource::default() };
-    Err(Status::forbidden(&gr, name, text))
-}
-
 impl Handler for Core {
-    type Connection = ConnectionInfo;
+    type Connection = Connection;
 
-    fn connected(&self, info: ConnectionInfo) -> ConnectionInfo {
-        info
+    fn connected(&self, info: ConnectionInfo) -> Connection {
+        Connection { remote: info.remote, peer: PeerChain::new(&info.certificates) }
     }
 
-    async fn call(self: Arc<Self>, connection: Arc<ConnectionInfo>, request: Request<RequestBody>) -> Response<Body> {
+    async fn call(self: Arc<Self>, connection: Arc<Connection>, request: Request<RequestBody>) -> Response<Body> {
         self.serve(Peer::Connection(connection), request).await
     }
 }

@@ -5,18 +5,33 @@
 //! retry and wait has a limit.
 
 pub mod admission;
+mod access;
+mod apiserver;
 pub mod authn;
 pub mod authz;
 pub mod body;
+mod bootstrap;
 pub mod cache;
+mod config;
+mod core;
+mod documents;
 mod flow;
 mod keys;
 mod metrics;
 mod negotiate;
+mod nonresource;
 mod options;
+mod proxy;
 mod query;
+mod reads;
 mod request_info;
 mod respond;
+mod rest;
 mod scan;
-pub mod server;
+mod server;
 mod services;
+mod streaming;
+
+pub use apiserver::{ApiServer, LocalService, StartError};
+pub use authn::UserInfo;
+pub use config::ApiServerConfig;

@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 
-use smallvec::SmallVec;
-
 /// The decoded pairs of a query, in order.
 #[derive(Debug, Default, Clone)]
 pub struct Query<'a> {
-    pairs: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 6]>,
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// More pairs than this are not read: no client sends them.
@@ -16,7 +14,7 @@ const MAX_PAIRS: usize = 256;
 impl<'a> Query<'a> {
     /// Splits and decodes; pairs that hold a semicolon are dropped as Go drops them.
     pub fn parse(raw: &'a str) -> Query<'a> {
-        let mut pairs = SmallVec::new();
+        let mut pairs = Vec::new();
         for pair in raw.split('&').take(MAX_PAIRS) {
             if pair.is_empty() || pair.contains(';') {
                 continue;

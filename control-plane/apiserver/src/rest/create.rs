@@ -12,7 +12,8 @@ use super::{Op, WriteError, Written, read_body};
 use crate::access::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
-use crate::services;
+use crate::reads::READ_BY_DECISIONS;
+use crate::{keys, services};
 
 /// How many generated names are tried before the client is told to try again.
 const NAME_ATTEMPTS: usize = 8;
@@ -159,16 +160,11 @@ fn generate_name(base: &str) -> String {
 }
 
 impl Op<'_> {
-    /// Waits (a bounded time) until the cache shows a write that decisions on access read from: the next request of
-    /// the same client must be judged by it.
+    /// Waits (a bounded time) until what decisions read shows a write: the same client's next request is judged by it.
     pub async fn seen(&self, revision: u64) {
-        let judged = matches!(
-            (self.row.group.as_str(), self.row.plural.as_str()),
-            ("", "pods" | "serviceaccounts" | "secrets" | "namespaces" | "nodes") | ("rbac.authorization.k8s.io", _)
-        );
+        let judged = READ_BY_DECISIONS.iter().any(|(group, plural, _)| *group == self.row.group && *plural == self.row.plural);
         if judged {
-            // An answer that is late by a moment is no failure of the write.
-            let _ = self.cache.get("", crate::cache::ReadAt::NotOlderThan(revision)).await;
+            self.core.followers.caught_up(&keys::row_prefix(&self.row), &self.cache, revision).await;
         }
     }
 }

@@ -168,7 +168,6 @@ impl Op<'_> {
 
     fn proto_list(&self, found: &List, meta: Meta<'_>) -> Result<Response<Body>, Status> {
         let not_acceptable = || Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]);
-        let list_ty = self.row.list_ty.ok_or_else(not_acceptable)?;
         let mut items: Vec<Vec<u8>> = Vec::with_capacity(found.objects.len());
         for object in &found.objects {
             let doc = decode(&self.hub, &self.row, object).ok_or_else(|| Status::internal("a stored object cannot be read"))?;
@@ -179,8 +178,12 @@ impl Op<'_> {
         let slices: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
         let mut out = Vec::new();
         let version = meta.revision.to_string();
-        let remaining = meta.remaining.and_then(|remaining| i64::try_from(remaining).ok());
-        proto::encode_list(list_ty, &version, meta.token.unwrap_or_default(), remaining, &slices, &mut out).map_err(|_| not_acceptable())?;
+        let meta = proto::ListMeta {
+            resource_version: &version,
+            continue_token: meta.token.unwrap_or_default(),
+            remaining: meta.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
+        };
+        proto::encode_list(&self.row.api_version(), &self.row.list_kind, meta, &slices, &mut out);
         let length = out.len() as u64;
         Ok(self.pieces(negotiate::PROTOBUF, std::iter::once(Bytes::from(out)), Some(length), length))
     }

@@ -18,6 +18,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use http::Response;
 use jiff::Timestamp;
 use keelson_api::doc::Doc;
@@ -65,7 +66,12 @@ pub struct Loaded {
 pub const MAX_ATTEMPTS: usize = 64;
 
 /// Serves a request for a resource.
-pub async fn serve(call: &Call<'_>, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
+pub fn serve<'r>(call: &'r Call<'r>, parts: &'r http::request::Parts, body: RequestBody) -> BoxFuture<'r, Result<Response<Body>, Status>> {
+    // Boxed: the compiler cannot see through this many nested futures that they are Send.
+    Box::pin(serve_resource(call, parts, body))
+}
+
+async fn serve_resource<'r>(call: &'r Call<'r>, parts: &'r http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
     let core = call.core;
     let info = call.info;
     let row = core
