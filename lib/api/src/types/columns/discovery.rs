@@ -38,7 +38,10 @@ fn ports(doc: &Doc) -> String {
         structs(root, d::endpoint_slice::PORTS)
             .map(|(_, port)| match port.get(d::endpoint_port::PORT).and_then(Value::as_int) {
                 Some(number) => number.to_string(),
-                None => "*".to_owned(),
+                None => match port.get(d::endpoint_port::NAME).and_then(Value::as_str) {
+                    Some(name) => name.to_owned(),
+                    None => "*".to_owned(),
+                },
             })
             .collect(),
     )
