@@ -7,4 +7,7 @@
 
 pub mod deployment;
 pub mod kit;
+pub mod namespace;
+pub mod node;
 pub mod replicaset;
+pub mod small;
