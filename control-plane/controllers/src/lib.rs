@@ -6,5 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod deployment;
+pub mod endpoints;
 pub mod kit;
+pub mod namespace;
+pub mod node;
 pub mod replicaset;
+mod run;
+pub mod small;
+
+pub use run::{ControllersConfig, ControllersError, run};

@@ -6,6 +6,7 @@ pub mod expectations;
 pub mod hash;
 pub mod patch;
 pub mod pods;
+pub mod start;
 pub mod worker;
 
 use k8s_openapi::api::core::v1::ObjectReference;
