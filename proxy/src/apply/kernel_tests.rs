@@ -166,7 +166,7 @@ fn others_may_change_rules_and_remove_ours() {
         change(&mut rules, 3, 4);
         let dirty = rules.take_dirty();
         let done = applier.apply(rules.table(), &dirty, false).expect("beside others");
-        assert!(done.messages < 10, "only the change is sent: {done:?}");
+        assert!(done.messages < 20, "only the change is sent: {done:?}");
         // Somebody flushed everything: the next change brings all of it back.
         nft(&["flush", "ruleset"]);
         change(&mut rules, 4, 4);
@@ -224,25 +224,46 @@ fn nft_prints_the_whole_table() {
 #[test]
 #[ignore = "prints figures"]
 fn bench_five_thousand_services() {
-    isolated(|| {
-        let start = Instant::now();
-        let mut rules = ruleset(5000, 3);
-        println!("plan of 5,000 services: {:?}", start.elapsed());
-        rules.take_dirty();
-        let mut applier = Applier::open().expect("open");
-        let start = Instant::now();
-        let done = applier.apply(rules.table(), &Dirty::default(), false).expect("cold");
-        println!("cold batch: {:?}, {} messages, {} bytes", start.elapsed(), done.messages, done.bytes);
-        let start = Instant::now();
-        Applier::open().expect("open").apply(rules.table(), &Dirty::default(), false).expect("adopted");
-        println!("adoption by another process: {:?}", start.elapsed());
-        let start = Instant::now();
-        const N: u32 = 200;
+    for sticky in [false, true] {
+        println!(
+            "5,000 services, {}:",
+            if sticky { "every seventh with client affinity" } else { "no affinity" }
+        );
+        isolated(|| bench(sticky));
+    }
+}
+
+fn bench(sticky: bool) {
+    let plain =
+        |n| ServiceView { affinity_seconds: service(n).affinity_seconds.filter(|_| sticky), ..service(n) };
+    let start = Instant::now();
+    let views: Vec<ServiceView> = (0..5000).map(plain).collect();
+    let slices: Vec<SliceView> = (0..5000).map(|n| slice(n, 3)).collect();
+    let mut rules = plan(&views, &slices, &facts());
+    println!("  plan: {:?}", start.elapsed());
+    rules.take_dirty();
+    let mut applier = Applier::open().expect("open");
+    let start = Instant::now();
+    let done = applier.apply(rules.table(), &Dirty::default(), false).expect("cold");
+    println!("  cold batch: {:?}, {} messages, {} bytes", start.elapsed(), done.messages, done.bytes);
+    let start = Instant::now();
+    Applier::open().expect("open").apply(rules.table(), &Dirty::default(), false).expect("adopted");
+    println!("  adoption by another process: {:?}", start.elapsed());
+    const N: u32 = 200;
+    for (what, count) in [("an endpoint more or less", 2), ("an endpoint replaced", 3)] {
+        let (mut planning, mut applying) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
         for n in 0..N {
-            change(&mut rules, 10 + n, 2 + (n % 3) as u8);
+            let start = Instant::now();
+            let mut slice = slice(10 + n, count);
+            slice.endpoints[1].ip = [10, 244, 251, (n % 250) as u8].into();
+            let name = ServiceName::new("ns", format!("s{}", 10 + n));
+            rules.set(name, plan_service(&plain(10 + n), &[&slice], &facts()));
             let dirty = rules.take_dirty();
+            planning += start.elapsed();
+            let start = Instant::now();
             applier.apply(rules.table(), &dirty, false).expect("change");
+            applying += start.elapsed();
         }
-        println!("one service's endpoints changed: {:?}", start.elapsed() / N);
-    });
+        println!("  {what}: plan {:?}, apply {:?}", planning / N, applying / N);
+    }
 }

@@ -24,6 +24,10 @@ pub struct Sets {
     pub pods: &'static str,
     pub service_ranges: &'static str,
     pub dns_ips: &'static str,
+    pub endpoints: &'static str,
+    pub local_endpoints: &'static str,
+    pub node_endpoints: &'static str,
+    pub node_local_endpoints: &'static str,
 }
 
 macro_rules! names {
@@ -39,6 +43,10 @@ macro_rules! names {
             pods: concat!("pods", $digit),
             service_ranges: concat!("service-ranges", $digit),
             dns_ips: concat!("dns-ips", $digit),
+            endpoints: concat!("endpoints", $digit),
+            local_endpoints: concat!("local-endpoints", $digit),
+            node_endpoints: concat!("node-endpoints", $digit),
+            node_local_endpoints: concat!("node-local-endpoints", $digit),
         }
     };
 }
@@ -50,6 +58,17 @@ pub fn sets(ip: Ip) -> &'static Sets {
     match ip {
         Ip::V4 => &SETS4,
         Ip::V6 => &SETS6,
+    }
+}
+
+/// The map that holds endpoints: by address or node port, for policy Local or Cluster.
+pub(super) fn endpoint_map(ip: Ip, by_address: bool, local: bool) -> &'static str {
+    let sets = sets(ip);
+    match (by_address, local) {
+        (true, false) => sets.endpoints,
+        (true, true) => sets.local_endpoints,
+        (false, false) => sets.node_endpoints,
+        (false, true) => sets.node_local_endpoints,
     }
 }
 
@@ -71,6 +90,14 @@ fn add_sets(table: &mut TableSpec, ip: Ip, node: &NodeFacts) {
     }
     for name in [names.node_ports, names.no_endpoint_node_ports] {
         table.set(SetSpec::new(name, &port, SetData::Verdict), vec![]);
+    }
+    let target = || SetData::Value(vec![ip.field(), Field::Port]);
+    for name in [names.endpoints, names.local_endpoints] {
+        let key = [ip.field(), Field::Proto, Field::Port, Field::Mark];
+        table.set(SetSpec::new(name, &key, target()), vec![]);
+    }
+    for name in [names.node_endpoints, names.node_local_endpoints] {
+        table.set(SetSpec::new(name, &[Field::Proto, Field::Port, Field::Mark], target()), vec![]);
     }
     table.set(SetSpec::new(names.cluster_ips, &[ip.field()], SetData::None), vec![]);
     table.set(SetSpec::new(names.hairpin, &[ip.field(), ip.field()], SetData::None), vec![]);

@@ -45,7 +45,8 @@ impl TableSpec {
 /// One service's part of the table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fragment {
-    pub chains: Vec<(String, Vec<Rule>)>,
+    /// Chains by name. Services that need the same chain share it: a name always stands for the same rules.
+    pub shared: BTreeMap<String, Vec<Rule>>,
     /// Sets of its own, filled by rules.
     pub sets: Vec<SetSpec>,
     /// Elements of shared sets, by set name.
@@ -75,6 +76,8 @@ pub struct Ruleset {
     table: TableSpec,
     fragments: BTreeMap<ServiceName, Fragment>,
     claims: BTreeMap<(&'static str, Vec<u8>), BTreeMap<ServiceName, Element>>,
+    /// How many services use a chain.
+    users: BTreeMap<String, usize>,
     dirty: Dirty,
 }
 
@@ -120,17 +123,27 @@ impl Ruleset {
         if old == fragment {
             return false;
         }
-        for (chain, _) in &old.chains {
+        for (chain, rules) in &fragment.shared {
+            let users = self.users.entry(chain.clone()).or_insert(0);
+            *users += 1;
+            if *users == 1 || self.table.chains.get(chain).is_none_or(|c| c.rules != *rules) {
+                self.table.chain(chain, None, rules.clone());
+                self.dirty.chains.insert(chain.clone());
+            }
+        }
+        for chain in old.shared.keys() {
+            let users = self.users.get(chain).copied().unwrap_or(0).saturating_sub(1);
+            if users > 0 {
+                self.users.insert(chain.clone(), users);
+                continue;
+            }
+            self.users.remove(chain);
             self.table.chains.remove(chain);
             self.dirty.chains.insert(chain.clone());
         }
         for spec in &old.sets {
             self.table.sets.remove(&spec.name);
             self.dirty.sets.insert(spec.name.clone());
-        }
-        for (chain, rules) in &fragment.chains {
-            self.table.chain(chain, None, rules.clone());
-            self.dirty.chains.insert(chain.clone());
         }
         for spec in &fragment.sets {
             self.table.set(spec.clone(), Vec::new());
@@ -233,7 +246,9 @@ fn element_text(spec: &SetSpec, element: &Element) -> String {
             let _ = write!(text, " : {verdict}");
         }
         Data::Value(value) => {
-            let _ = write!(text, " : {value:02x?}");
+            let fields =
+                if let keelson_sys::nft::SetData::Value(fields) = &spec.data { &fields[..] } else { &[] };
+            let _ = write!(text, " : {}", key_text(fields, value));
         }
     }
     text
@@ -251,6 +266,9 @@ fn key_text(fields: &[Field], mut key: &[u8]) -> String {
             (Field::Proto, [6]) => "tcp".into(),
             (Field::Proto, [17]) => "udp".into(),
             (Field::Proto, [132]) => "sctp".into(),
+            (Field::Mark, bytes) => {
+                bytes.first_chunk::<4>().map_or(0, |b| u32::from_ne_bytes(*b)).to_string()
+            }
             (Field::Port, [a, b]) => u16::from_be_bytes([*a, *b]).to_string(),
             (_, bytes) => format!("{bytes:02x?}"),
         });

@@ -1,9 +1,12 @@
 //! One service's part of the table.
 //!
-//! Chains of a port, by address family (the names end in `<digit>-<namespace>/<service>/<protocol>/<port name>`):
-//! `cluster` and `local` translate to the endpoints of that traffic policy, `external` decides between them for
-//! traffic from outside, `firewall` holds the load balancer's source ranges; with client affinity an `endpoint` chain
-//! and an `affinity` set for each endpoint.
+//! A service's address and port are keys of a verdict map whose verdict says how many endpoints there are:
+//! `goto pick4-3`. That chain, shared by all services with three endpoints, looks up `address . protocol . port .
+//! random number below 3` in the endpoints' map. So services are elements, not chains: a new endpoint is a few map
+//! elements, whatever the number of services. (A chain and an anonymous map for each service took the kernel four
+//! seconds for 5,000 of them, because it looks for a free name among all sets of the table.)
+//!
+//! Only client affinity and load balancer source ranges need chains of their own.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -182,39 +185,78 @@ impl<'a> PortPlan<'a> {
 
     fn write(&self, out: &mut Fragment) {
         let sets = base::sets(self.ip);
-        let refuse = |any: bool| if any { Verdict::Drop } else { Verdict::Goto(REJECT.into()) };
-        let mut used = BTreeSet::new();
-
         // Inside: the cluster address.
         let internal = if self.service.internal_local { &self.local } else { &self.cluster };
-        if internal.is_empty() {
+        let verdict = if internal.is_empty() {
             // No endpoints at all: refuse. None on this node, but elsewhere: drop, the client may try again.
             out.elements.push((
                 sets.no_endpoint_services,
-                Element::verdict(self.tuple(self.cluster_ip), refuse(self.any)),
+                Element::verdict(self.tuple(self.cluster_ip), self.refusal()),
             ));
+            None
+        } else if self.sticky() {
+            Some(self.sticky_chain(out, if self.service.internal_local { "local" } else { "cluster" }))
         } else {
-            let kind = if self.service.internal_local { "local" } else { "cluster" };
-            used.insert(kind);
+            let front = [Some(self.cluster_ip)];
+            Some(self.pick(out, self.service.internal_local, &front))
+        };
+        if let Some(chain) = verdict {
             out.elements.push((
                 sets.service_ips,
-                Element::verdict(self.tuple(self.cluster_ip), Verdict::Goto(self.chain(kind))),
+                Element::verdict(self.tuple(self.cluster_ip), Verdict::Goto(chain)),
             ));
         }
-
-        self.write_external(out, &mut used);
+        self.write_external(out);
         self.write_firewall(out);
-        for kind in used {
-            self.write_endpoints(out, kind, if kind == "local" { &self.local } else { &self.cluster });
-        }
         for ip in &self.here {
             out.elements.push((sets.hairpin, Element::key(Key::new().ip(*ip).ip(*ip).bytes())));
         }
-        if self.service.affinity_seconds.is_some() {
+        if self.sticky() {
             self.write_affinity(out);
         }
         if self.port.protocol == Protocol::Udp {
             self.write_udp(out);
+        }
+    }
+
+    fn sticky(&self) -> bool {
+        self.service.affinity_seconds.is_some()
+    }
+    fn refusal(&self) -> Verdict {
+        if self.any { Verdict::Drop } else { Verdict::Goto(REJECT.into()) }
+    }
+
+    /// Writes the endpoints of a policy behind each front (None: the node port), and the shared chain that picks one.
+    /// All fronts are of one kind: addresses or the node port. Returns the chain's name.
+    fn pick(&self, out: &mut Fragment, local: bool, fronts: &[Option<IpAddr>]) -> String {
+        let targets = if local { &self.local } else { &self.cluster };
+        let by_address = fronts.iter().all(Option::is_some);
+        let map = base::endpoint_map(self.ip, by_address, local);
+        for front in fronts {
+            for (n, (ip, port)) in targets.iter().enumerate() {
+                let key = Key(self.front(*front)).number(n as u32).bytes();
+                out.elements.push((map, Element::value(key, Key::new().ip(*ip).port(*port).bytes())));
+            }
+        }
+        let name = |n: usize| {
+            let kind = if local { "pick-local" } else { "pick" };
+            format!("{}{kind}{}-{n}", if by_address { "" } else { "node-" }, self.ip.digit())
+        };
+        let dnat = |n: usize| Rule::new().dnat_pick(self.ip, map, by_address, n as u32);
+        out.shared.insert(name(1), vec![dnat(1)]);
+        if targets.len() > 1 {
+            // A packet on its way while the number falls looks for an endpoint that is gone: then the first will do.
+            out.shared.insert(name(targets.len()), vec![dnat(targets.len()), Rule::new().goto(&name(1))]);
+        }
+        name(targets.len())
+    }
+
+    /// The key of a front: address (None for the node port), protocol, port.
+    fn front(&self, front: Option<IpAddr>) -> Vec<u8> {
+        let proto = self.port.protocol.number();
+        match front {
+            Some(ip) => self.tuple(ip),
+            None => Key::new().proto(proto).port(self.port.node_port.unwrap_or(0)).bytes(),
         }
     }
 
@@ -230,58 +272,65 @@ impl<'a> PortPlan<'a> {
     }
 
     /// External addresses, load balancer addresses, the node port.
-    fn write_external(&self, out: &mut Fragment, used: &mut BTreeSet<&'static str>) {
+    fn write_external(&self, out: &mut Fragment) {
         let sets = base::sets(self.ip);
-        let addresses: Vec<IpAddr> = self.externals().chain(self.balancers()).collect();
-        if addresses.is_empty() && self.port.node_port.is_none() {
-            return;
-        }
+        let addresses: Vec<Option<IpAddr>> = self.externals().chain(self.balancers()).map(Some).collect();
+        let node_port: Vec<Option<IpAddr>> = self.port.node_port.iter().map(|_| None).collect();
         let usable = if self.service.external_local { &self.local } else { &self.cluster };
-        let refusal = if self.any { Verdict::Drop } else { Verdict::Goto(REJECT.into()) };
-        let node_port =
-            self.port.node_port.map(|port| Key::new().proto(self.port.protocol.number()).port(port).bytes());
-        if self.any {
-            let goto = || Verdict::Goto(self.chain("external"));
-            for ip in &addresses {
-                out.elements.push((sets.service_ips, Element::verdict(self.tuple(*ip), goto())));
+        let kinds = [
+            (addresses, sets.service_ips, sets.no_endpoint_services),
+            (node_port, sets.node_ports, sets.no_endpoint_node_ports),
+        ];
+        for (fronts, map, refused) in kinds {
+            if fronts.is_empty() {
+                continue;
             }
-            if let Some(key) = &node_port {
-                out.elements.push((sets.node_ports, Element::verdict(key.clone(), goto())));
+            if self.any {
+                let chain = self.external_chain(out, &fronts);
+                for front in &fronts {
+                    out.elements
+                        .push((map, Element::verdict(self.front(*front), Verdict::Goto(chain.clone()))));
+                }
             }
-            out.chains.push((self.chain("external"), self.external_rules(used)));
-        }
-        if usable.is_empty() {
-            for ip in &addresses {
-                let element = Element::verdict(self.tuple(*ip), refusal.clone());
-                out.elements.push((sets.no_endpoint_services, element));
-            }
-            if let Some(key) = node_port {
-                out.elements.push((sets.no_endpoint_node_ports, Element::verdict(key, refusal)));
+            if usable.is_empty() {
+                for front in &fronts {
+                    out.elements.push((refused, Element::verdict(self.front(*front), self.refusal())));
+                }
             }
         }
     }
 
-    fn external_rules(&self, used: &mut BTreeSet<&'static str>) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        let mut goto = |rule: Rule, kind: &'static str| {
-            used.insert(kind);
-            rule.goto(&self.chain(kind))
-        };
+    fn external_chain(&self, out: &mut Fragment, fronts: &[Option<IpAddr>]) -> String {
+        let sticky = self.sticky();
+        let cluster = (!self.cluster.is_empty())
+            .then(|| if sticky { self.sticky_chain(out, "cluster") } else { self.pick(out, false, fronts) });
+        let masquerade = Rule::new().set_mark(MASQUERADE_MARK);
         if !self.service.external_local {
             // The endpoint may be on another node: the way back must come through this one.
-            let rule = Rule::new().set_mark(MASQUERADE_MARK);
-            return vec![goto(rule, "cluster")];
+            let cluster = cluster.unwrap_or_else(|| REJECT.into());
+            let name = format!("masquerade-{cluster}");
+            out.shared.insert(name.clone(), vec![masquerade.goto(&cluster)]);
+            return name;
         }
-        if !self.cluster.is_empty() {
+        let local = (!self.local.is_empty())
+            .then(|| if sticky { self.sticky_chain(out, "local") } else { self.pick(out, true, fronts) });
+        let mut rules = Vec::new();
+        if let Some(cluster) = &cluster {
             // Pods and the node itself reach all endpoints, as if they had gone out and come back in.
-            rules.push(goto(Rule::new().saddr_in(self.ip, base::sets(self.ip).pods, false), "cluster"));
-            let local = Rule::new().fib_local(true, false).set_mark(MASQUERADE_MARK);
-            rules.push(goto(local, "cluster"));
+            rules.push(Rule::new().saddr_in(self.ip, base::sets(self.ip).pods, false).goto(cluster));
+            rules.push(Rule::new().fib_local(true, false).set_mark(MASQUERADE_MARK).goto(cluster));
         }
-        if !self.local.is_empty() {
-            rules.push(goto(Rule::new(), "local"));
+        if let Some(local) = &local {
+            rules.push(Rule::new().goto(local));
         }
-        rules
+        let name = if sticky {
+            self.chain("external")
+        } else {
+            let kind = if fronts.iter().all(Option::is_some) { "" } else { "node-" };
+            format!("{kind}external{}-{}-{}", self.ip.digit(), self.cluster.len(), self.local.len())
+        };
+        out.shared.insert(name.clone(), rules);
+        name
     }
 
     fn write_firewall(&self, out: &mut Fragment) {
@@ -308,26 +357,23 @@ impl<'a> PortPlan<'a> {
         }
         // Without a family statement a rule would drop the other family too, which never comes here.
         rules.push(Rule::new().drop());
-        out.chains.push((chain, rules));
+        out.shared.insert(chain, rules);
     }
 
-    fn write_endpoints(&self, out: &mut Fragment, kind: &str, targets: &[Target]) {
-        let rules = if self.service.affinity_seconds.is_none() {
-            vec![Rule::new().l4proto(self.port.protocol.number()).dnat_random(self.ip, targets)]
-        } else {
-            let mut rules: Vec<Rule> = targets
-                .iter()
-                .map(|t| {
-                    Rule::new()
-                        .saddr_in(self.ip, &self.affinity(t), false)
-                        .goto(&self.endpoint("endpoint", t))
-                })
-                .collect();
-            let chains: Vec<String> = targets.iter().map(|t| self.endpoint("endpoint", t)).collect();
-            rules.push(Rule::new().goto_random(&chains));
-            rules
-        };
-        out.chains.push((self.chain(kind), rules));
+    /// The chain of a service with client affinity: known clients first. Returns its name.
+    fn sticky_chain(&self, out: &mut Fragment, kind: &str) -> String {
+        let targets = if kind == "local" { &self.local } else { &self.cluster };
+        let mut rules: Vec<Rule> = targets
+            .iter()
+            .map(|t| {
+                Rule::new().saddr_in(self.ip, &self.affinity(t), false).goto(&self.endpoint("endpoint", t))
+            })
+            .collect();
+        let chains: Vec<String> = targets.iter().map(|t| self.endpoint("endpoint", t)).collect();
+        rules.push(Rule::new().goto_random(&chains));
+        let name = self.chain(kind);
+        out.shared.insert(name.clone(), rules);
+        name
     }
 
     /// A name for one endpoint; colons are not allowed in nft(8)'s names.
@@ -349,7 +395,7 @@ impl<'a> PortPlan<'a> {
                 Rule::new().update_saddr(self.ip, &set),
                 Rule::new().l4proto(self.port.protocol.number()).dnat_random(self.ip, &[*target]),
             ];
-            out.chains.push((self.endpoint("endpoint", target), rules));
+            out.shared.insert(self.endpoint("endpoint", target), rules);
             out.sets.push(
                 SetSpec::new(set, &[self.ip.field()], SetData::None).dynamic(seconds * 1000, AFFINITY_LIMIT),
             );

@@ -318,6 +318,8 @@ fn a_change_marks_only_its_own_service() {
     let more = slice("s3", &["10.180.0.3@here", "10.180.2.3@there"]);
     assert!(ruleset.set(name, plan_service(&services[3], &[&more], &facts())));
     let dirty = ruleset.take_dirty();
-    assert_eq!(dirty.chains, BTreeSet::from(["cluster4-ns/s3/tcp/p80".to_owned()]));
-    assert!(dirty.elements.is_empty() && dirty.sets.is_empty());
+    assert_eq!(dirty.chains, BTreeSet::from(["pick4-2".to_owned()]));
+    let names: Vec<&str> = dirty.elements.iter().map(|(set, _)| set.as_str()).collect();
+    assert_eq!(names, ["endpoints4", "service-ips4"]);
+    assert!(dirty.sets.is_empty());
 }
