@@ -4,9 +4,9 @@
 //! but this crate reads or writes the store; every answer that is not an object is a `Status`; every queue, body,
 //! retry and wait has a limit.
 
+pub mod admission;
 mod access;
 mod apiserver;
-pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod body;

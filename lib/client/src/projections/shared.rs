@@ -138,23 +138,51 @@ impl Projection for LeaseView {
     }
 }
 
-/// Pods by controller and by node; kept by the informer's own task, so never behind what handlers see.
+/// Pods by controller, by node, and those without a controller by namespace; kept by the informer's own task, so never
+/// behind what handlers see.
 #[derive(Clone, Default)]
 pub struct PodIndex {
     inner: Arc<RwLock<Maps>>,
 }
 
+/// Pods by their address in memory, which is theirs alone while they are held.
+type Pods = AHashMap<usize, Arc<PodView>>;
+
 #[derive(Default)]
 struct Maps {
-    controller: AHashMap<Box<str>, Vec<Arc<PodView>>>,
-    node: AHashMap<Box<str>, Vec<Arc<PodView>>>,
+    controller: AHashMap<Box<str>, Pods>,
+    node: AHashMap<Box<str>, Pods>,
+    orphans: AHashMap<Box<str>, Pods>,
 }
 
-fn take(map: &mut AHashMap<Box<str>, Vec<Arc<PodView>>>, key: &str, pod: &Arc<PodView>) {
+fn id(pod: &Arc<PodView>) -> usize {
+    Arc::as_ptr(pod) as usize
+}
+
+fn put(map: &mut AHashMap<Box<str>, Pods>, key: &str, pod: &Arc<PodView>) {
+    match map.get_mut(key) {
+        Some(pods) => drop(pods.insert(id(pod), pod.clone())),
+        None => drop(map.insert(key.into(), [(id(pod), pod.clone())].into_iter().collect())),
+    }
+}
+
+fn take(map: &mut AHashMap<Box<str>, Pods>, key: &str, pod: &Arc<PodView>) {
     if let Some(pods) = map.get_mut(key) {
-        pods.retain(|p| !Arc::ptr_eq(p, pod));
+        pods.remove(&id(pod));
         if pods.is_empty() {
             map.remove(key);
+        }
+    }
+}
+
+impl Maps {
+    fn apply(&mut self, pod: &Arc<PodView>, f: fn(&mut AHashMap<Box<str>, Pods>, &str, &Arc<PodView>)) {
+        match pod.meta.controller() {
+            Some(owner) => f(&mut self.controller, &owner.uid, pod),
+            None => f(&mut self.orphans, &pod.meta.namespace, pod),
+        }
+        if let Some(node) = &pod.node {
+            f(&mut self.node, node, pod);
         }
     }
 }
@@ -167,37 +195,35 @@ impl PodIndex {
         pods.on_change(move |change| {
             let mut maps = inner.write();
             if let Some(old) = &change.old {
-                if let Some(owner) = old.meta.controller() {
-                    take(&mut maps.controller, &owner.uid, old);
-                }
-                if let Some(node) = &old.node {
-                    take(&mut maps.node, node, old);
-                }
+                maps.apply(old, take);
             }
             if let Some(new) = &change.new {
-                if let Some(owner) = new.meta.controller() {
-                    maps.controller.entry(owner.uid.clone()).or_default().push(new.clone());
-                }
-                if let Some(node) = &new.node {
-                    maps.node.entry(node.clone()).or_default().push(new.clone());
-                }
+                maps.apply(new, put);
             }
         });
         index
     }
 
+    fn sorted(pods: Option<&Pods>) -> Vec<Arc<PodView>> {
+        let mut pods: Vec<Arc<PodView>> = pods.into_iter().flat_map(|pods| pods.values().cloned()).collect();
+        pods.sort_by(|a, b| (&a.meta.namespace, &a.meta.name).cmp(&(&b.meta.namespace, &b.meta.name)));
+        pods
+    }
+
     /// The pods that the object with this uid controls, ordered by name.
     pub fn controlled_by(&self, uid: &str) -> Vec<Arc<PodView>> {
-        let mut pods = self.inner.read().controller.get(uid).cloned().unwrap_or_default();
-        pods.sort_by(|a, b| a.meta.name.cmp(&b.meta.name));
-        pods
+        Self::sorted(self.inner.read().controller.get(uid))
     }
 
     /// The pods bound to a node, ordered by namespace and name.
     pub fn on_node(&self, node: &str) -> Vec<Arc<PodView>> {
-        let mut pods = self.inner.read().node.get(node).cloned().unwrap_or_default();
-        pods.sort_by(|a, b| (&a.meta.namespace, &a.meta.name).cmp(&(&b.meta.namespace, &b.meta.name)));
-        pods
+        Self::sorted(self.inner.read().node.get(node))
+    }
+
+    /// The pods of a namespace that nothing controls and that `wanted` accepts.
+    pub fn orphans(&self, namespace: &str, wanted: impl Fn(&PodView) -> bool) -> Vec<Arc<PodView>> {
+        let maps = self.inner.read();
+        maps.orphans.get(namespace).into_iter().flat_map(|pods| pods.values()).filter(|p| wanted(p)).cloned().collect()
     }
 }
 

@@ -114,6 +114,42 @@ fn translation_reads_back_as_written() {
         printed(|_| {}, Rule::new().dnat_random(Ip::V6, &six), pre()),
         "meta nfproto 10 dnat ip6 to numgen random mod 2 map { 0 : fd00::1 . 80, 1 : fd00::2 . 81 }"
     );
+    let key = [Field::Ipv4, Field::Proto, Field::Port, Field::Mark];
+    let endpoints = SetSpec::new("eps", &key, SetData::Value(vec![Field::Ipv4, Field::Port]));
+    let element = Element::value(
+        Key::new().ip(ip("10.96.0.1")).proto(6).port(80).number(1).bytes(),
+        Key::new().ip(ip("10.0.0.2")).port(8080).bytes(),
+    );
+    assert_eq!(
+        printed(
+            |b| {
+                b.add_set(T, &endpoints);
+                b.add_elements(T, &endpoints, &[element]);
+                let list = tool("nft", &["list", "ruleset"]);
+                assert_eq!(list, "");
+            },
+            Rule::new().dnat_pick(Ip::V4, "eps", true, 3),
+            pre()
+        ),
+        "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @eps"
+    );
+    isolated(|| {
+        let mut b = base();
+        let key = [Field::Ipv6, Field::Proto, Field::Port, Field::Mark];
+        let spec = SetSpec::new("eps6", &key, SetData::Value(vec![Field::Ipv6, Field::Port]));
+        b.add_set(T, &spec);
+        let element = Element::value(
+            Key::new().ip(ip("fd00::1")).proto(6).port(80).number(1).bytes(),
+            Key::new().ip(ip("fd00::2")).port(8080).bytes(),
+        );
+        b.add_elements(T, &spec, &[element]);
+        b.add_chain(T, &Chain::base("c", ChainKind::Nat, Hook::Output, -100));
+        b.add_rule(T, "c", &Rule::new().dnat_pick(Ip::V6, "eps6", true, 3));
+        send(b);
+        let text = tool("nft", &["list", "ruleset"]);
+        assert!(text.contains("fd00::1 . tcp . 80 . 0x00000001 : fd00::2 . 8080"), "{text}");
+        assert!(text.contains("numgen random mod 3 map @eps6"), "{text}");
+    });
     let affinity = || SetSpec::new("aff", &[Field::Ipv4], SetData::None).dynamic(10_800_000, 65_536);
     assert_eq!(
         printed(|b| b.add_set(T, &affinity()), Rule::new().update_saddr(Ip::V4, "aff"), pre()),

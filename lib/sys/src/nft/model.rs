@@ -62,7 +62,7 @@ pub fn key_len(fields: &[Field]) -> usize {
 
 /// Builds the bytes of a key or datum.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Key(Vec<u8>);
+pub struct Key(pub Vec<u8>);
 
 impl Key {
     pub fn new() -> Key {

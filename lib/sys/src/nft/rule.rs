@@ -176,6 +176,28 @@ impl Rule {
         self
     }
 
+    /// `dnat ip addr . port to ip daddr . meta l4proto . th dport . numgen random mod N map @map`, or by protocol and
+    /// port alone: one of the N elements with this key. The map's last key field is a [`Field::Mark`].
+    pub fn dnat_pick(mut self, ip: Ip, map: &str, by_address: bool, modulus: u32) -> Rule {
+        let next = if by_address {
+            self.load_tuple(ip);
+            ip.words() + 2
+        } else {
+            self.family(ip);
+            self.load_proto_port();
+            2
+        };
+        self.exprs.push(Expr::Numgen { random: true, modulus, offset: 0, dreg: Reg(next) });
+        self.exprs.push(lookup_map(map));
+        self.exprs.push(dnat(ip, true));
+        let word = ip.word();
+        let address = if by_address { format!("{word} daddr . ") } else { String::new() };
+        self.say(&format!(
+            "dnat {word} addr . port to {address}meta l4proto . th dport . numgen random mod {modulus} map @{map}"
+        ));
+        self
+    }
+
     /// `update @set { ip saddr }`: remembers the source address for the set's timeout.
     pub fn update_saddr(mut self, ip: Ip, set: &str) -> Rule {
         self.family(ip);
