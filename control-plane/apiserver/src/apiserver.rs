@@ -130,7 +130,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
     let kinds_table = table.clone();
     let kinds: KindMapper = Arc::new(move |group, version, kind| {
         let row = kinds_table.by_kind(group, version, kind);
-        row.map(|row| MappedResource { group: row.group.to_string(), resource: row.plural.to_string(), namespaced: row.namespaced }).into_iter().collect()
+        row.map(|row| MappedResource { group: row.group.to_string(), version: row.version.to_string(), resource: row.plural.to_string(), namespaced: row.namespaced }).into_iter().collect()
     });
     let admission = Chain::new(reads, access.authorizer.clone(), kinds, ChainOptions::default());
     let pki = &config.pki;
