@@ -10,6 +10,13 @@ use keelson_daemon::{Clock, Context, Readiness};
 use keelson_pki::{ClusterPki, PkiParams};
 use keelson_store::{SqliteOptions, SqliteStore, Store};
 
+/// The address this machine uses towards others; a datagram socket that is only connected sends nothing.
+fn own_address() -> std::io::Result<IpAddr> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    socket.connect(("192.0.2.1", 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -29,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let pki = Arc::new(ClusterPki::ensure(&folder.join("pki"), &params)?);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(SqliteOptions::new(folder.join("db")))?);
-    let config = ApiServerConfig::new(pki.clone(), SocketAddr::new(address, port), address);
+    let config = ApiServerConfig::new(pki.clone(), SocketAddr::new(address, port), own_address()?);
     let api = ApiServer::start(config, store.clone(), ctx).await?;
     let kubeconfig = folder.join("admin.conf");
     pki.write_kubeconfig(&kubeconfig, &format!("https://{}", api.address()), "admin", &pki.admin)?;
