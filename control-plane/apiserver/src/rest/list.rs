@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use keelson_api::fields_selector::FieldSelector;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::proto;
 use keelson_api::selectors::Labels;
@@ -74,8 +73,13 @@ impl Op<'_> {
 
     /// The selectors as the cache takes them; `None` selects everything in the scope.
     pub fn filter(&self, options: &ListOptions) -> Result<Option<Filter>, Status> {
-        let selectable: Vec<&str> = self.strategy.selectable.to_vec();
-        check_fields(&options.fields, &selectable, &self.row)?;
+        let mut selectable = vec!["metadata.name"];
+        if self.row.namespaced {
+            selectable.push("metadata.namespace");
+        }
+        selectable.extend(self.strategy.selectable);
+        let offered = options.fields.check(&selectable, (!self.strategy.selectable.is_empty()).then_some(self.row.kind.as_str()));
+        offered.map_err(|error| Status::bad_request(error.to_string()))?;
         if options.labels.is_everything() && options.fields.is_everything() {
             return Ok(None);
         }
@@ -241,13 +245,6 @@ impl Labels for ObjectLabels<'_> {
     fn get_label(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
     }
-}
-
-/// Only fields that the type offers can be selected by.
-fn check_fields(selector: &FieldSelector, selectable: &[&str], row: &Resource) -> Result<(), Status> {
-    let kind = row.ty.is_some().then_some(row.kind.as_str());
-    let _ = kind;
-    selector.check(selectable, None).map_err(|error| Status::bad_request(error.to_string()))
 }
 
 type WriteItem = Box<dyn Fn(&Object, &mut Vec<u8>) + Send>;

@@ -209,8 +209,8 @@ async fn try_update(
         Some(confine) => new = confine(&new, &old.doc),
         None => op.strategy.before_update(&mut new, &old.doc, &ctx),
     }
-    // The revision was a precondition; what is compared and stored has none.
-    new.meta_mut().set_resource_version("");
+    // The revision was a precondition; an update without one is of what stands there. (None is stored.)
+    new.meta_mut().set_resource_version(old.doc.meta().resource_version());
     let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
     defaults::apply(&mut new);
