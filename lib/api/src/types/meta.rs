@@ -1,7 +1,7 @@
 //! ObjectMeta's rules, the same for every object (apimachinery `api/validation`).
 
 use crate::doc::{Doc, Map, MetaView, Value};
-use crate::f::meta_v1::object_meta as om;
+use crate::f::meta_v1::{managed_fields_entry as mf, object_meta as om};
 use crate::field_errors::{BadValue, ErrorList, FieldPath, quoted};
 use crate::names::{self, NameRule};
 use crate::schema::Field;
@@ -150,7 +150,24 @@ pub fn validate_field_manager(manager: &str, path: &FieldPath<'_>, errors: &mut 
     }
 }
 
-fn validate_managed_fields(_meta: MetaView<'_>, _path: &FieldPath<'_>, _errors: &mut ErrorList) {}
+fn validate_managed_fields(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    for (i, entry) in meta.managed_fields().iter().enumerate() {
+        let Some(entry) = entry.as_struct() else { continue };
+        let path = path.index(i);
+        let operation = entry.str(mf::OPERATION);
+        if !matches!(operation, "Apply" | "Update") {
+            errors.invalid(&path.child("operation"), operation, "must be `Apply` or `Update`");
+        }
+        let fields_type = entry.str(mf::FIELDS_TYPE);
+        if !fields_type.is_empty() && fields_type != "FieldsV1" {
+            errors.invalid(&path.child("fieldsType"), fields_type, "must be `FieldsV1`");
+        }
+        validate_field_manager(entry.str(mf::MANAGER), &path.child("manager"), errors);
+        if entry.str(mf::SUBRESOURCE).len() > 256 {
+            errors.too_long(&path.child("subresource"), 256);
+        }
+    }
+}
 
 /// What the server alone decides comes from the old object.
 pub fn keep_system_fields(new: &mut Doc, old: &Doc) {
