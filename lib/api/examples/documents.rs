@@ -7,6 +7,7 @@ use keelson_base::gates::Gates;
 fn main() -> std::io::Result<()> {
     let folder = std::path::PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| ".".into()));
     std::fs::create_dir_all(&folder)?;
+    let texts = openapi::Descriptions::new();
     let table = Table::builtin(&Gates::default());
     let text = |doc: &keelson_api::doc::Doc| {
         let mut out = Vec::new();
@@ -21,11 +22,11 @@ fn main() -> std::io::Result<()> {
             if let Some(list) = discovery::resource_list(&table, group, version) {
                 std::fs::write(folder.join(format!("{name}.json")), text(&list))?;
             }
-            if let Some(document) = openapi::v3(&table, group, version, "v1.35.0", &openapi::Bare) {
+            if let Some(document) = openapi::v3(&table, group, version, "v1.35.0", &texts) {
                 std::fs::write(folder.join(format!("{name}_openapi.json")), document)?;
             }
         }
     }
-    std::fs::write(folder.join("swagger.json"), openapi::v2(&table, "v1.35.0", &openapi::Bare))?;
-    std::fs::write(folder.join("swagger.pb"), openapi::v2_proto(&table, "v1.35.0", &openapi::Bare))
+    std::fs::write(folder.join("swagger.json"), openapi::v2(&table, "v1.35.0", &texts))?;
+    std::fs::write(folder.join("swagger.pb"), openapi::v2_proto(&table, "v1.35.0", &texts))
 }

@@ -3,6 +3,7 @@
 //! A document is written piece by piece into one buffer, never held as a tree; whoever serves it keeps the bytes compressed and
 //! drops them when nobody asks. Descriptions come from [`Descriptions`]; the table has none.
 
+mod descriptions;
 mod gnostic;
 mod paths;
 mod schemas;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::table::{Resource, Table};
+pub use descriptions::Descriptions;
 use paths::PathItem;
 
 /// Where texts and custom resources' schemas come from.
@@ -32,6 +34,13 @@ pub trait Source {
 /// No texts, no custom resources' schemas.
 pub struct Bare;
 impl Source for Bare {}
+
+/// The built-in types' descriptions, no custom resources' schemas.
+impl Source for Descriptions {
+    fn description(&self, definition: &str, field: &str) -> &str {
+        self.get(definition, field)
+    }
+}
 
 /// Which dialect a piece is written in.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -128,3 +128,18 @@ fn custom_resources_bring_their_schema() {
     assert_eq!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"]["name"]["description"], "the name");
     check_references(&document, "#/components/schemas/", schemas);
 }
+
+#[test]
+fn descriptions_are_there_for_explain() {
+    let texts = Descriptions::new();
+    assert!(texts.len() > 2500, "{}", texts.len());
+    assert_eq!(texts.get("io.k8s.api.core.v1.ContainerPort", ""), "ContainerPort represents a network port in a single container.");
+    assert_eq!(
+        texts.get("io.k8s.api.core.v1.ContainerPort", "containerPort"),
+        "Number of port to expose on the pod's IP address. This must be a valid port number, 0 < x < 65536."
+    );
+    let document: Value = serde_json::from_slice(&v3(&table(), "apps", "v1", "v1.35.0", &texts).expect("served")).expect("JSON");
+    let spec = &document["components"]["schemas"]["io.k8s.api.apps.v1.DeploymentSpec"];
+    assert!(spec["description"].as_str().is_some_and(|text| text.starts_with("DeploymentSpec is")));
+    assert_eq!(spec["properties"]["strategy"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy");
+}
