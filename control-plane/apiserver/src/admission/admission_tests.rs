@@ -1249,3 +1249,32 @@ fn owners_are_set_by_who_may() {
     let world = world_with(&["delete configmaps m", "update replicasets/finalizers r"], options);
     world.run(&jane(), update, Some(map(owner(true))), Some(map(json!([])))).unwrap();
 }
+
+/// Some requests have no object of their own to change (evictions, tokens, bindings, connections) and only the second
+/// phase: it must refuse by itself whatever the first would.
+#[test]
+fn the_second_phase_refuses_alone() {
+    let world = world();
+    world.objects.set(
+        "",
+        "pods",
+        "ns",
+        "yours",
+        json!({ "metadata": { "uid": "v" }, "spec": { "nodeName": "n2" } }),
+    );
+    let me = kubelet("n1");
+    let alone = |text: &str, object: Option<Doc>| {
+        let a = attributes(text, &me);
+        world.chain.validate(object.as_ref(), None, &a).unwrap_err().message
+    };
+    let eviction = doc("policy/v1", "Eviction", json!({ "metadata": { "name": "yours" } }));
+    assert!(alone("CREATE core/pods/eviction ns/yours", Some(eviction)).contains("can only evict pods"));
+    let bound = json!({ "apiVersion": "v1", "kind": "Pod", "name": "yours", "uid": "v" });
+    let token = Some(token_request(bound, &[]));
+    assert!(alone("CREATE core/serviceaccounts/token ns/app", token).contains("on a different node"));
+    assert!(alone("CONNECT core/pods/exec ns/yours", None).contains("unexpected pod subresource \"exec\""));
+    let lease = doc("coordination.k8s.io/v1", "Lease", json!({ "metadata": { "name": "n2" } }));
+    assert!(alone("CREATE coordination.k8s.io/leases ns/-", Some(lease)).contains("kube-node-lease"));
+    let gone = doc("v1", "ConfigMap", json!({ "metadata": { "name": "m" } }));
+    assert_eq!(alone("CREATE core/configmaps gone/-", Some(gone)), "namespaces \"gone\" not found");
+}
