@@ -172,6 +172,7 @@ fn plugins_stand_in_upstreams_order() {
             "CertificateSigning",
             "CertificateSubjectRestriction",
             "DefaultIngressClass",
+            "PodTopologyLabels",
         ]
     );
 }
@@ -1277,4 +1278,24 @@ fn the_second_phase_refuses_alone() {
     assert!(alone("CREATE coordination.k8s.io/leases ns/-", Some(lease)).contains("kube-node-lease"));
     let gone = doc("v1", "ConfigMap", json!({ "metadata": { "name": "m" } }));
     assert_eq!(alone("CREATE core/configmaps gone/-", Some(gone)), "namespaces \"gone\" not found");
+}
+
+#[test]
+fn pods_learn_their_nodes_zone() {
+    let world = world();
+    let labels = json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x" });
+    world.objects.set("", "nodes", "", "n1", json!({ "metadata": { "labels": labels } }));
+    let binding = |kind: &str| {
+        let target = json!({ "kind": kind, "name": "n1" });
+        let object = json!({ "metadata": { "name": "p", "labels": { "topology.kubernetes.io/zone": "lie" } }, "target": target });
+        let made = world.run(&jane(), "CREATE core/pods/binding ns/p", Some(doc("v1", "Binding", object)), None);
+        made.unwrap()["metadata"]["labels"].clone()
+    };
+    assert_eq!(binding("Node"), json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r" }));
+    assert_eq!(binding("Other"), json!({ "topology.kubernetes.io/zone": "lie" }));
+    let mut bound = minimal();
+    bound["spec"]["nodeName"] = json!("n1");
+    let made = world.create_pod(bound).unwrap();
+    assert_eq!(made["metadata"]["labels"]["topology.kubernetes.io/region"], "r");
+    assert!(world.create_pod(minimal()).unwrap()["metadata"].get("labels").is_none());
 }
