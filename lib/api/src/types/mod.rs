@@ -22,9 +22,13 @@ use crate::field_errors::ErrorList;
 use crate::names::{self, NameRule};
 use crate::schema::TypeId;
 
+pub mod apps;
+pub mod batch;
 pub mod columns;
 pub mod core;
+mod cron;
 pub mod meta;
+pub mod others;
 pub mod walk;
 
 /// Who asks.
@@ -330,8 +334,33 @@ fn differs_beyond_status(new: &Doc, old: &Doc) -> bool {
 }
 
 /// The rules of a type; [`GENERIC`] where it has none of its own, and for custom resources (`None`).
-pub fn strategy(_ty: Option<TypeId>) -> &'static Strategy {
-    &GENERIC
+pub fn strategy(ty: Option<TypeId>) -> &'static Strategy {
+    use crate::t::{apps_v1, batch_v1, core_v1, discovery_v1};
+    let Some(ty) = ty else { return &GENERIC };
+    match ty {
+        core_v1::POD => &core::pod::STRATEGY,
+        core_v1::POD_TEMPLATE => &core::replication::POD_TEMPLATE,
+        core_v1::REPLICATION_CONTROLLER => &core::replication::CONTROLLER,
+        core_v1::SERVICE => &core::service::STRATEGY,
+        core_v1::ENDPOINTS => &core::endpoints::ENDPOINTS,
+        core_v1::CONFIG_MAP => &core::config::CONFIG_MAP,
+        core_v1::SECRET => &core::config::SECRET,
+        core_v1::SERVICE_ACCOUNT => &core::config::SERVICE_ACCOUNT,
+        core_v1::NAMESPACE => &core::namespace::STRATEGY,
+        core_v1::NODE => &core::node::STRATEGY,
+        core_v1::EVENT => &core::event::STRATEGY,
+        core_v1::LIMIT_RANGE => &core::quota::LIMIT_RANGE,
+        core_v1::RESOURCE_QUOTA => &core::quota::RESOURCE_QUOTA,
+        apps_v1::DEPLOYMENT => &apps::DEPLOYMENT,
+        apps_v1::REPLICA_SET => &apps::REPLICA_SET,
+        apps_v1::DAEMON_SET => &apps::DAEMON_SET,
+        apps_v1::STATEFUL_SET => &apps::STATEFUL_SET,
+        apps_v1::CONTROLLER_REVISION => &apps::CONTROLLER_REVISION,
+        batch_v1::JOB => &batch::JOB,
+        batch_v1::CRON_JOB => &batch::CRON_JOB,
+        discovery_v1::ENDPOINT_SLICE => &core::endpoints::SLICE,
+        other => others::strategy(other),
+    }
 }
 
 /// The type's own defaults (after the table's static ones). Applying them twice changes nothing more.

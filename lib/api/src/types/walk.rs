@@ -73,3 +73,94 @@ pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
         _ => false,
     }
 }
+
+/// The struct below, made where it is absent.
+pub fn child_entry(s: &mut Struct, field: Field) -> Option<&mut Struct> {
+    let slot = s.entry_index(field.index);
+    if *slot == Value::Null {
+        *slot = crate::doc::empty_value(field.def().kind);
+    }
+    slot.as_struct_mut()
+}
+
+/// Refuses negative numbers in the fields: `must be greater than or equal to 0`.
+pub fn non_negative(
+    s: &Struct,
+    fields: &[Field],
+    path: &crate::field_errors::FieldPath<'_>,
+    errors: &mut crate::field_errors::ErrorList,
+) {
+    for field in fields {
+        if let Some(value) = s.int(*field).filter(|value| *value < 0) {
+            errors.invalid(&path.child(field.def().json), value, crate::types::meta::NEGATIVE);
+        }
+    }
+}
+
+/// A number or a percentage, neither negative; returns the number either stands for.
+pub fn int_or_percent(
+    value: Option<&Value>,
+    path: &crate::field_errors::FieldPath<'_>,
+    errors: &mut crate::field_errors::ErrorList,
+) -> i64 {
+    match value {
+        Some(Value::Str(text)) => {
+            errors.invalid_each(path, text, crate::names::percent(text));
+            percent_value(text).unwrap_or(0)
+        }
+        Some(Value::Int(number)) => {
+            if *number < 0 {
+                errors.invalid(path, *number, crate::types::meta::NEGATIVE);
+            }
+            *number
+        }
+        _ => 0,
+    }
+}
+
+/// The number of `N%`.
+pub fn percent_value(text: &str) -> Option<i64> {
+    text.strip_suffix('%')?.parse().ok()
+}
+
+/// `must not be greater than 100%`
+pub fn at_most_100_percent(
+    value: Option<&Value>,
+    path: &crate::field_errors::FieldPath<'_>,
+    errors: &mut crate::field_errors::ErrorList,
+) {
+    if let Some(text) = value.and_then(Value::as_str)
+        && percent_value(text).is_some_and(|percent| percent > 100)
+    {
+        errors.invalid(path, text, "must not be greater than 100%");
+    }
+}
+
+/// Whether a text is a Go duration (`1h30m`, `1.5s`).
+pub fn is_go_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        let number = &rest[..digits];
+        if !number.bytes().any(|b| b.is_ascii_digit()) || number.matches('.').count() > 1 {
+            return false;
+        }
+        rest = &rest[digits..];
+        let unit = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].into_iter().find(|unit| {
+            rest.strip_prefix(unit).is_some_and(|after| {
+                after.is_empty() || after.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            })
+        });
+        match unit {
+            Some(unit) => rest = &rest[unit.len()..],
+            None => return false,
+        }
+    }
+    true
+}

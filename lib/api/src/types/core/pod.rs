@@ -28,7 +28,7 @@ pub static STRATEGY: Strategy = Strategy {
         "spec.serviceAccountName", "spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName",
     ],
     selectable_fields,
-    columns: &columns::DEFAULT,
+    columns: &columns::core::POD,
     ..Strategy::BASE
 };
 

@@ -276,9 +276,9 @@ fn host_aliases(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
 pub fn validate_template(template: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     use crate::f::meta_v1::object_meta as om;
     if let Some(meta) = template.child(c::pod_template_spec::METADATA) {
-        let at = path.child("metadata");
-        validate_labels(meta.map(om::LABELS), &at.child("labels"), errors);
-        validate_annotations(meta.map(om::ANNOTATIONS), &at.child("annotations"), errors);
+        // Upstream's paths leave `metadata` out.
+        validate_labels(meta.map(om::LABELS), &path.child("labels"), errors);
+        validate_annotations(meta.map(om::ANNOTATIONS), &path.child("annotations"), errors);
     }
     let Some(spec) = template.child(c::pod_template_spec::SPEC) else {
         errors.required(&path.child("spec").child("containers"), "");

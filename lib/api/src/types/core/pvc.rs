@@ -5,8 +5,7 @@ use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::types::core::{resources, scheduling};
-use crate::types::meta::NEGATIVE;
-use crate::types::walk::{present, strs};
+use crate::types::walk::{child_entry, default_str, default_value, present, strs};
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
@@ -66,5 +65,12 @@ pub fn validate_mode(mode: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// The text for negative amounts.
-pub const NEGATIVE_TEXT: &str = NEGATIVE;
+/// A claim's defaults.
+pub fn claim_defaults(claim: &mut Struct) {
+    if let Some(status) = child_entry(claim, c::persistent_volume_claim::STATUS) {
+        default_str(status, c::persistent_volume_claim_status::PHASE, "Pending");
+    }
+    if let Some(spec) = child_entry(claim, c::persistent_volume_claim::SPEC) {
+        default_value(spec, c::persistent_volume_claim_spec::VOLUME_MODE, "Filesystem");
+    }
+}

@@ -2,7 +2,17 @@
 
 use jiff::Timestamp;
 
-use crate::doc::{Doc, Value};
+use crate::doc::{Doc, Map, Struct, Value};
+use crate::f::core_v1 as c;
+use crate::f::meta_v1 as m;
+use crate::schema::Field;
+use crate::types::walk::{structs, strs};
+
+pub mod apps;
+pub mod batch;
+pub mod core;
+pub mod discovery;
+pub mod others;
 
 /// A column's definition as a Table carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +44,12 @@ impl From<&str> for Cell {
 impl From<String> for Cell {
     fn from(value: String) -> Cell {
         Cell::Str(value)
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Cell {
+        Cell::Bool(value)
     }
 }
 
@@ -150,6 +166,87 @@ pub fn or_none(text: &str) -> &str {
 /// Whether a value says anything.
 pub fn said(value: Option<&Value>) -> bool {
     value.is_some_and(|value| !value.is_go_empty())
+}
+
+/// A plain string column.
+pub const fn text(name: &'static str, description: &'static str) -> Column {
+    column(name, "string", "", description)
+}
+
+/// A whole-number column.
+pub const fn number(name: &'static str, description: &'static str) -> Column {
+    column(name, "integer", "", description)
+}
+
+/// A string column shown with `-o wide` only.
+pub const fn wide_text(name: &'static str, description: &'static str) -> Column {
+    wide(name, "string", "", description)
+}
+
+/// Names of containers, with `-o wide`.
+pub const CONTAINERS: Column = wide_text("Containers", "Names of each container in the template.");
+/// Images of containers, with `-o wide`.
+pub const IMAGES: Column = wide_text("Images", "Images referenced by each container in the template.");
+/// A selector, with `-o wide`.
+pub const SELECTOR: Column = wide_text("Selector", "Label selector of the pods it manages.");
+
+/// The object's name.
+pub fn name_cell(doc: &Doc) -> Cell {
+    doc.meta().name().into()
+}
+
+/// Name and age, for types that show nothing else.
+pub fn name_and_age(doc: &Doc, now: Timestamp) -> Vec<Cell> {
+    vec![name_cell(doc), age_cell(doc, now)]
+}
+
+/// Names and images of a pod spec's containers, joined by commas.
+pub fn container_cells(spec: Option<&Struct>) -> [Cell; 2] {
+    let join = |field: Field| {
+        let all: Vec<&str> = spec
+            .map(|spec| structs(spec, c::pod_spec::CONTAINERS).map(|(_, one)| one.str(field)).collect())
+            .unwrap_or_default();
+        Cell::Str(all.join(","))
+    };
+    [join(c::container::NAME), join(c::container::IMAGE)]
+}
+
+/// `k=v,k2=v2`, `<none>` for no labels.
+pub fn labels_text(labels: Option<&Map>) -> String {
+    let all: Vec<String> = labels.into_iter().flat_map(Map::str_pairs).map(|(k, v)| format!("{k}={v}")).collect();
+    if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
+}
+
+/// A spec's label selector as text; empty for an empty one.
+pub fn selector_text(selector: Option<&Struct>) -> String {
+    let Some(selector) = selector else { return String::new() };
+    let mut terms: Vec<(String, String)> = Vec::new();
+    for (key, value) in selector.map(m::label_selector::MATCH_LABELS).into_iter().flat_map(Map::str_pairs) {
+        terms.push((key.to_owned(), format!("{key}={value}")));
+    }
+    for (_, expression) in structs(selector, m::label_selector::MATCH_EXPRESSIONS) {
+        let key = expression.str(m::label_selector_requirement::KEY);
+        let mut values: Vec<&str> =
+            strs(expression, m::label_selector_requirement::VALUES).map(|(_, value)| value).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let text = match expression.str(m::label_selector_requirement::OPERATOR) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => "<error>".to_owned(),
+        };
+        terms.push((key.to_owned(), text));
+    }
+    terms.sort_by(|a, b| a.0.cmp(&b.0));
+    terms.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+}
+
+/// As [`selector_text`], `<none>` for an empty one.
+pub fn selector_cell(selector: Option<&Struct>) -> Cell {
+    let text = selector_text(selector);
+    Cell::Str(if text.is_empty() { "<none>".to_owned() } else { text })
 }
 
 #[cfg(test)]
