@@ -172,6 +172,7 @@ fn plugins_stand_in_upstreams_order() {
             "CertificateSigning",
             "CertificateSubjectRestriction",
             "DefaultIngressClass",
+            "PodTopologyLabels",
         ]
     );
 }
@@ -1248,4 +1249,53 @@ fn owners_are_set_by_who_may() {
     );
     let world = world_with(&["delete configmaps m", "update replicasets/finalizers r"], options);
     world.run(&jane(), update, Some(map(owner(true))), Some(map(json!([])))).unwrap();
+}
+
+/// Some requests have no object of their own to change (evictions, tokens, bindings, connections) and only the second
+/// phase: it must refuse by itself whatever the first would.
+#[test]
+fn the_second_phase_refuses_alone() {
+    let world = world();
+    world.objects.set(
+        "",
+        "pods",
+        "ns",
+        "yours",
+        json!({ "metadata": { "uid": "v" }, "spec": { "nodeName": "n2" } }),
+    );
+    let me = kubelet("n1");
+    let alone = |text: &str, object: Option<Doc>| {
+        let a = attributes(text, &me);
+        world.chain.validate(object.as_ref(), None, &a).unwrap_err().message
+    };
+    let eviction = doc("policy/v1", "Eviction", json!({ "metadata": { "name": "yours" } }));
+    assert!(alone("CREATE core/pods/eviction ns/yours", Some(eviction)).contains("can only evict pods"));
+    let bound = json!({ "apiVersion": "v1", "kind": "Pod", "name": "yours", "uid": "v" });
+    let token = Some(token_request(bound, &[]));
+    assert!(alone("CREATE core/serviceaccounts/token ns/app", token).contains("on a different node"));
+    assert!(alone("CONNECT core/pods/exec ns/yours", None).contains("unexpected pod subresource \"exec\""));
+    let lease = doc("coordination.k8s.io/v1", "Lease", json!({ "metadata": { "name": "n2" } }));
+    assert!(alone("CREATE coordination.k8s.io/leases ns/-", Some(lease)).contains("kube-node-lease"));
+    let gone = doc("v1", "ConfigMap", json!({ "metadata": { "name": "m" } }));
+    assert_eq!(alone("CREATE core/configmaps gone/-", Some(gone)), "namespaces \"gone\" not found");
+}
+
+#[test]
+fn pods_learn_their_nodes_zone() {
+    let world = world();
+    let labels = json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x" });
+    world.objects.set("", "nodes", "", "n1", json!({ "metadata": { "labels": labels } }));
+    let binding = |kind: &str| {
+        let target = json!({ "kind": kind, "name": "n1" });
+        let object = json!({ "metadata": { "name": "p", "labels": { "topology.kubernetes.io/zone": "lie" } }, "target": target });
+        let made = world.run(&jane(), "CREATE core/pods/binding ns/p", Some(doc("v1", "Binding", object)), None);
+        made.unwrap()["metadata"]["labels"].clone()
+    };
+    assert_eq!(binding("Node"), json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r" }));
+    assert_eq!(binding("Other"), json!({ "topology.kubernetes.io/zone": "lie" }));
+    let mut bound = minimal();
+    bound["spec"]["nodeName"] = json!("n1");
+    let made = world.create_pod(bound).unwrap();
+    assert_eq!(made["metadata"]["labels"]["topology.kubernetes.io/region"], "r");
+    assert!(world.create_pod(minimal()).unwrap()["metadata"].get("labels").is_none());
 }

@@ -20,6 +20,7 @@ mod priority;
 mod runtime_class;
 mod service_account;
 mod storage;
+mod topology;
 
 pub use crate::authn::ClusterReads;
 pub use owner_references::{KindMapper, MappedResource};
@@ -178,6 +179,7 @@ impl Chain {
         plugins.push(Box::new(certificates::CertificateSigning::new(authorizer)));
         plugins.push(Box::new(certificates::CertificateSubjectRestriction));
         plugins.push(Box::new(network::DefaultIngressClass::new(reads.clone())));
+        plugins.push(Box::new(topology::PodTopologyLabels::new(reads.clone())));
         Chain { plugins, reads }
     }
 

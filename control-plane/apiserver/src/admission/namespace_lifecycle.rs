@@ -83,7 +83,7 @@ impl Admission for NamespaceLifecycle {
         _old: Option<&Doc>,
         a: &AdmissionAttributes<'_>,
     ) -> Result<(), Status> {
-        // Creates and updates were checked in `mutate`; deletes have no object to change.
-        if a.operation == Operation::Delete { self.check(object, a) } else { Ok(()) }
+        // Once more, for requests that have only this phase and for namespaces that went meanwhile.
+        self.check(object, a)
     }
 }
