@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 use crate::{Event, Frontier, Revision, StoreError, Watch, WatchItem};
 
-/// Changes that may wait for one watcher.
-const QUEUE: usize = 1024;
+/// Changes that may wait for one watcher; few in tests, so that they overflow.
+const QUEUE: usize = if cfg!(test) { 24 } else { 1024 };
 /// `needed` of a subscriber that is off the live feed.
 const OFF: u64 = u64::MAX;
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Changes handed out in one stretch.
-const STRETCH: usize = 512;
+const STRETCH: usize = if cfg!(test) { 13 } else { 512 };
 
 /// A value of a key, or its absence, from a revision on.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -34,6 +34,14 @@ pub(super) trait Backend {
     /// Brings the store back after a fault; true if there was one.
     fn recover(&mut self, _random: &mut StdRng) -> bool {
         false
+    }
+    /// A full disk lets the store forget history that nobody told it to.
+    fn compacts_unasked(&self) -> bool {
+        false
+    }
+    /// Whether what can be read can be read at once, or other threads work on it.
+    fn is_instant(&self) -> bool {
+        true
     }
     /// Looks at the back end's own invariants while nothing is under way.
     fn examine(&self, _rows_at_most: Option<usize>) -> Result<(), String> {
@@ -69,6 +77,8 @@ struct Watcher {
     stream: Watch,
     /// The place of the last event received, and what progress has covered.
     place: (Revision, usize),
+    /// The newest revision it was told of.
+    seen: Revision,
 }
 
 pub(super) struct Driver<'a, B> {
@@ -93,6 +103,14 @@ fn poll<T>(future: &mut BoxFuture<'_, T>) -> Poll<T> {
 /// A read: answered at once by back ends without threads, waited for otherwise.
 fn wait<T>(future: BoxFuture<'_, T>) -> T {
     futures::executor::block_on(future)
+}
+
+/// A bounded wait for what another thread must bring.
+fn within_ten_seconds<T>(future: impl Future<Output = T>) -> Result<Poll<T>, Violation> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let limit = std::time::Duration::from_secs(10);
+    let waited = runtime.block_on(async { tokio::time::timeout(limit, future).await });
+    waited.map(Poll::Ready).map_err(|_| "nothing came for ten seconds".to_owned())
 }
 
 impl<'a, B: Backend> Driver<'a, B> {
@@ -230,10 +248,8 @@ impl<'a, B: Backend> Driver<'a, B> {
         transaction: &Transaction,
         answer: Result<Committed, CommitError>,
     ) -> Result<(), Violation> {
-        if matches!(answer, Err(CommitError::Store(StoreError::Full))) {
-            // The store compacts all it can to find room.
+        if matches!(answer, Err(CommitError::Store(StoreError::Full))) && self.plan.faults_every > 0 {
             self.stats.full += 1;
-            self.truth.floor_most = self.truth.revision;
             return Ok(());
         }
         let expected = self.truth.apply(transaction);
@@ -258,6 +274,7 @@ impl<'a, B: Backend> Driver<'a, B> {
         group: &[Transaction],
         answers: Vec<Result<Committed, CommitError>>,
     ) -> Result<(), Violation> {
+        let seen = self.watchers.iter().map(|watcher| watcher.seen).max().unwrap_or(0);
         let places: Vec<_> = std::mem::take(&mut self.watchers).into_iter().map(|w| (w.prefix, w.place)).collect();
         if !self.backend.recover(&mut self.random) {
             return Err("the back end is down without a fault".to_owned());
@@ -278,8 +295,8 @@ impl<'a, B: Backend> Driver<'a, B> {
             let expected = self.truth.revision;
             return Err(format!("acknowledged write lost: came back at revision {found}, expected {expected}"));
         }
-        if let Some((prefix, place)) = places.iter().find(|(_, place)| place.0 > found) {
-            return Err(format!("a watcher of {prefix} saw revision {} which a crash took back", place.0));
+        if seen > found {
+            return Err(format!("a watcher saw revision {seen}, a crash took it back to {found}"));
         }
         self.backend.examine(None)?;
         self.check_all()?;
@@ -329,11 +346,17 @@ impl<'a, B: Backend> Driver<'a, B> {
         }
     }
 
+    /// The newest revision up to which history may be gone.
+    fn floor_most(&self) -> Revision {
+        if self.backend.compacts_unasked() { self.truth.revision } else { self.truth.floor_most }
+    }
+
     /// Whether an old revision may be refused as compacted; what is learned narrows the doubt.
     fn refusal(&mut self, error: &StoreError, requested: Revision) -> Result<(), Violation> {
+        let floor_most = self.floor_most();
         match error {
             StoreError::Compacted { requested: named, oldest }
-                if *named == requested && requested < *oldest && *oldest <= self.truth.floor_most =>
+                if *named == requested && requested < *oldest && *oldest <= floor_most =>
             {
                 self.truth.compacted(*oldest);
                 self.stats.expired += 1;
@@ -449,7 +472,7 @@ impl<'a, B: Backend> Driver<'a, B> {
             if after < self.truth.floor {
                 return Err(format!("a watch after {after} was opened, {} is compacted", self.truth.floor));
             }
-            self.watchers.push(Watcher { prefix, stream, place });
+            self.watchers.push(Watcher { prefix, stream, place, seen: 0 });
         }
         Ok(())
     }
@@ -477,7 +500,15 @@ impl<'a, B: Backend> Driver<'a, B> {
     /// One item; false when there is none now.
     fn read_item(&mut self, index: usize) -> Result<bool, Violation> {
         let watcher = &mut self.watchers[index];
-        let item = Pin::new(&mut watcher.stream).poll_next(&mut Context::from_waker(Waker::noop()));
+        let mut item = Pin::new(&mut watcher.stream).poll_next(&mut Context::from_waker(Waker::noop()));
+        if item.is_pending() && !self.backend.is_instant() {
+            // Only where something must come.
+            let due = self.truth.next_event(&watcher.prefix, watcher.place).is_some();
+            let needed = watcher.stream.frontier().now().is_some_and(|(_, needed)| needed > watcher.place.0);
+            if due || needed && watcher.place.0 < self.truth.revision {
+                item = within_ten_seconds(watcher.stream.next())?;
+            }
+        }
         let item = match item {
             Poll::Pending => return self.check_drained(index).map(|()| false),
             Poll::Ready(item) => item,
@@ -488,7 +519,10 @@ impl<'a, B: Backend> Driver<'a, B> {
                 self.stats.operations += 1;
                 self.stats.events += 1;
                 match expected {
-                    Some((place, expected)) if *expected == event => watcher.place = place,
+                    Some((place, expected)) if *expected == event => {
+                        watcher.place = place;
+                        watcher.seen = place.0;
+                    }
                     expected => {
                         let (prefix, place) = (&watcher.prefix, watcher.place);
                         return Err(format!(
@@ -505,13 +539,14 @@ impl<'a, B: Backend> Driver<'a, B> {
                 if let Some((place, event)) = expected.filter(|(place, _)| place.0 <= revision) {
                     return Err(format!("progress to {revision} skipped {} at {place:?}", event.key));
                 }
+                watcher.seen = watcher.seen.max(revision);
                 watcher.place = watcher.place.max((revision.min(self.truth.revision), usize::MAX));
                 Ok(true)
             }
             Some(Err(StoreError::Compacted { requested, oldest })) => {
                 let watcher = self.watchers.swap_remove(index);
                 self.stats.expired += 1;
-                if requested >= oldest || oldest > self.truth.floor_most || watcher.place.0 >= oldest {
+                if requested >= oldest || oldest > self.floor_most() || watcher.place.0 >= oldest {
                     return Err(format!("watch at {:?} cut at {oldest} wrongly", watcher.place));
                 }
                 Ok(false)
@@ -564,13 +599,12 @@ impl<'a, B: Backend> Driver<'a, B> {
             Err(StoreError::Future { current, .. }) if revision > newest && current == newest => return Ok(()),
             Err(StoreError::Full) if self.plan.faults_every > 0 => {
                 self.stats.full += 1;
-                self.truth.floor_most = newest;
                 return Ok(());
             }
             answer => return Err(format!("compact {revision} at {newest} answered {answer:?}")),
         }
         // A watcher that is slow may still be handed what it had been queued.
-        let slowest = self.watchers.iter().map(|watcher| watcher.place.0 - 1).min().unwrap_or(Revision::MAX);
+        let slowest = self.watchers.iter().map(|watcher| watcher.place.0.saturating_sub(1)).min().unwrap_or(Revision::MAX);
         self.truth.told(self.truth.floor.min(slowest));
         // The rows that may be left: live ones, later versions, and what the newest revision of a compaction deleted.
         let later = self.truth.versions_after(self.truth.floor);

@@ -54,6 +54,10 @@ impl Backend for Threads {
         false
     }
 
+    fn is_instant(&self) -> bool {
+        false
+    }
+
     fn reopen(&mut self) -> bool {
         if let Some(store) = self.store.take() {
             futures::executor::block_on(store.close()).expect("closes");
@@ -108,6 +112,10 @@ impl Backend for Faulty {
 
     fn step(&self, most: usize) -> bool {
         self.open().step(most)
+    }
+
+    fn compacts_unasked(&self) -> bool {
+        self.faults == Faults::All
     }
 
     fn tend(&mut self) {
@@ -228,6 +236,54 @@ fn sqlite_keeps_the_contract_through_crashes_and_faults() {
     }
     println!("sqlite: {} operations, {} crashes", sum.0, sum.1);
     assert!(sum.0 >= operations && sum.1 >= operations / 1000, "{sum:?}");
+}
+
+/// A short run with everything in it, cut at every single write, sync, truncation and deletion it makes.
+#[test]
+fn sqlite_keeps_the_contract_wherever_it_is_cut() {
+    let plan = Plan { seed: seed(), operations: 500, faults_every: 0 };
+    let mut whole = Faulty::new(seed(), Mutant::None, Faults::Crashes);
+    let stats = Driver::run(&mut whole, plan).unwrap();
+    let changes = whole.disk().counts().changes();
+    report("sqlite, uncut", &stats, Some(whole.disk()));
+    assert!(changes > 300 && stats.compactions > 0, "{changes}");
+    // The seed of the disk differs from cut to cut: other sectors survive. The first changes are those of the first open.
+    for cut in 1..changes {
+        let mut backend = Faulty::new(cut, Mutant::None, Faults::Crashes);
+        backend.disk().crash_after(cut);
+        let plan = Plan { faults_every: u64::MAX, ..plan };
+        Driver::run(&mut backend, plan).unwrap_or_else(|violation| panic!("cut at {cut}: {violation}"));
+    }
+    println!("sqlite: cut at {changes} places");
+}
+
+/// The first start is cut at every place too: the next one begins with an empty store.
+#[test]
+fn sqlite_begins_wherever_its_first_start_is_cut() {
+    let mut cut = 1;
+    loop {
+        let disk = Disk::new(cut);
+        let site = FaultSite { disk: disk.clone(), reserve: 1 << 10, mutant: Mutant::None };
+        disk.crash_after(cut);
+        if let Ok(store) = SqliteStore::open_inline(site.clone()) {
+            store.end_inline(false).expect("ends");
+            if !disk.crashed() {
+                break;
+            }
+        }
+        disk.reboot();
+        let store = SqliteStore::open_inline(site).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        let mut backend = Faulty {
+            store: Some(store),
+            site: FaultSite { disk, reserve: 1 << 10, mutant: Mutant::None },
+            faults: Faults::Crashes,
+        };
+        backend.examine(None).unwrap();
+        let plan = Plan { seed: cut, operations: 50, faults_every: 0 };
+        Driver::run(&mut backend, plan).unwrap_or_else(|violation| panic!("cut at {cut}: {violation}"));
+        cut += 1;
+    }
+    assert!(cut > 5, "{cut}");
 }
 
 /// Mutants must be caught, each by the check that is meant for it.

@@ -8,13 +8,13 @@ use crate::hub::Changes;
 use crate::keys::prefix_end;
 use crate::{Entry, Event, Revision, StoreError};
 
-/// Index rows looked at in one chunk.
-const CHUNK_ROWS: usize = 4096;
+/// Index rows looked at in one chunk. All of these are small in tests, so that their bounds are met.
+const CHUNK_ROWS: usize = if cfg!(test) { 23 } else { 4096 };
 /// Entries and bytes of values read in one chunk.
-const CHUNK_ENTRIES: usize = 512;
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_ENTRIES: usize = if cfg!(test) { 11 } else { 512 };
+const CHUNK_BYTES: usize = if cfg!(test) { 20_000 } else { 1 << 20 };
 /// Rows of history looked at in one chunk.
-const CHUNK_HISTORY: usize = 1024;
+const CHUNK_HISTORY: usize = if cfg!(test) { 17 } else { 1024 };
 
 /// Why a read gave no answer.
 pub(super) enum ReadError {

@@ -19,14 +19,14 @@ use super::site::Site;
 use crate::hub::Hub;
 use crate::{CommitError, Committed, Entry, Event, Expect, Revision, StoreError, Transaction, Write, keys};
 
-/// Rows a compaction looks at beside writes, and when it has the turn to itself.
-const COMPACT_BESIDE: usize = 32;
-const COMPACT_ALONE: usize = 256;
+/// Rows a compaction looks at beside writes, and when it has the turn to itself; few in tests, so that it takes several.
+const COMPACT_BESIDE: usize = if cfg!(test) { 5 } else { 32 };
+const COMPACT_ALONE: usize = if cfg!(test) { 19 } else { 256 };
 /// Free pages given back beside writes, and alone.
 const VACUUM_BESIDE: u32 = 8;
 const VACUUM_ALONE: u32 = 64;
 /// Free pages that are kept for coming writes: at least so many, and this part of the database.
-const KEEP_FREE: u32 = 64;
+const KEEP_FREE: u32 = if cfg!(test) { 4 } else { 64 };
 const KEEP_PART: u32 = 16;
 /// History beyond the retention is only kept while it is smaller than the live data or this.
 const HISTORY_BYTES: u64 = 32 << 20;
@@ -155,7 +155,8 @@ impl Writer {
 
     /// Whether a turn without requests would do something.
     pub fn has_work(&self) -> bool {
-        self.closed.get().is_none() && (self.sweeping || self.vacuuming) && !self.resting()
+        let asked = !self.waiting.is_empty();
+        self.closed.get().is_none() && (self.sweeping || self.vacuuming) && (asked || !self.resting())
     }
 
     fn resting(&self) -> bool {
