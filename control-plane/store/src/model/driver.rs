@@ -69,6 +69,8 @@ struct Watcher {
     stream: Watch,
     /// The place of the last event received, and what progress has covered.
     place: (Revision, usize),
+    /// The newest revision it was told of.
+    seen: Revision,
 }
 
 pub(super) struct Driver<'a, B> {
@@ -258,6 +260,7 @@ impl<'a, B: Backend> Driver<'a, B> {
         group: &[Transaction],
         answers: Vec<Result<Committed, CommitError>>,
     ) -> Result<(), Violation> {
+        let seen = self.watchers.iter().map(|watcher| watcher.seen).max().unwrap_or(0);
         let places: Vec<_> = std::mem::take(&mut self.watchers).into_iter().map(|w| (w.prefix, w.place)).collect();
         if !self.backend.recover(&mut self.random) {
             return Err("the back end is down without a fault".to_owned());
@@ -278,8 +281,8 @@ impl<'a, B: Backend> Driver<'a, B> {
             let expected = self.truth.revision;
             return Err(format!("acknowledged write lost: came back at revision {found}, expected {expected}"));
         }
-        if let Some((prefix, place)) = places.iter().find(|(_, place)| place.0 > found) {
-            return Err(format!("a watcher of {prefix} saw revision {} which a crash took back", place.0));
+        if seen > found {
+            return Err(format!("a watcher saw revision {seen}, a crash took it back to {found}"));
         }
         self.backend.examine(None)?;
         self.check_all()?;
@@ -449,7 +452,7 @@ impl<'a, B: Backend> Driver<'a, B> {
             if after < self.truth.floor {
                 return Err(format!("a watch after {after} was opened, {} is compacted", self.truth.floor));
             }
-            self.watchers.push(Watcher { prefix, stream, place });
+            self.watchers.push(Watcher { prefix, stream, place, seen: 0 });
         }
         Ok(())
     }
@@ -488,7 +491,10 @@ impl<'a, B: Backend> Driver<'a, B> {
                 self.stats.operations += 1;
                 self.stats.events += 1;
                 match expected {
-                    Some((place, expected)) if *expected == event => watcher.place = place,
+                    Some((place, expected)) if *expected == event => {
+                        watcher.place = place;
+                        watcher.seen = place.0;
+                    }
                     expected => {
                         let (prefix, place) = (&watcher.prefix, watcher.place);
                         return Err(format!(
@@ -505,6 +511,7 @@ impl<'a, B: Backend> Driver<'a, B> {
                 if let Some((place, event)) = expected.filter(|(place, _)| place.0 <= revision) {
                     return Err(format!("progress to {revision} skipped {} at {place:?}", event.key));
                 }
+                watcher.seen = watcher.seen.max(revision);
                 watcher.place = watcher.place.max((revision.min(self.truth.revision), usize::MAX));
                 Ok(true)
             }
@@ -570,7 +577,7 @@ impl<'a, B: Backend> Driver<'a, B> {
             answer => return Err(format!("compact {revision} at {newest} answered {answer:?}")),
         }
         // A watcher that is slow may still be handed what it had been queued.
-        let slowest = self.watchers.iter().map(|watcher| watcher.place.0 - 1).min().unwrap_or(Revision::MAX);
+        let slowest = self.watchers.iter().map(|watcher| watcher.place.0.saturating_sub(1)).min().unwrap_or(Revision::MAX);
         self.truth.told(self.truth.floor.min(slowest));
         // The rows that may be left: live ones, later versions, and what the newest revision of a compaction deleted.
         let later = self.truth.versions_after(self.truth.floor);

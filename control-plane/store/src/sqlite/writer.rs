@@ -155,7 +155,8 @@ impl Writer {
 
     /// Whether a turn without requests would do something.
     pub fn has_work(&self) -> bool {
-        self.closed.get().is_none() && (self.sweeping || self.vacuuming) && !self.resting()
+        let asked = !self.waiting.is_empty();
+        self.closed.get().is_none() && (self.sweeping || self.vacuuming) && (asked || !self.resting())
     }
 
     fn resting(&self) -> bool {
