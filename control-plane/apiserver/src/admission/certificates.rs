@@ -55,9 +55,16 @@ impl Admission for CertificateApproval {
         "CertificateApproval"
     }
 
-    fn validate(&self, _object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        _object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         // The old object decides: the new one could name another signer.
-        let Some(old) = old.filter(|_| a.is(GROUP, REQUESTS) && a.subresource == "approval") else { return Ok(()) };
+        let Some(old) = old.filter(|_| a.is(GROUP, REQUESTS) && a.subresource == "approval") else {
+            return Ok(());
+        };
         let signer = signer(old);
         if a.operation != Operation::Update || may(self.authorizer.as_ref(), a, "approve", signer) {
             return Ok(());
@@ -82,7 +89,12 @@ impl Admission for CertificateSigning {
         "CertificateSigning"
     }
 
-    fn validate(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let (Some(new), Some(old)) = (object, old) else { return Ok(()) };
         if !a.is(GROUP, REQUESTS) || a.subresource != "status" || a.operation != Operation::Update {
             return Ok(());
@@ -94,7 +106,9 @@ impl Admission for CertificateSigning {
             value(new) != value(old)
         };
         let signer = signer(old);
-        if !(differs(s::CERTIFICATE) || differs(s::CONDITIONS)) || may(self.authorizer.as_ref(), a, "sign", signer) {
+        if !(differs(s::CERTIFICATE) || differs(s::CONDITIONS))
+            || may(self.authorizer.as_ref(), a, "sign", signer)
+        {
             return Ok(());
         }
         let why = format!("user not permitted to sign requests with signerName {}", quoted(signer));
@@ -109,14 +123,20 @@ impl Admission for CertificateSubjectRestriction {
         "CertificateSubjectRestriction"
     }
 
-    fn validate(&self, object: Option<&Doc>, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(csr) = object.filter(|_| a.is_main(GROUP, REQUESTS)) else { return Ok(()) };
         if a.operation != Operation::Create || signer(csr) != API_CLIENT {
             return Ok(());
         }
         let spec = cert::certificate_signing_request::SPEC;
         let request = csr.str(&[spec, cert::certificate_signing_request_spec::REQUEST]);
-        let pem = STANDARD.decode(request).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let pem =
+            STANDARD.decode(request).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         match keelson_pki::parse_csr(&pem) {
             Ok(parsed) if parsed.organizations.iter().any(|group| group == identity::MASTERS) => {
                 let why = format!("use of {API_CLIENT} signer with system:masters group is not allowed");

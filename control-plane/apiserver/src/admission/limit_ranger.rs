@@ -121,7 +121,12 @@ impl Admission for LimitRanger {
         Ok(())
     }
 
-    fn validate(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(object) = object.filter(|_| concerned(old, a)) else { return Ok(()) };
         let mut errors = Vec::new();
         for limit in self.limits(a.namespace) {
@@ -142,7 +147,9 @@ impl Admission for LimitRanger {
 /// Sets what containers leave open, and notes it.
 fn complete(pod: &mut Doc, limit: &Limit, notes: &mut Vec<String>) {
     let Some(spec) = pod.get_mut(&[c::pod::SPEC]).and_then(Value::as_struct_mut) else { return };
-    for (list, label) in [(c::pod_spec::CONTAINERS, "container"), (c::pod_spec::INIT_CONTAINERS, "init container")] {
+    for (list, label) in
+        [(c::pod_spec::CONTAINERS, "container"), (c::pod_spec::INIT_CONTAINERS, "init container")]
+    {
         let Some(list) = spec.get_mut(list).and_then(Value::as_list_mut) else { continue };
         for container in list.iter_mut().filter_map(Value::as_struct_mut) {
             let name = container.str(c::container::NAME).to_owned();
@@ -168,7 +175,8 @@ fn fill(container: &mut Struct, field: Field, defaults: &Texts) -> Vec<String> {
     }
     let Some(resources) = container.child_mut(c::container::RESOURCES) else { return Vec::new() };
     let mut map = resources.map(field).cloned().unwrap_or_default();
-    let missing: Vec<(&String, &String)> = defaults.iter().filter(|(name, _)| !map.contains_key(name)).collect();
+    let missing: Vec<(&String, &String)> =
+        defaults.iter().filter(|(name, _)| !map.contains_key(name)).collect();
     let mut set = Vec::new();
     for (name, amount) in missing {
         map.insert(name.as_str(), amount.as_str());
@@ -197,7 +205,9 @@ fn check(limit: &Limit, asked: &Resources, errors: &mut Vec<String>) {
     for (name, min) in amounts(&limit.min) {
         let (request, most) = (asked.requests.get(name), asked.limits.get(name));
         match (request, most) {
-            (None, _) => errors.push(format!("minimum {name} usage per {kind} is {min}.  No request is specified")),
+            (None, _) => {
+                errors.push(format!("minimum {name} usage per {kind} is {min}.  No request is specified"))
+            }
             (Some(request), _) if *request < min => {
                 errors.push(format!("minimum {name} usage per {kind} is {min}, but request is {request}"));
             }
@@ -210,7 +220,9 @@ fn check(limit: &Limit, asked: &Resources, errors: &mut Vec<String>) {
     for (name, max) in amounts(&limit.max) {
         let (request, most) = (asked.requests.get(name), asked.limits.get(name));
         match (request, most) {
-            (_, None) => errors.push(format!("maximum {name} usage per {kind} is {max}.  No limit is specified")),
+            (_, None) => {
+                errors.push(format!("maximum {name} usage per {kind} is {max}.  No limit is specified"))
+            }
             (_, Some(most)) if *most > max => {
                 errors.push(format!("maximum {name} usage per {kind} is {max}, but limit is {most}"));
             }
@@ -253,7 +265,8 @@ fn raise(to: &mut Amounts, other: &Amounts) {
 
 /// What a pod asks for as a whole: containers and sidecars together, or the greediest init container.
 fn pod_total(spec: &Struct) -> Resources {
-    let (mut total, mut sidecars, mut init) = (Resources::default(), Resources::default(), Resources::default());
+    let (mut total, mut sidecars, mut init) =
+        (Resources::default(), Resources::default(), Resources::default());
     for container in structs(spec.list(c::pod_spec::CONTAINERS)) {
         let own = resources(container, c::container::RESOURCES);
         add(&mut total.requests, &own.requests);
@@ -293,7 +306,9 @@ fn check_claim(claim: &Doc, limit: &Limit, errors: &mut Vec<String>) {
     let kind = &limit.r#type;
     for (name, max) in amounts(&limit.max) {
         match requests.get(name) {
-            None => errors.push(format!("maximum {name} usage per {kind} is {max}.  No request is specified")),
+            None => {
+                errors.push(format!("maximum {name} usage per {kind} is {max}.  No request is specified"))
+            }
             Some(request) if *request > max => {
                 errors.push(format!("maximum {name} usage per {kind} is {max}, but request is {request}"));
             }

@@ -104,7 +104,12 @@ pub trait Admission: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// May complete the object. Called for creates, updates and connects, before validation.
-    fn mutate(&self, _object: &mut Doc, _old: Option<&Doc>, _a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn mutate(
+        &self,
+        _object: &mut Doc,
+        _old: Option<&Doc>,
+        _a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         Ok(())
     }
 
@@ -182,7 +187,12 @@ impl Chain {
     }
 
     /// All plugins' changes, in order; the first refusal ends it.
-    pub fn mutate(&self, object: &mut Doc, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    pub fn mutate(
+        &self,
+        object: &mut Doc,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         self.plugins.iter().try_for_each(|plugin| plugin.mutate(object, old, a))
     }
 

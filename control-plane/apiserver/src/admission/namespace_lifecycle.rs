@@ -51,7 +51,8 @@ impl NamespaceLifecycle {
         };
         if a.operation == Operation::Create && namespace.status.phase == "Terminating" {
             let name = a.namespace;
-            let why = format!("unable to create new content in namespace {name} because it is being terminated");
+            let why =
+                format!("unable to create new content in namespace {name} because it is being terminated");
             return Err(a.forbidden(object, why).with_cause(Cause {
                 reason: "NamespaceTerminating".into(),
                 message: format!("namespace {name} is being terminated"),
@@ -67,11 +68,21 @@ impl Admission for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
-    fn mutate(&self, object: &mut Doc, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn mutate(
+        &self,
+        object: &mut Doc,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         self.check(Some(object), a)
     }
 
-    fn validate(&self, object: Option<&Doc>, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         // Creates and updates were checked in `mutate`; deletes have no object to change.
         if a.operation == Operation::Delete { self.check(object, a) } else { Ok(()) }
     }

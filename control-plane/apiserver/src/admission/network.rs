@@ -24,7 +24,12 @@ impl Admission for DefaultIngressClass {
         "DefaultIngressClass"
     }
 
-    fn mutate(&self, ingress: &mut Doc, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn mutate(
+        &self,
+        ingress: &mut Doc,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let path = [n::ingress::SPEC, n::ingress_spec::INGRESS_CLASS_NAME];
         if !a.is_main(GROUP, "ingresses")
             || a.operation != Operation::Create

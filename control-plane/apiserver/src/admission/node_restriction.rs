@@ -169,7 +169,12 @@ impl NodeRestriction {
         NodeRestriction { reads, authorizer }
     }
 
-    fn check(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn check(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(node) = node_name(a.user) else { return Ok(()) };
         let verdict = if node.is_empty() {
             Err(format!("could not determine node from user {}", quoted(&a.user.name)).into())
@@ -192,9 +197,15 @@ impl Admission for NodeRestriction {
         self.check(Some(object), old, a)
     }
 
-    fn validate(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         // What later plugins or webhooks made of a pod or a node is looked at once more.
-        let again = a.operation == Operation::Delete || (a.subresource.is_empty() && matches!(a.resource, "pods" | "nodes"));
+        let again = a.operation == Operation::Delete
+            || (a.subresource.is_empty() && matches!(a.resource, "pods" | "nodes"));
         if again { self.check(object, old, a) } else { Ok(()) }
     }
 }
@@ -244,13 +255,22 @@ impl Check<'_> {
             (Operation::Create, Some(pod)) => self.mirror_pod(pod, &node),
             (Operation::Delete, _) => {
                 // deletecollection names no object in its URL.
-                let named = if self.a.name.is_empty() { self.old.map_or("", |o| o.meta().name()) } else { self.a.name };
+                let named = if self.a.name.is_empty() {
+                    self.old.map_or("", |o| o.meta().name())
+                } else {
+                    self.a.name
+                };
                 if self.stored_pod(named)?.spec.node_name != self.node {
-                    return Err(format!("node {node} can only delete pods with spec.nodeName set to itself").into());
+                    return Err(
+                        format!("node {node} can only delete pods with spec.nodeName set to itself").into()
+                    );
                 }
                 Ok(())
             }
-            _ => Err(format!("{}, node {node} can only create and delete mirror pods", self.operation()).into()),
+            _ => {
+                Err(format!("{}, node {node} can only create and delete mirror pods", self.operation())
+                    .into())
+            }
         }
     }
 
@@ -267,32 +287,46 @@ impl Check<'_> {
         let owners: Vec<_> = pod.meta().owner_references().collect();
         let owner = match owners.as_slice() {
             [owner] => owner,
-            [] => return Err(format!("node {node} can only create pods with an owner reference set to itself").into()),
+            [] => {
+                return Err(
+                    format!("node {node} can only create pods with an owner reference set to itself").into()
+                );
+            }
             _ => {
-                let why = format!("node {node} can only create pods with a single owner reference set to itself");
+                let why =
+                    format!("node {node} can only create pods with a single owner reference set to itself");
                 return Err(why.into());
             }
         };
         if (owner.api_version, owner.kind, owner.name) != ("v1", "Node", self.node) {
-            return Err(format!("node {node} can only create pods with an owner reference set to itself").into());
+            return Err(
+                format!("node {node} can only create pods with an owner reference set to itself").into()
+            );
         }
         if !owner.controller {
-            let why = format!("node {node} can only create pods with a controller owner reference set to itself");
+            let why =
+                format!("node {node} can only create pods with a controller owner reference set to itself");
             return Err(why.into());
         }
         if owner.block_owner_deletion {
             return Err(format!("node {node} must not set blockOwnerDeletion on an owner reference").into());
         }
-        let stored: Option<reads::ObjectHead> = reads::read(self.plugin.reads.as_ref(), "", "nodes", "", self.node);
+        let stored: Option<reads::ObjectHead> =
+            reads::read(self.plugin.reads.as_ref(), "", "nodes", "", self.node);
         let Some(stored) = stored else {
             return Err(Refusal::Status(Status::not_found(&GroupResource::new("", "nodes"), self.node)));
         };
         if owner.uid != stored.metadata.uid {
-            let why = format!("node {} UID mismatch: expected {} got {}", self.node, owner.uid, stored.metadata.uid);
+            let why = format!(
+                "node {} UID mismatch: expected {} got {}",
+                self.node, owner.uid, stored.metadata.uid
+            );
             return Err(why.into());
         }
         match api_reference(pod) {
-            Some(resource) => Err(format!("node {node} can not create pods that reference {resource}").into()),
+            Some(resource) => {
+                Err(format!("node {node} can not create pods that reference {resource}").into())
+            }
             None => Ok(()),
         }
     }
@@ -303,7 +337,8 @@ impl Check<'_> {
             return Err(self.operation().into());
         };
         if old.str(&[c::pod::SPEC, c::pod_spec::NODE_NAME]) != self.node {
-            let why = format!("node {node} can only update pod status for pods with spec.nodeName set to itself");
+            let why =
+                format!("node {node} can only update pod status for pods with spec.nodeName set to itself");
             return Err(why.into());
         }
         let labels = |doc: &Doc| doc.meta().labels().filter(|l| !l.is_empty()).cloned();
@@ -332,7 +367,9 @@ impl Check<'_> {
             return Err("could not determine pod from request data".into());
         }
         if self.stored_pod(name)?.spec.node_name != self.node {
-            return Err(format!("node {} can only evict pods with spec.nodeName set to itself", self.node).into());
+            return Err(
+                format!("node {} can only evict pods with spec.nodeName set to itself", self.node).into()
+            );
         }
         Ok(())
     }
@@ -344,10 +381,15 @@ impl Check<'_> {
         use c::persistent_volume_claim_status as s;
         let stripped = |doc: &Doc| {
             let mut doc = doc.clone();
-            for field in [s::CAPACITY, s::CONDITIONS, s::ALLOCATED_RESOURCE_STATUSES, s::ALLOCATED_RESOURCES] {
+            for field in [s::CAPACITY, s::CONDITIONS, s::ALLOCATED_RESOURCE_STATUSES, s::ALLOCATED_RESOURCES]
+            {
                 doc.remove(&[c::persistent_volume_claim::STATUS, field]);
             }
-            if doc.get(&[c::persistent_volume_claim::STATUS]).and_then(Value::as_struct).is_some_and(Struct::is_empty) {
+            if doc
+                .get(&[c::persistent_volume_claim::STATUS])
+                .and_then(Value::as_struct)
+                .is_some_and(Struct::is_empty)
+            {
                 doc.remove(&[c::persistent_volume_claim::STATUS]);
             }
             let mut meta = doc.meta_mut();
@@ -384,12 +426,18 @@ impl Check<'_> {
 
     fn new_node(&self, new: &Doc, node: &str) -> Verdict {
         if new.get(&[c::node::SPEC, c::node_spec::CONFIG_SOURCE]).is_some() {
-            return Err(format!("node {node} is not allowed to create pods with a non-nil configSource").into());
+            return Err(
+                format!("node {node} is not allowed to create pods with a non-nil configSource").into()
+            );
         }
         let changed = changed_labels(new.meta(), None);
         let labels = forbidden_labels(&changed);
         if !labels.is_empty() {
-            return Err(format!("node {node} is not allowed to set the following labels: {}", labels.join(", ")).into());
+            return Err(format!(
+                "node {node} is not allowed to set the following labels: {}",
+                labels.join(", ")
+            )
+            .into());
         }
         Ok(())
     }
@@ -398,7 +446,10 @@ impl Check<'_> {
         let value = |doc: &Doc, field| doc.get(&[c::node::SPEC, field]).filter(|v| !v.is_go_empty()).cloned();
         let source = value(new, c::node_spec::CONFIG_SOURCE);
         if source.is_some() && source != value(old, c::node_spec::CONFIG_SOURCE) {
-            return Err(format!("node {node} is not allowed to update configSource to a new non-nil configSource").into());
+            return Err(format!(
+                "node {node} is not allowed to update configSource to a new non-nil configSource"
+            )
+            .into());
         }
         if value(new, c::node_spec::TAINTS) != value(old, c::node_spec::TAINTS) {
             return Err(format!("node {node} is not allowed to modify taints").into());
@@ -415,13 +466,17 @@ impl Check<'_> {
     }
 
     fn token_request(&self) -> Verdict {
-        let (Operation::Create, "token", Some(request)) = (self.a.operation, self.a.subresource, self.object) else {
+        let (Operation::Create, "token", Some(request)) = (self.a.operation, self.a.subresource, self.object)
+        else {
             return Ok(());
         };
         let spec = auth::token_request::SPEC;
         use auth::bound_object_reference as b;
-        let bound = request.get(&[spec, auth::token_request_spec::BOUND_OBJECT_REF]).and_then(Value::as_struct);
-        let to_pod = |b: &&Struct| b.str(b::API_VERSION) == "v1" && b.str(b::KIND) == "Pod" && !b.str(b::NAME).is_empty();
+        let bound =
+            request.get(&[spec, auth::token_request_spec::BOUND_OBJECT_REF]).and_then(Value::as_struct);
+        let to_pod = |b: &&Struct| {
+            b.str(b::API_VERSION) == "v1" && b.str(b::KIND) == "Pod" && !b.str(b::NAME).is_empty()
+        };
         let Some(bound) = bound.filter(to_pod) else {
             return Err("node requested token not bound to a pod".into());
         };
@@ -510,7 +565,9 @@ impl Check<'_> {
 
     fn lease(&self) -> Verdict {
         if self.a.namespace != LEASE_NAMESPACE {
-            return Err(format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace").into());
+            return Err(
+                format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace").into()
+            );
         }
         if !self.own_name() {
             return Err("can only access node lease with the same name as the requesting node".into());
@@ -527,7 +584,9 @@ impl Check<'_> {
 
     fn resource_slice(&self) -> Verdict {
         let mine = |slice: Option<&Doc>| {
-            slice.is_some_and(|s| s.str(&[r::resource_slice::SPEC, r::resource_slice_spec::NODE_NAME]) == self.node)
+            slice.is_some_and(|s| {
+                s.str(&[r::resource_slice::SPEC, r::resource_slice_spec::NODE_NAME]) == self.node
+            })
         };
         match self.a.operation {
             Operation::Create if !mine(self.object) => {
@@ -548,7 +607,8 @@ impl Check<'_> {
             return Ok(());
         }
         let request = csr.str(&[spec, cert::certificate_signing_request_spec::REQUEST]);
-        let pem = STANDARD.decode(request).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let pem =
+            STANDARD.decode(request).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let parsed = keelson_pki::parse_csr(&pem).map_err(|e| format!("unable to parse csr: {e}"))?;
         if parsed.common_name != format!("system:node:{}", self.node) {
             return Err(format!("can only create a node CSR with CN=system:node:{}", self.node).into());
@@ -577,7 +637,8 @@ fn forbidden_labels(keys: &BTreeSet<String>) -> Vec<&str> {
     let forbidden = |key: &&str| {
         let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
         let kubernetes = within(namespace, "kubernetes.io") || within(namespace, "k8s.io");
-        let kubelets = KUBELET_LABELS.contains(key) || KUBELET_NAMESPACES.iter().any(|n| within(namespace, n));
+        let kubelets =
+            KUBELET_LABELS.contains(key) || KUBELET_NAMESPACES.iter().any(|n| within(namespace, n));
         within(namespace, RESTRICTED_NAMESPACE) || (kubernetes && !kubelets)
     };
     keys.iter().map(String::as_str).filter(forbidden).collect()

@@ -38,7 +38,12 @@ impl OwnerReferences {
         }
     }
 
-    fn blocking(&self, object: &Doc, refs: &[OwnerRef<'_>], a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn blocking(
+        &self,
+        object: &Doc,
+        refs: &[OwnerRef<'_>],
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let anything = self.ask(a, |x| {
             x.verb = "update".into();
             (x.api_group, x.api_version, x.resource) = ("*".into(), "*".into(), "*".into());
@@ -60,7 +65,8 @@ impl OwnerReferences {
             for resource in mapped {
                 let asked = self.ask(a, |x| {
                     x.verb = "update".into();
-                    (x.api_group, x.api_version, x.resource) = (resource.group, resource.version, resource.resource);
+                    (x.api_group, x.api_version, x.resource) =
+                        (resource.group, resource.version, resource.resource);
                     (x.subresource, x.name) = ("finalizers".into(), owner.name.into());
                     x.namespace = if resource.namespaced { a.namespace.into() } else { String::new() };
                 });
@@ -82,14 +88,20 @@ impl Admission for OwnerReferences {
         "OwnerReferencesPermissionEnforcement"
     }
 
-    fn validate(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(object) = object else { return Ok(()) };
         // A kubelet's own pods name their node as owner; NodeRestriction looks at that.
         if a.is("", "pods") && a.subresource == "status" {
             return Ok(());
         }
         let new: Vec<OwnerRef<'_>> = object.meta().owner_references().collect();
-        let before: Vec<OwnerRef<'_>> = old.map(|o| o.meta().owner_references().collect()).unwrap_or_default();
+        let before: Vec<OwnerRef<'_>> =
+            old.map(|o| o.meta().owner_references().collect()).unwrap_or_default();
         if new == before {
             return Ok(());
         }
@@ -105,7 +117,8 @@ impl Admission for OwnerReferences {
                 return Err(a.forbidden(Some(object), why));
             }
         }
-        let blocked = |owner: &OwnerRef<'_>| before.iter().any(|b| b.uid == owner.uid && b.block_owner_deletion);
+        let blocked =
+            |owner: &OwnerRef<'_>| before.iter().any(|b| b.uid == owner.uid && b.block_owner_deletion);
         let fresh: Vec<OwnerRef<'_>> =
             new.into_iter().filter(|owner| owner.block_owner_deletion && !blocked(owner)).collect();
         self.blocking(object, &fresh, a)

@@ -12,7 +12,6 @@ pub(super) struct ContainerFields {
     pub name: Field,
     pub env: Field,
     pub env_from: Field,
-    pub volume_mounts: Field,
     pub resources: Field,
 }
 
@@ -20,7 +19,6 @@ static CONTAINER: ContainerFields = ContainerFields {
     name: c::container::NAME,
     env: c::container::ENV,
     env_from: c::container::ENV_FROM,
-    volume_mounts: c::container::VOLUME_MOUNTS,
     resources: c::container::RESOURCES,
 };
 
@@ -28,7 +26,6 @@ static EPHEMERAL: ContainerFields = ContainerFields {
     name: c::ephemeral_container::NAME,
     env: c::ephemeral_container::ENV,
     env_from: c::ephemeral_container::ENV_FROM,
-    volume_mounts: c::ephemeral_container::VOLUME_MOUNTS,
     resources: c::ephemeral_container::RESOURCES,
 };
 
@@ -57,7 +54,8 @@ pub(super) fn structs(list: &[Value]) -> impl Iterator<Item = &Struct> {
 pub(super) fn containers(
     spec: &Struct,
 ) -> impl Iterator<Item = (ContainerKind, &'static ContainerFields, &Struct)> {
-    let list = |kind, fields, field| structs(spec.list(field)).map(move |container| (kind, fields, container));
+    let list =
+        |kind, fields, field| structs(spec.list(field)).map(move |container| (kind, fields, container));
     list(ContainerKind::Init, &CONTAINER, c::pod_spec::INIT_CONTAINERS)
         .chain(list(ContainerKind::Main, &CONTAINER, c::pod_spec::CONTAINERS))
         .chain(list(ContainerKind::Ephemeral, &EPHEMERAL, c::pod_spec::EPHEMERAL_CONTAINERS))
@@ -115,7 +113,8 @@ fn volume_has_secret(volume: &Struct) -> bool {
 
 /// The sources of a projected volume.
 pub(super) fn projections(volume: &Struct) -> impl Iterator<Item = &Struct> {
-    let sources = volume.child(c::volume::PROJECTED).map_or(&[][..], |p| p.list(c::projected_volume_source::SOURCES));
+    let sources =
+        volume.child(c::volume::PROJECTED).map_or(&[][..], |p| p.list(c::projected_volume_source::SOURCES));
     structs(sources)
 }
 
@@ -167,13 +166,33 @@ fn volume_reference(volume: &Struct) -> Option<&'static str> {
         ];
         return projections(volume).find_map(|source| {
             let found = reading.into_iter().find(|(field, _)| source.has(*field)).map(|(_, text)| text);
-            found.or_else(|| (!source.has(p::DOWNWARD_API)).then_some("an unknown source of a projected volume"))
+            found.or_else(|| {
+                (!source.has(p::DOWNWARD_API)).then_some("an unknown source of a projected volume")
+            })
         });
     }
     let harmless = [
-        v::AWS_ELASTIC_BLOCK_STORE, v::AZURE_DISK, v::CEPHFS, v::CINDER, v::DOWNWARD_API, v::EMPTY_DIR, v::FC,
-        v::FLEX_VOLUME, v::FLOCKER, v::GCE_PERSISTENT_DISK, v::GIT_REPO, v::HOST_PATH, v::IMAGE, v::ISCSI, v::NFS,
-        v::PHOTON_PERSISTENT_DISK, v::PORTWORX_VOLUME, v::QUOBYTE, v::RBD, v::SCALE_IO, v::STORAGEOS,
+        v::AWS_ELASTIC_BLOCK_STORE,
+        v::AZURE_DISK,
+        v::CEPHFS,
+        v::CINDER,
+        v::DOWNWARD_API,
+        v::EMPTY_DIR,
+        v::FC,
+        v::FLEX_VOLUME,
+        v::FLOCKER,
+        v::GCE_PERSISTENT_DISK,
+        v::GIT_REPO,
+        v::HOST_PATH,
+        v::IMAGE,
+        v::ISCSI,
+        v::NFS,
+        v::PHOTON_PERSISTENT_DISK,
+        v::PORTWORX_VOLUME,
+        v::QUOBYTE,
+        v::RBD,
+        v::SCALE_IO,
+        v::STORAGEOS,
         v::VSPHERE_VOLUME,
     ];
     (!harmless.into_iter().any(|field| volume.has(field))).then_some("an unknown type of volume")

@@ -30,7 +30,10 @@ impl Admission for DefaultTolerationSeconds {
     }
 
     fn mutate(&self, pod: &mut Doc, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
-        let Some(spec) = spec_mut(pod).filter(|_| writes(a)) else { return Ok(()) };
+        if !writes(a) {
+            return Ok(());
+        }
+        let Some(spec) = spec_mut(pod) else { return Ok(()) };
         for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
             let tolerates = structs(spec.list(c::pod_spec::TOLERATIONS)).any(|toleration| {
                 ["", key].contains(&toleration.str(c::toleration::KEY))

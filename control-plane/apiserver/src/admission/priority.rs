@@ -48,7 +48,9 @@ impl Priority {
             self.default_class()
         } else {
             match reads::read::<PriorityClass>(self.reads.as_ref(), GROUP, CLASSES, "", &named) {
-                Some(class) => Some(PriorityClass { metadata: HeadMeta { name: named, ..HeadMeta::default() }, ..class }),
+                Some(class) => {
+                    Some(PriorityClass { metadata: HeadMeta { name: named, ..HeadMeta::default() }, ..class })
+                }
                 None => {
                     let why = format!("no PriorityClass with name {named} was found");
                     return Err(a.forbidden(Some(pod), why));
@@ -108,7 +110,12 @@ impl Admission for Priority {
         }
     }
 
-    fn validate(&self, object: Option<&Doc>, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(class) = object.filter(|_| a.is_main(GROUP, CLASSES)) else { return Ok(()) };
         if !class.get(&[s::priority_class::GLOBAL_DEFAULT]).and_then(Value::as_bool).unwrap_or(false) {
             return Ok(());

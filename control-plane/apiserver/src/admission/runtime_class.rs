@@ -119,7 +119,8 @@ impl Admission for RuntimeClass {
             pod.set(&SELECTOR, selector);
         }
         if !scheduling.tolerations.is_empty() {
-            let own = structs(pod.list(&[c::pod::SPEC, c::pod_spec::TOLERATIONS])).map(Toleration::from_struct);
+            let own =
+                structs(pod.list(&[c::pod::SPEC, c::pod_spec::TOLERATIONS])).map(Toleration::from_struct);
             let merged = merge(own.chain(scheduling.tolerations.iter().cloned()).collect());
             let list: Vec<Value> = merged.iter().map(Toleration::to_value).collect();
             pod.set(&[c::pod::SPEC, c::pod_spec::TOLERATIONS], list);
@@ -127,13 +128,21 @@ impl Admission for RuntimeClass {
         Ok(())
     }
 
-    fn validate(&self, object: Option<&Doc>, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(pod) = object.filter(|_| concerned(a)) else { return Ok(()) };
         let given = pod.map(&OVERHEAD);
         match self.class(pod, a)?.and_then(|class| class.overhead) {
-            Some(overhead) if !same_amounts(given, &overhead.pod_fixed) => Err(a.forbidden(Some(pod), MISMATCH)),
+            Some(overhead) if !same_amounts(given, &overhead.pod_fixed) => {
+                Err(a.forbidden(Some(pod), MISMATCH))
+            }
             None if given.is_some() => {
-                let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+                let why =
+                    "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
                 Err(a.forbidden(Some(pod), why))
             }
             _ => Ok(()),
@@ -201,7 +210,8 @@ impl Toleration {
 fn merge(all: Vec<Toleration>) -> Vec<Toleration> {
     let mut merged: Vec<Toleration> = Vec::new();
     for (i, one) in all.iter().enumerate() {
-        let covered = merged.iter().any(|m| m.covers(one)) || all[i + 1..].iter().any(|l| l != one && l.covers(one));
+        let covered =
+            merged.iter().any(|m| m.covers(one)) || all[i + 1..].iter().any(|l| l != one && l.covers(one));
         if !covered {
             merged.push(one.clone());
         }

@@ -1,7 +1,9 @@
 //! ServiceAccount: every pod runs as one that exists, gets its token and the cluster's root certificate mounted, and its
 //! pull secrets.
 
-use super::pod_refs::{ContainerKind, containers, env_secrets, is_mirror, projections, refers_to_secrets, spec, structs};
+use super::pod_refs::{
+    ContainerKind, containers, env_secrets, is_mirror, projections, refers_to_secrets, spec, structs,
+};
 use super::{Admission, AdmissionAttributes, ClusterReads, Operation};
 use crate::authn::reads;
 use keelson_api::doc::{Doc, Struct, Value};
@@ -70,7 +72,10 @@ impl ServiceAccount {
         let namespace = a.namespace;
         if name.is_empty() {
             let pod_name = pod.meta().name().to_owned();
-            return Err(a.forbidden(Some(pod), format!("no service account specified for pod {namespace}/{pod_name}")));
+            return Err(a.forbidden(
+                Some(pod),
+                format!("no service account specified for pod {namespace}/{pod_name}"),
+            ));
         }
         match reads::read(self.reads.as_ref(), "", "serviceaccounts", namespace, &name) {
             Some(account) => Ok((name, account)),
@@ -133,7 +138,12 @@ impl Admission for ServiceAccount {
         Ok(())
     }
 
-    fn validate(&self, object: Option<&Doc>, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(pod) = object.filter(|_| a.is("", "pods")) else { return Ok(()) };
         let ephemeral = match (a.operation, a.subresource) {
             (Operation::Create, "") => false,
@@ -183,7 +193,9 @@ fn unlisted_secret(spec: &Struct, account_name: &str, account: &Account, ephemer
         let name = container.str(fields.name);
         if let Some((var, secret)) = env_secrets(fields, container).find(|(_, secret)| !listed(secret)) {
             let what = var.map_or_else(|| "envFrom".to_owned(), |var| format!("envVar {var}"));
-            return Some(format!("{label} {name} with {what} referencing secret.secretName=\"{secret}\" {tail} secret"));
+            return Some(format!(
+                "{label} {name} with {what} referencing secret.secretName=\"{secret}\" {tail} secret"
+            ));
         }
     }
     if ephemeral {
@@ -278,11 +290,14 @@ fn token_volume(name: &str) -> Struct {
         Value::from(source)
     };
     let mut projected = Struct::new(t::PROJECTED_VOLUME_SOURCE);
-    projected.set(c::projected_volume_source::SOURCES, vec![
-        source(c::volume_projection::SERVICE_ACCOUNT_TOKEN, token),
-        source(c::volume_projection::CONFIG_MAP, root),
-        source(c::volume_projection::DOWNWARD_API, downward),
-    ]);
+    projected.set(
+        c::projected_volume_source::SOURCES,
+        vec![
+            source(c::volume_projection::SERVICE_ACCOUNT_TOKEN, token),
+            source(c::volume_projection::CONFIG_MAP, root),
+            source(c::volume_projection::DOWNWARD_API, downward),
+        ],
+    );
     projected.set(c::projected_volume_source::DEFAULT_MODE, 0o644i64);
     let mut volume = Struct::new(t::VOLUME);
     volume.set(c::volume::NAME, name);

@@ -71,8 +71,10 @@ impl Admission for DefaultStorageClass {
         {
             return Ok(());
         }
-        let marks =
-            ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+        let marks = [
+            "storageclass.kubernetes.io/is-default-class",
+            "storageclass.beta.kubernetes.io/is-default-class",
+        ];
         if let Some(name) = default_object(self.reads.as_ref(), GROUP, "storageclasses", &marks) {
             claim.set(&path, name);
         }
@@ -88,7 +90,12 @@ impl Admission for StorageObjectInUseProtection {
         "StorageObjectInUseProtection"
     }
 
-    fn mutate(&self, object: &mut Doc, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn mutate(
+        &self,
+        object: &mut Doc,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         if a.operation != Operation::Create || !a.subresource.is_empty() {
             return Ok(());
         }
@@ -150,12 +157,18 @@ impl Admission for PersistentVolumeClaimResize {
         "PersistentVolumeClaimResize"
     }
 
-    fn validate(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let (Some(claim), Some(old)) = (object, old) else { return Ok(()) };
         if !a.is_main("", CLAIMS) || a.operation != Operation::Update || requested(claim) <= requested(old) {
             return Ok(());
         }
-        if old.str(&[c::persistent_volume_claim::STATUS, c::persistent_volume_claim_status::PHASE]) != "Bound" {
+        if old.str(&[c::persistent_volume_claim::STATUS, c::persistent_volume_claim_status::PHASE]) != "Bound"
+        {
             return Err(a.forbidden(Some(claim), "Only bound persistent volume claims can be expanded"));
         }
         if !self.may_grow(class_of(claim), class_of(old)) {

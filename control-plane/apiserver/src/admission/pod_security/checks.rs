@@ -5,7 +5,8 @@
 
 use super::{Level, Standard, Version};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, LifecycleHandler, PodSecurityContext, PodSpec, Probe, SELinuxOptions, SecurityContext, Volume,
+    Capabilities, Container, LifecycleHandler, PodSecurityContext, PodSpec, Probe, SELinuxOptions,
+    SecurityContext, Volume,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,8 +107,19 @@ fn setters(pod: bool, names: &[&str]) -> Option<String> {
 }
 
 const CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
-    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 /// Sysctls, and the minor version from which they are safe.
 const SYSCTLS: [(&str, u32); 12] = [
@@ -132,7 +144,13 @@ fn part(container: &Container) -> Part<'_> {
     Part {
         name: &container.name,
         security: container.security_context.as_ref(),
-        host_ports: container.ports.iter().flatten().filter_map(|p| p.host_port).filter(|p| *p != 0).collect(),
+        host_ports: container
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|p| p.host_port)
+            .filter(|p| *p != 0)
+            .collect(),
         probes: [
             container.liveness_probe.as_ref(),
             container.readiness_probe.as_ref(),
@@ -195,7 +213,8 @@ impl<'a> Pod<'a> {
             values.insert(profile.type_.clone());
         }
         let bad = self.bad(|part| {
-            let profile = part.security.and_then(|s| s.app_armor_profile.as_ref()).filter(|p| !fine(&p.type_));
+            let profile =
+                part.security.and_then(|s| s.app_armor_profile.as_ref()).filter(|p| !fine(&p.type_));
             values.extend(profile.map(|p| p.type_.clone()));
             profile.is_some()
         });
@@ -207,7 +226,8 @@ impl<'a> Pod<'a> {
             .annotations
             .iter()
             .filter(|(key, value)| {
-                let allowed = value.is_empty() || *value == "runtime/default" || value.starts_with("localhost/");
+                let allowed =
+                    value.is_empty() || *value == "runtime/default" || value.starts_with("localhost/");
                 key.starts_with(APP_ARMOR_ANNOTATION) && !allowed
             })
             .map(|(key, value)| format!("{key}={value:?}"))
@@ -221,7 +241,10 @@ impl<'a> Pod<'a> {
             return None;
         }
         let reason = plural("forbidden AppArmor profile", "forbidden AppArmor profiles", values.len());
-        violation(reason, format!("{} must not set AppArmor profile type to {}", setters.join(" and "), quote(values)))
+        violation(
+            reason,
+            format!("{} must not set AppArmor profile type to {}", setters.join(" and "), quote(values)),
+        )
     }
 
     fn capabilities_baseline(&self) -> Option<Violation> {
@@ -236,8 +259,11 @@ impl<'a> Pod<'a> {
         if bad.is_empty() {
             return None;
         }
-        let detail =
-            format!("{} must not include {} in securityContext.capabilities.add", containers(&bad), quote(added));
+        let detail = format!(
+            "{} must not include {} in securityContext.capabilities.add",
+            containers(&bad),
+            quote(added)
+        );
         violation("non-default capabilities", detail)
     }
 
@@ -255,17 +281,24 @@ impl<'a> Pod<'a> {
         let mut added = BTreeSet::new();
         let adding = self.bad(|part| {
             let add = capabilities(part).and_then(|c| c.add.as_ref());
-            let wrong: Vec<&String> = add.into_iter().flatten().filter(|c| *c != "NET_BIND_SERVICE").collect();
+            let wrong: Vec<&String> =
+                add.into_iter().flatten().filter(|c| *c != "NET_BIND_SERVICE").collect();
             added.extend(wrong.iter().map(|c| (*c).clone()));
             !wrong.is_empty()
         });
         let mut details = Vec::new();
         if !undropped.is_empty() {
-            details.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", containers(&undropped)));
+            details.push(format!(
+                "{} must set securityContext.capabilities.drop=[\"ALL\"]",
+                containers(&undropped)
+            ));
         }
         if !adding.is_empty() {
             let names = containers(&adding);
-            details.push(format!("{names} must not include {} in securityContext.capabilities.add", quote(added)));
+            details.push(format!(
+                "{names} must not include {} in securityContext.capabilities.add",
+                quote(added)
+            ));
         }
         if details.is_empty() { None } else { violation("unrestricted capabilities", details.join("; ")) }
     }
@@ -277,7 +310,8 @@ impl<'a> Pod<'a> {
             (spec.host_pid, "hostPID=true"),
             (spec.host_ipc, "hostIPC=true"),
         ];
-        let set: Vec<&str> = all.into_iter().filter(|(on, _)| *on == Some(true)).map(|(_, text)| text).collect();
+        let set: Vec<&str> =
+            all.into_iter().filter(|(on, _)| *on == Some(true)).map(|(_, text)| text).collect();
         if set.is_empty() { None } else { violation("host namespaces", set.join(", ")) }
     }
 
@@ -287,7 +321,10 @@ impl<'a> Pod<'a> {
         if names.is_empty() {
             return None;
         }
-        violation("hostPath volumes", format!("{} {}", plural("volume", "volumes", names.len()), quote(&names)))
+        violation(
+            "hostPath volumes",
+            format!("{} {}", plural("volume", "volumes", names.len()), quote(&names)),
+        )
     }
 
     fn host_ports(&self) -> Option<Violation> {
@@ -353,7 +390,10 @@ impl<'a> Pod<'a> {
         if bad.is_empty() {
             return None;
         }
-        violation("procMount", format!("{} must not set securityContext.procMount to {}", containers(&bad), quote(types)))
+        violation(
+            "procMount",
+            format!("{} must not set securityContext.procMount to {}", containers(&bad), quote(types)),
+        )
     }
 
     fn selinux(&self) -> Option<Violation> {
@@ -372,7 +412,8 @@ impl<'a> Pod<'a> {
             bad_type || has_user || has_role
         };
         let pod = self.context().and_then(|c| c.se_linux_options.as_ref()).is_some_and(&mut wrong);
-        let bad = self.bad(|part| part.security.and_then(|s| s.se_linux_options.as_ref()).is_some_and(&mut wrong));
+        let bad =
+            self.bad(|part| part.security.and_then(|s| s.se_linux_options.as_ref()).is_some_and(&mut wrong));
         let who = setters(pod, &bad)?;
         let mut data = Vec::new();
         if !types.is_empty() {
@@ -435,12 +476,16 @@ impl<'a> Pod<'a> {
     }
 
     fn windows_host_process(&self) -> Option<Violation> {
-        let pod = self.context().and_then(|c| c.windows_options.as_ref()).and_then(|w| w.host_process) == Some(true);
+        let pod = self.context().and_then(|c| c.windows_options.as_ref()).and_then(|w| w.host_process)
+            == Some(true);
         let bad = self.bad(|part| {
             part.security.and_then(|s| s.windows_options.as_ref()).and_then(|w| w.host_process) == Some(true)
         });
         let who = setters(pod, &bad)?;
-        violation("hostProcess", format!("{who} must not set securityContext.windowsOptions.hostProcess=true"))
+        violation(
+            "hostProcess",
+            format!("{who} must not set securityContext.windowsOptions.hostProcess=true"),
+        )
     }
 
     fn privilege_escalation(&self) -> Option<Violation> {
@@ -469,7 +514,10 @@ impl<'a> Pod<'a> {
         }
         let noun = plural("restricted volume type", "restricted volume types", types.len());
         let (volumes, uses) = (plural("volume", "volumes", names.len()), plural("uses", "use", names.len()));
-        violation("restricted volume types", format!("{volumes} {} {uses} {noun} {}", quote(&names), quote(types)))
+        violation(
+            "restricted volume types",
+            format!("{volumes} {} {uses} {noun} {}", quote(&names), quote(types)),
+        )
     }
 
     fn non_root(&self) -> Option<Violation> {
@@ -487,7 +535,10 @@ impl<'a> Pod<'a> {
         if implicit.is_empty() {
             return None;
         }
-        violation(REASON, format!("pod or {} must set securityContext.runAsNonRoot=true", containers(&implicit)))
+        violation(
+            REASON,
+            format!("pod or {} must set securityContext.runAsNonRoot=true", containers(&implicit)),
+        )
     }
 
     fn run_as_user(&self) -> Option<Violation> {

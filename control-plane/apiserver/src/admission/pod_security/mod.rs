@@ -206,7 +206,11 @@ impl PodSecurity {
     }
 
     /// The pod that a request to `pods` makes or changes, if the standards look at it.
-    fn concerned<'a>(object: Option<&'a Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Option<&'a Doc> {
+    fn concerned<'a>(
+        object: Option<&'a Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Option<&'a Doc> {
         const IGNORED: [&str; 8] =
             ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
         let pod = object.filter(|_| a.is("", "pods") && !IGNORED.contains(&a.subresource))?;
@@ -256,7 +260,8 @@ impl PodSecurity {
                 "existing pods in namespace \"{namespace}\" violate the new PodSecurity enforce level \"{now}\""
             ));
         }
-        let mut lines: Vec<String> = found.into_iter().map(|(reason, names)| decorated(&reason, &names)).collect();
+        let mut lines: Vec<String> =
+            found.into_iter().map(|(reason, names)| decorated(&reason, &names)).collect();
         lines.sort();
         warnings.extend(lines);
         warnings
@@ -291,7 +296,12 @@ impl Admission for PodSecurity {
         "PodSecurity"
     }
 
-    fn validate(&self, object: Option<&Doc>, old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn validate(
+        &self,
+        object: Option<&Doc>,
+        old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         if let (true, Some(namespace)) = (a.is_main("", "namespaces"), object) {
             return self.namespace(namespace, old);
         }
@@ -324,7 +334,8 @@ impl Admission for PodSecurity {
         if template_path(a).is_none() && !a.is("", "pods") {
             return Vec::new();
         }
-        let Some(policy) = self.namespace_policy(a.namespace).filter(|p| p.warn.level > Level::Privileged) else {
+        let Some(policy) = self.namespace_policy(a.namespace).filter(|p| p.warn.level > Level::Privileged)
+        else {
             return Vec::new();
         };
         let found = view().map(|view| violations(&view, policy.warn)).unwrap_or_default();
