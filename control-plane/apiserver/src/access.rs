@@ -1,12 +1,10 @@
-//! What the pipeline asks of authentication, authorization and admission.
+//! What the pipeline asks of authentication and authorization.
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
-use keelson_api::doc::Doc;
 use keelson_api::fields_selector::FieldSelector;
 use keelson_api::selectors::LabelSelector;
 use keelson_api::status::Status;
@@ -15,52 +13,10 @@ use crate::authn::{self, Authenticator, Credentials, OpenIdDocuments, PeerChain,
 use crate::authz::{self, Attributes, Authorizer, Decision, NodeGraph, PolicyStore, UnionAuthorizer};
 use crate::request_info::RequestInfo;
 
-/// What is being done to an object, for admission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
-    Connect,
-}
-
-/// What admission may know of a request.
-#[derive(Clone, Debug)]
-pub struct AdmissionAttributes {
-    pub operation: Operation,
-    pub user: Arc<UserInfo>,
-    pub group: String,
-    pub version: String,
-    pub resource: String,
-    pub subresource: String,
-    pub kind: String,
-    pub namespace: String,
-    pub name: String,
-    pub dry_run: bool,
-}
-
-/// Admission: first changes, then checks.
-pub trait Admission: Send + Sync {
-    fn mutate<'a>(
-        &'a self,
-        object: &'a mut Doc,
-        old: Option<&'a Doc>,
-        attributes: &'a AdmissionAttributes,
-    ) -> BoxFuture<'a, Result<(), Status>>;
-
-    /// `object` is `None` for deletions.
-    fn validate<'a>(
-        &'a self,
-        object: Option<&'a Doc>,
-        old: Option<&'a Doc>,
-        attributes: &'a AdmissionAttributes,
-    ) -> BoxFuture<'a, Result<(), Status>>;
-}
-
 /// Who asks, and may they.
 pub struct Access {
     pub authenticator: Authenticator,
-    pub authorizer: UnionAuthorizer,
+    pub authorizer: Arc<UnionAuthorizer>,
     pub policy: Arc<PolicyStore>,
     pub graph: Arc<NodeGraph>,
     pub issuer: TokenIssuer,
@@ -129,18 +85,5 @@ pub fn attributes(user: &Arc<UserInfo>, verb: &str, info: &RequestInfo) -> Attri
         label_selector: LabelSelector::parse(&info.label_selector)
             .map(|selector| selector.requirements().to_vec())
             .unwrap_or_default(),
-    }
-}
-
-/// Lets everything pass; stands until the admission chain is wired.
-pub struct NoAdmission;
-
-impl Admission for NoAdmission {
-    fn mutate<'a>(&'a self, _: &'a mut Doc, _: Option<&'a Doc>, _: &'a AdmissionAttributes) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn validate<'a>(&'a self, _: Option<&'a Doc>, _: Option<&'a Doc>, _: &'a AdmissionAttributes) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(Ok(())))
     }
 }

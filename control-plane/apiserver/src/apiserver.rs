@@ -16,7 +16,8 @@ use keelson_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Admission};
+use crate::access::Access;
+use crate::admission::{Chain, ChainOptions, KindMapper, MappedResource};
 use crate::authn::{Anonymous, Authenticator, CertificateAuthenticator, OpenIdDocuments, TokenAuthenticator, TokenIssuer, UserInfo};
 use crate::authz::{NodeAuthorizer, NodeGraph, PolicyStore, UnionAuthorizer};
 use crate::body::{Body, BoxError, request_body};
@@ -125,7 +126,13 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         .await
         .map_err(|source| StartError::Store { source })?;
     let reads = Arc::new(CachedReads { caches: caches.clone() });
-    let access = access(config, reads, policy, graph)?;
+    let access = access(config, reads.clone(), policy, graph)?;
+    let kinds_table = table.clone();
+    let kinds: KindMapper = Arc::new(move |group, version, kind| {
+        let row = kinds_table.by_kind(group, version, kind);
+        row.map(|row| MappedResource { group: row.group.to_string(), version: row.version.to_string(), resource: row.plural.to_string(), namespaced: row.namespaced }).into_iter().collect()
+    });
+    let admission = Chain::new(reads, access.authorizer.clone(), kinds, ChainOptions::default());
     let pki = &config.pki;
     let kubelet_tls = keelson_pki::client_config(
         &[pki.ca.certificate().clone()],
@@ -150,7 +157,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         service_range,
         node_ports: config.node_ports,
         kubelets: Kubelets { tls: Arc::new(kubelet_tls) },
-        admission: admission(),
+        admission,
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),
         stop,
@@ -171,16 +178,12 @@ fn access(config: &ApiServerConfig, reads: Arc<CachedReads>, policy: Arc<PolicyS
             tokens: TokenAuthenticator::new(vec![config.issuer.clone()], audiences.clone(), keys.verification.clone(), reads),
             anonymous: Anonymous::HealthAndVersion,
         },
-        authorizer: UnionAuthorizer { node: NodeAuthorizer::new(graph.clone()), rbac: policy.clone() },
+        authorizer: Arc::new(UnionAuthorizer { node: NodeAuthorizer::new(graph.clone()), rbac: policy.clone() }),
         policy,
         graph,
         issuer: TokenIssuer::new(keys.clone(), config.issuer.clone(), audiences),
         openid: OpenIdDocuments::new(&config.issuer, &external, &keys.verification),
     })
-}
-
-fn admission() -> Box<dyn Admission> {
-    Box::new(crate::access::NoAdmission)
 }
 
 /// A tower service that answers in process; `kube::Client` can be built on it.

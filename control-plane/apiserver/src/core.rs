@@ -14,7 +14,8 @@ use keelson_daemon::Clock;
 use keelson_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Admission, attributes};
+use crate::access::{Access, attributes};
+use crate::admission::Chain;
 use crate::authn::{PeerChain, UserInfo};
 use crate::body::{Body, RequestBody};
 use crate::cache::{WatchCache, WatchCaches};
@@ -60,7 +61,7 @@ pub struct Core {
     pub service_range: ServiceRange,
     pub node_ports: (u16, u16),
     pub kubelets: streaming::Kubelets,
-    pub admission: Box<dyn Admission>,
+    pub admission: Chain,
     pub metrics: Metrics,
     pub flow: FlowControl,
     /// Ends watches and relays when the server drains.

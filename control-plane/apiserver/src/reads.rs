@@ -33,6 +33,7 @@ pub const READ_BY_DECISIONS: &[(&str, &str, bool)] = &[
     ("scheduling.k8s.io", "priorityclasses", false),
     ("storage.k8s.io", "storageclasses", false),
     ("storage.k8s.io", "volumeattachments", false),
+    ("storage.k8s.io", "csidrivers", false),
     ("node.k8s.io", "runtimeclasses", false),
     ("networking.k8s.io", "ingressclasses", false),
     ("resource.k8s.io", "resourceslices", false),

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::access::Operation;
+use crate::admission::Operation;
 use crate::body::{Body, RequestBody, request_body};
 use crate::rest::{Loaded, Op};
 use crate::{respond, server};
@@ -218,7 +218,7 @@ async fn kubelet_error(code: StatusCode, body: hyper::body::Incoming, what: &str
 /// The kubelet's path for exec, attach and port-forward.
 async fn stream_target(op: &Op<'_>, subresource: &str) -> Result<Target, Status> {
     let attributes = op.admission(Operation::Connect, &op.info().name, subresource, false);
-    op.core.admission.validate(None, None, &attributes).await?;
+    op.core.admission.validate(None, None, &attributes)?;
     let pod = pod(op).await?;
     let node = pod.doc.str(&[f::pod::SPEC, f::pod_spec::NODE_NAME]).to_owned();
     if node.is_empty() {

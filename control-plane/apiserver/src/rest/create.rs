@@ -9,12 +9,15 @@ use keelson_store::{Expect, Transaction, Write};
 use rand::Rng as _;
 
 use super::{Op, WriteError, Written, read_body};
-use crate::access::Operation;
+use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::reads::READ_BY_DECISIONS;
 use crate::{keys, services};
 
+/// How often, and how long apart, a pod's admission looks for its namespace's default service account.
+const DEFAULT_ACCOUNT_LOOKS: usize = 20;
+const DEFAULT_ACCOUNT_LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 /// How many generated names are tried before the client is told to try again.
 const NAME_ATTEMPTS: usize = 8;
 /// A generated name is cut so that its random end fits (upstream: names.maxGeneratedNameLength).
@@ -91,9 +94,9 @@ async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     let mut meta = doc.meta_mut();
     meta.set_uid(&uuid::Uuid::new_v4().to_string());
     meta.set_creation_timestamp(Some(&types::time_text(op.now)));
-    let name = doc.meta().name().to_owned();
-    let attributes = op.admission(Operation::Create, &name, "", options.dry_run);
-    op.core.admission.mutate(&mut doc, None, &attributes).await?;
+    let attributes = op.admission(Operation::Create, "", "", options.dry_run);
+    await_default_account(op, &doc, &attributes).await;
+    op.core.admission.mutate(&mut doc, None, &attributes)?;
     defaults::apply(&mut doc);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) {
@@ -106,11 +109,21 @@ async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     outcome
 }
 
+/// A pod that comes right after its namespace waits a moment for the namespace's default service account.
+async fn await_default_account(op: &Op<'_>, doc: &Doc, attributes: &crate::admission::AdmissionAttributes<'_>) {
+    for _ in 0..DEFAULT_ACCOUNT_LOOKS {
+        if op.core.admission.awaits_default_account(doc, attributes).is_none() {
+            return;
+        }
+        tokio::time::sleep(DEFAULT_ACCOUNT_LOOK).await;
+    }
+}
+
 async fn check_and_store(
     op: &Op<'_>,
     doc: &Doc,
     options: &WriteOptions,
-    attributes: &crate::access::AdmissionAttributes,
+    attributes: &crate::admission::AdmissionAttributes<'_>,
     claim: &services::Claim,
 ) -> Result<Written, Failure> {
     let ctx = op.rule_context("");
@@ -119,8 +132,10 @@ async fn check_and_store(
     if !errors.is_empty() {
         return Err(Failure::Status(Status::invalid(&op.gk(), &name, &errors)));
     }
-    op.core.admission.validate(Some(doc), None, attributes).await?;
+    op.core.admission.validate(Some(doc), None, attributes)?;
+    op.check_escalation("", doc, None)?;
     op.call.warnings.extend((op.strategy.warnings)(doc, None, &ctx));
+    op.call.warnings.extend(op.core.admission.warnings(doc, None, attributes));
     if op.row.acted_on_by.is_none() {
         op.call.warnings.add(format!("{} are stored, but nothing in this cluster acts on them yet", op.gr()));
     }

@@ -8,7 +8,7 @@ use keelson_api::{t, types};
 use keelson_store::{Expect, Transaction, Write};
 
 use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, read_body};
-use crate::access::Operation;
+use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::cache::{ListQuery, ReadAt};
 use crate::negotiate::{self, Encoding};
@@ -109,7 +109,7 @@ pub async fn delete_one(op: &Op<'_>, name: &str, options: &DeleteOptions) -> Res
         let Some(old) = op.load(name, attempt > 0).await? else {
             return Err(Status::not_found(&op.gr(), name));
         };
-        op.core.admission.validate(None, Some(&old.doc), &attributes).await?;
+        op.core.admission.validate(None, Some(&old.doc), &attributes)?;
         preconditions(op, name, options, &old.doc)?;
         match plan(op, options, &old.doc) {
             Plan::Wait => return Ok(Deleted { doc: old.doc, json: old.json, revision: old.revision, gone: false }),

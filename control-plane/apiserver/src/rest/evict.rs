@@ -11,7 +11,7 @@ use keelson_api::types;
 
 use super::modify::{Condition, modify, set_pod_condition};
 use super::{Op, cache_status, delete, read_body, subresource};
-use crate::access::Operation;
+use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::cache::{ListQuery, ReadAt, Scope};
 use crate::options::{DeleteOptions, WriteOptions};
@@ -40,7 +40,7 @@ pub async fn serve(op: &Op<'_>, sub: &Subresource, body: RequestBody) -> Result<
     };
     options.dry_run |= write.dry_run;
     let attributes = op.admission(Operation::Create, &name, "eviction", options.dry_run);
-    op.core.admission.validate(Some(&eviction), None, &attributes).await?;
+    op.core.admission.validate(Some(&eviction), None, &attributes)?;
     let Some(pod) = op.load(&name, false).await? else { return Err(Status::not_found(&op.gr(), &name)) };
     let phase = pod.doc.str(&[f::pod::STATUS, f::pod_status::PHASE]).to_owned();
     let over = matches!(phase.as_str(), "Succeeded" | "Failed") || pod.doc.meta().is_being_deleted();

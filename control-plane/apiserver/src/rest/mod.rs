@@ -29,7 +29,8 @@ use keelson_api::table::Resource;
 use keelson_api::types::{self, Ctx, Strategy, User};
 use keelson_store::{CommitError, StoreError, Transaction};
 
-use crate::access::{AdmissionAttributes, Operation};
+use crate::admission::{AdmissionAttributes, Operation};
+use crate::authz::{EscalationCheck, PolicyKind, check_escalation};
 use crate::body::{Body, ReadError, RequestBody};
 use crate::cache::{CacheError, WatchCache};
 use crate::core::{Call, Core};
@@ -173,19 +174,38 @@ impl Op<'_> {
     }
 
     /// What admission may know.
-    pub fn admission(&self, operation: Operation, name: &str, subresource: &str, dry_run: bool) -> AdmissionAttributes {
+    pub fn admission<'a>(&'a self, operation: Operation, name: &'a str, subresource: &'a str, dry_run: bool) -> AdmissionAttributes<'a> {
         AdmissionAttributes {
             operation,
-            user: self.call.user.clone(),
-            group: self.row.group.to_string(),
-            version: self.row.version.to_string(),
-            resource: self.row.plural.to_string(),
-            subresource: subresource.to_owned(),
-            kind: self.row.kind.to_string(),
-            namespace: self.info().namespace.clone(),
-            name: name.to_owned(),
+            group: &self.row.group,
+            version: &self.row.version,
+            resource: &self.row.plural,
+            subresource,
+            namespace: &self.info().namespace,
+            name,
+            user: &self.call.user,
             dry_run,
+            now: self.now,
         }
+    }
+
+    /// Nobody grants rights that he does not hold.
+    pub fn check_escalation(&self, name: &str, new: &Doc, old: Option<&Doc>) -> Result<(), Status> {
+        if self.row.group != "rbac.authorization.k8s.io" {
+            return Ok(());
+        }
+        let Some(kind) = PolicyKind::from_resource(&self.row.plural) else { return Ok(()) };
+        let access = &self.core.access;
+        let (new, old) = (Op::encode_stored(new), old.map(Op::encode_stored));
+        let check = EscalationCheck {
+            user: &self.call.user,
+            kind,
+            namespace: self.namespace(),
+            request_name: name,
+            new: &new,
+            old: old.as_deref(),
+        };
+        check_escalation(&check, access.authorizer.as_ref(), &access.policy)
     }
 
     /// Stored bytes as an object of the storage version, revision set.

@@ -78,13 +78,13 @@ fn access_review(op: &Op<'_>, doc: &mut Doc, namespace: Option<&str>) -> Result<
     };
     let spec: authorization::SubjectAccessReviewSpec = spec(doc, spec_at)?;
     let attributes = authz::access_review_attributes(&spec, namespace).map_err(|errors| invalid(op, &errors))?;
-    answer(doc, status_at, &authz::review_status(&op.core.access.authorizer, &attributes))
+    answer(doc, status_at, &authz::review_status(op.core.access.authorizer.as_ref(), &attributes))
 }
 
 fn self_access_review(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
     let spec: authorization::SelfSubjectAccessReviewSpec = spec(doc, zf::self_subject_access_review::SPEC)?;
     let attributes = authz::self_access_review_attributes(&spec, &op.call.user).map_err(|errors| invalid(op, &errors))?;
-    answer(doc, zf::self_subject_access_review::STATUS, &authz::review_status(&op.core.access.authorizer, &attributes))
+    answer(doc, zf::self_subject_access_review::STATUS, &authz::review_status(op.core.access.authorizer.as_ref(), &attributes))
 }
 
 fn rules_review(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
@@ -103,8 +103,8 @@ pub async fn token_request(op: &Op<'_>, subresource: &Subresource, body: Request
     let mut doc = op.decode_sub(subresource, &body, &options)?;
     let request: authentication::TokenRequest = doc.to_typed().map_err(|error| Status::bad_request(error.to_string()))?;
     let name = op.info().name.clone();
-    let attributes = op.admission(crate::access::Operation::Create, &name, "token", options.dry_run);
-    op.core.admission.validate(Some(&doc), None, &attributes).await?;
+    let attributes = op.admission(crate::admission::Operation::Create, &name, "token", options.dry_run);
+    op.core.admission.validate(Some(&doc), None, &attributes)?;
     let reads = CachedReads { caches: op.core.caches.clone() };
     let jti = uuid::Uuid::new_v4().to_string();
     let issued = op

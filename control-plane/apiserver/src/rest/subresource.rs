@@ -10,7 +10,7 @@ use keelson_api::table::Subresource;
 use super::decode::{Expected, decode};
 use super::modify::{Condition, modify, set_pod_condition};
 use super::{Op, evict, read, read_body, review, scale, update};
-use crate::access::Operation;
+use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::{respond, streaming};
@@ -141,7 +141,7 @@ async fn bind(op: &Op<'_>, subresource: &Subresource, body: RequestBody, name: &
         return Err(Status::bad_request("target.name: Required value"));
     }
     let attributes = op.admission(Operation::Create, name, "binding", options.dry_run);
-    op.core.admission.validate(Some(&binding), None, &attributes).await?;
+    op.core.admission.validate(Some(&binding), None, &attributes)?;
     let change = |pod: &mut Doc| assign(op, pod, &binding, node);
     modify(op, name, options.dry_run, change).await?;
     let mut status = Status::success(None);

@@ -11,7 +11,7 @@ use keelson_api::types;
 use keelson_store::{Expect, Transaction, Write};
 
 use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, read_body};
-use crate::access::Operation;
+use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::negotiate;
 use crate::options::WriteOptions;
@@ -212,7 +212,7 @@ async fn try_update(
     // The revision was a precondition; what is compared and stored has none.
     new.meta_mut().set_resource_version("");
     let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
-    op.core.admission.mutate(&mut new, Some(&old.doc), &attributes).await?;
+    op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
     defaults::apply(&mut new);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) && manner.subresource.is_empty() {
@@ -242,7 +242,7 @@ async fn check_and_store(
     name: &str,
     manner: Manner<'_>,
     options: &WriteOptions,
-    attributes: &crate::access::AdmissionAttributes,
+    attributes: &crate::admission::AdmissionAttributes<'_>,
     old: &Loaded,
     new: &Doc,
     claim: &services::Claim,
@@ -256,8 +256,10 @@ async fn check_and_store(
     if !errors.is_empty() {
         return Err(Status::invalid(&op.gk(), name, &errors));
     }
-    op.core.admission.validate(Some(new), Some(&old.doc), attributes).await?;
+    op.core.admission.validate(Some(new), Some(&old.doc), attributes)?;
+    op.check_escalation(name, new, Some(&old.doc))?;
     op.call.warnings.extend((op.strategy.warnings)(new, Some(&old.doc), &ctx));
+    op.call.warnings.extend(op.core.admission.warnings(new, Some(&old.doc), attributes));
     let json = Op::encode_stored(new);
     let gone = finished(new);
     if options.dry_run {
