@@ -672,3 +672,14 @@ fn initialised(pod: &Pod, status: &PodStatus) -> Verdict {
     }
     if messages.is_empty() { Verdict::yes() } else { Verdict::no("ContainersNotInitialized", messages.join(", ")) }
 }
+
+/// The part of a status that only the kubelet writes, for telling whether somebody wrote over it.
+pub fn comparable(status: Option<&PodStatus>) -> Option<(Option<String>, Vec<(String, bool, i32)>, Vec<(String, String)>)> {
+    let status = status?;
+    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let containers = all.map(|c| (c.name.clone(), c.ready, c.restart_count)).collect();
+    let owned = status.conditions.iter().flatten().filter(|c| OWNED_CONDITIONS.contains(&c.type_.as_str()));
+    let mut conditions: Vec<(String, String)> = owned.map(|c| (c.type_.clone(), c.status.clone())).collect();
+    conditions.sort();
+    Some((status.phase.clone(), containers, conditions))
+}
