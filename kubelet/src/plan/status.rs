@@ -111,11 +111,7 @@ pub fn terminated(pod: &Pod, mut status: PodStatus, now: Timestamp) -> PodStatus
             container.started = Some(false);
         }
     };
-    let initialised = status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .all(|s| s.state.as_ref().is_some_and(|s| s.terminated.is_some()) || s.started == Some(true));
+    let initialised = has_initialised(pod, &status);
     if initialised {
         status.container_statuses.iter_mut().for_each(&mut end);
     }
@@ -140,6 +136,23 @@ pub fn terminated(pod: &Pod, mut status: PodStatus, now: Timestamp) -> PodStatus
         not_ready_when_terminal(&mut status, now);
     }
     status
+}
+
+/// Whether a main container ever ran, or the last init container ever did its work.
+fn has_initialised(pod: &Pod, status: &PodStatus) -> bool {
+    let ended_before = |s: &ContainerStatus| exit_of(s.last_state.as_ref());
+    let moved = |s: &ContainerStatus| {
+        ended_before(s).is_some() || s.state.as_ref().is_some_and(|state| state.waiting.is_none())
+    };
+    if status.container_statuses.iter().flatten().any(moved) {
+        return true;
+    }
+    let Some(container) = pod::init_containers(pod).last() else { return false };
+    let last = status.init_container_statuses.iter().flatten().find(|s| s.name == container.name);
+    last.is_some_and(|last| match pod::is_sidecar(container) {
+        true => last.started == Some(true),
+        false => exit_of(last.state.as_ref()) == Some(0) || ended_before(last) == Some(0),
+    })
 }
 
 /// While containers may still run, a pod is not shown as finished: what held before stays.
