@@ -10,10 +10,12 @@ use keelson_apiserver::{ApiServer, ApiServerConfig};
 use keelson_base::consts::{self, identity};
 use keelson_client::projections::SharedInformers;
 use keelson_controllers::ControllersConfig;
-use keelson_daemon::config::Config;
+use keelson_daemon::config::{CgroupDriver, Config};
 use keelson_daemon::drain::{self, DrainTrigger};
 use keelson_daemon::supervise::supervise;
 use keelson_daemon::{Clock, Context, Readiness};
+use keelson_kubelet::config::{KubeletConfig, ServerConfig};
+use keelson_kubelet::host::cgroups::Driver;
 use keelson_pki::{ClusterPki, PkiParams};
 use keelson_scheduler::SchedulerConfig;
 use keelson_store::{SqliteOptions, SqliteStore, Store};
@@ -161,4 +163,47 @@ fn start_components(
         };
         keelson_controllers::run(client_of, settings.clone(), informers.clone(), ctx.clone())
     }));
+
+    let user = format!("{}{}", identity::NODE_USER_PREFIX, node.name);
+    let kubelet = client(server, &user, &[identity::NODES_GROUP]);
+    let (settings, ctx) = (kubelet_config(config, node, pki), context.clone());
+    tasks.spawn(supervise("kubelet", drain.clone(), move || {
+        keelson_kubelet::run(Some(kubelet.clone()), settings.clone(), ctx.clone())
+    }));
+}
+
+fn kubelet_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> KubeletConfig {
+    let section = &config.kubelet;
+    let mut settings = KubeletConfig::new(&node.name, config.paths.kubelet());
+    settings.node_addresses = vec![node.address];
+    settings.labels = config.node.labels.clone();
+    settings.taints = config.node.taints.iter().map(taint).collect();
+    settings.cri_socket = section.cri_socket.clone();
+    settings.pod_logs = config.paths.pod_logs.clone();
+    settings.static_pods = Some(section.static_pods.clone());
+    settings.cluster_dns = vec![config.network.dns_address];
+    settings.cluster_domain = config.network.cluster_domain.clone();
+    settings.cgroup_driver = match section.cgroup_driver {
+        CgroupDriver::Systemd => Driver::Systemd,
+        CgroupDriver::Auto | CgroupDriver::Cgroupfs => Driver::Cgroupfs,
+    };
+    settings.max_pods = section.max_pods;
+    settings.image_gc.high_percent = section.image_gc_high_percent;
+    settings.image_gc.low_percent = section.image_gc_low_percent;
+    settings.server = Some(ServerConfig {
+        bind: section.bind,
+        cert: pki.node_serving.cert_path.clone(),
+        key: pki.node_serving.key_path.clone(),
+        client_ca: pki.dir.join("ca.crt"),
+    });
+    settings
+}
+
+fn taint(taint: &keelson_daemon::config::Taint) -> k8s_openapi::api::core::v1::Taint {
+    k8s_openapi::api::core::v1::Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone(),
+        effect: taint.effect.clone(),
+        time_added: None,
+    }
 }
