@@ -7,15 +7,16 @@ use crate::node::{self, NodeIdentity};
 use anyhow::{Context as _, Result};
 use keelson_apiserver::authn::UserInfo;
 use keelson_apiserver::{ApiServer, ApiServerConfig};
-use keelson_base::consts::identity;
+use keelson_base::consts::{self, identity};
+use keelson_client::projections::SharedInformers;
 use keelson_controllers::ControllersConfig;
 use keelson_daemon::config::{CgroupDriver, Config};
 use keelson_daemon::drain::{self, DrainTrigger};
 use keelson_daemon::supervise::supervise;
 use keelson_daemon::{Clock, Context, Readiness};
-use keelson_kubelet::KubeletConfig;
+use keelson_kubelet::config::{KubeletConfig, ServerConfig};
+use keelson_kubelet::host::cgroups::Driver;
 use keelson_pki::{ClusterPki, PkiParams};
-use keelson_proxy::ProxyConfig;
 use keelson_scheduler::SchedulerConfig;
 use keelson_store::{SqliteOptions, SqliteStore, Store};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -43,7 +44,7 @@ pub async fn run(config: Config) -> Result<()> {
 /// What runs, and how it is stopped.
 struct Process {
     store: Arc<SqliteStore>,
-    server: ApiServer,
+    server: Arc<ApiServer>,
     server_drain: DrainTrigger,
     components_drain: DrainTrigger,
     components: JoinSet<()>,
@@ -53,18 +54,19 @@ impl Process {
     async fn start(config: Config) -> Result<Process> {
         let node = node::identify(&config.node)?;
         let clock = Clock::system();
-        let pki = make_pki(&config, &node, &clock)?;
+        let pki = Arc::new(make_pki(&config, &node, &clock)?);
         let store = Arc::new(open_store(&config)?);
         let (server_drain, watcher) = drain::channel();
         let context = Context { clock: clock.clone(), drain: watcher, readiness: Readiness::default() };
         let server = ApiServer::start(api_server_config(&config, &node, &pki), store.clone(), context)
             .await
             .context("the API server cannot start")?;
+        let server = Arc::new(server);
         write_kubeconfig(&config, &pki)?;
         let (components_drain, watcher) = drain::channel();
         let context = Context { clock, drain: watcher, readiness: Readiness::default() };
         let mut components = JoinSet::new();
-        start_components(&mut components, &config, &node, &pki, &server, context)?;
+        start_components(&mut components, &config, &node, &pki, &server, context);
         tracing::info!(node = %node.name, address = %node.address, "serving");
         Ok(Process { store, server, server_drain, components_drain, components })
     }
@@ -97,18 +99,18 @@ fn make_pki(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<Clust
 }
 
 fn open_store(config: &Config) -> Result<SqliteStore> {
-    let path = config.paths.database();
-    let options = SqliteOptions { retention: config.api_server.history_retention, ..SqliteOptions::default() };
-    SqliteStore::open(&path, options).with_context(|| format!("cannot open the database {}", path.display()))
+    let mut options = SqliteOptions::new(config.paths.database());
+    options.retention = config.api_server.history_retention;
+    SqliteStore::open(options).context("the database cannot be opened")
 }
 
-fn api_server_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> ApiServerConfig {
+fn api_server_config(config: &Config, node: &NodeIdentity, pki: &Arc<ClusterPki>) -> ApiServerConfig {
     ApiServerConfig {
         issuer: format!("https://kubernetes.default.svc.{}", config.network.cluster_domain),
         service_cidr: config.network.service_cidr.to_string(),
         node_ports: config.network.node_ports,
         gates: config.api_server.gates.clone(),
-        ..ApiServerConfig::from_pki(pki, config.api_server.bind, node.address)
+        ..ApiServerConfig::new(pki.clone(), config.api_server.bind, node.address)
     }
 }
 
@@ -128,10 +130,7 @@ fn write_kubeconfig(config: &Config, pki: &ClusterPki) -> Result<()> {
 
 /// A client of the API server in this process, as `user`.
 fn client(server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
-    let mut groups: Vec<String> = groups.iter().map(|&group| group.to_owned()).collect();
-    groups.push(identity::AUTHENTICATED.to_owned());
-    let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
-    keelson_client::in_process(server.service(user), "default")
+    keelson_client::in_process(server.service(UserInfo::authenticated(user, groups)), "default")
 }
 
 fn start_components(
@@ -139,27 +138,30 @@ fn start_components(
     config: &Config,
     node: &NodeIdentity,
     pki: &ClusterPki,
-    server: &ApiServer,
+    server: &Arc<ApiServer>,
     context: Context,
-) -> Result<()> {
+) {
     let drain = context.drain.clone();
     let manager = client(server, identity::CONTROLLER_MANAGER, &[]);
-    let informers = keelson_client::projections::SharedInformers::start(&manager, drain.clone());
+    let informers = SharedInformers::start(&manager, &drain);
 
     let (scheduler, shared, ctx) = (client(server, identity::SCHEDULER, &[]), informers.clone(), context.clone());
     tasks.spawn(supervise("scheduler", drain.clone(), move || {
         keelson_scheduler::run(scheduler.clone(), SchedulerConfig::default(), shared.clone(), ctx.clone())
     }));
 
-    let clients = controller_clients(server);
     let settings = ControllersConfig {
-        cluster_cidr: config.network.pod_cidr,
-        root_ca: pki.ca.certificate_pem().to_owned(),
-        ..ControllersConfig::default()
+        pod_cidrs: vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)],
+        root_ca_pem: pki.ca.certificate_pem().to_owned(),
     };
-    let ctx = context.clone();
+    let (owned, ctx) = (server.clone(), context.clone());
     tasks.spawn(supervise("controllers", drain.clone(), move || {
-        keelson_controllers::run(clients.clone(), settings.clone(), informers.clone(), ctx.clone())
+        let server = owned.clone();
+        let client_of = move |account: &str| {
+            let user = format!("system:serviceaccount:kube-system:{account}");
+            client(&server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+        };
+        keelson_controllers::run(client_of, settings.clone(), informers.clone(), ctx.clone())
     }));
 
     let user = format!("{}{}", identity::NODE_USER_PREFIX, node.name);
@@ -168,21 +170,14 @@ fn start_components(
     tasks.spawn(supervise("kubelet", drain.clone(), move || {
         keelson_kubelet::run(Some(kubelet.clone()), settings.clone(), ctx.clone())
     }));
-
-    let proxy = client(server, identity::PROXY, &[]);
-    let (settings, ctx) = (proxy_config(config, node), context);
-    tasks.spawn(supervise("proxy", drain, move || {
-        keelson_proxy::run(proxy.clone(), settings.clone(), ctx.clone())
-    }));
-    Ok(())
 }
 
 fn kubelet_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> KubeletConfig {
-    use keelson_kubelet::config::{Driver, ServerConfig};
     let section = &config.kubelet;
     let mut settings = KubeletConfig::new(&node.name, config.paths.kubelet());
     settings.node_addresses = vec![node.address];
     settings.labels = config.node.labels.clone();
+    settings.taints = config.node.taints.iter().map(taint).collect();
     settings.cri_socket = section.cri_socket.clone();
     settings.pod_logs = config.paths.pod_logs.clone();
     settings.static_pods = Some(section.static_pods.clone());
@@ -193,6 +188,8 @@ fn kubelet_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> Kub
         CgroupDriver::Auto | CgroupDriver::Cgroupfs => Driver::Cgroupfs,
     };
     settings.max_pods = section.max_pods;
+    settings.image_gc.high_percent = section.image_gc_high_percent;
+    settings.image_gc.low_percent = section.image_gc_low_percent;
     settings.server = Some(ServerConfig {
         bind: section.bind,
         cert: pki.node_serving.cert_path.clone(),
@@ -200,4 +197,13 @@ fn kubelet_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> Kub
         client_ca: pki.dir.join("ca.crt"),
     });
     settings
+}
+
+fn taint(taint: &keelson_daemon::config::Taint) -> k8s_openapi::api::core::v1::Taint {
+    k8s_openapi::api::core::v1::Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone(),
+        effect: taint.effect.clone(),
+        time_added: None,
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod deployment;
 pub mod endpoints;
+pub mod gc;
 pub mod kit;
 pub mod namespace;
 pub mod node;

@@ -6,7 +6,7 @@ use keelson_daemon::Context;
 use tokio::task::JoinSet;
 
 use crate::small::{cluster_roles, pod_gc, root_ca, service_accounts, ttl};
-use crate::{deployment, endpoints, namespace, node, replicaset};
+use crate::{deployment, endpoints, gc, namespace, node, replicaset};
 
 /// Settings, checked.
 #[derive(Clone, Debug)]
@@ -60,6 +60,7 @@ pub async fn run(
     if !config.pod_cidrs.is_empty() {
         start!("node-controller", |c| node::start_ipam(c, &shared, &ctx, config.pod_cidrs));
     }
+    start!("generic-garbage-collector", |c| gc::start(c, &shared, &ctx));
     start!("pod-garbage-collector", |c| pod_gc::start(c, &shared, &ctx));
     start!("ttl-after-finished-controller", |c| ttl::start(c, &shared, &ctx));
     start!("clusterrole-aggregation-controller", |c| cluster_roles::start(c, &shared, &ctx));

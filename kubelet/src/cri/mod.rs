@@ -284,6 +284,18 @@ impl Cri {
         Ok(response.image_filesystems)
     }
 
+    /// One container with its termination message; `None` when the runtime does not know it.
+    pub async fn observe_container(&self, id: &str, sandbox: &str) -> Result<Option<ObservedContainer>, CriError> {
+        let Some(mut status) = self.container_status(id).await? else { return Ok(None) };
+        if status.state == api::ContainerState::ContainerExited as i32 {
+            let own = crate::host::termination::message(&status);
+            if !own.is_empty() {
+                status.message = own;
+            }
+        }
+        Ok(Some(convert::container(status, sandbox.to_owned())))
+    }
+
     /// Looks a pod's containers up whole: every sandbox and container with its status. `known` holds what was seen
     /// before: an ended container never changes and a ready sandbox keeps its address, so they are not asked again.
     pub async fn observe(&self, uid: &str, known: &Known) -> Result<Observation, CriError> {
@@ -303,10 +315,7 @@ impl Cri {
             let cached = known.containers.get(&item.id).filter(|c| c.state == state);
             match cached {
                 Some(cached) => seen.pod.containers.push(cached.clone()),
-                None => {
-                    let Some(status) = self.container_status(&item.id).await? else { continue };
-                    seen.pod.containers.push(convert::container(status, item.pod_sandbox_id));
-                }
+                None => seen.pod.containers.extend(self.observe_container(&item.id, &item.pod_sandbox_id).await?),
             }
         }
         seen.pod = seen.pod.sorted();

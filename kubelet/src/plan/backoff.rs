@@ -42,6 +42,11 @@ impl Backoff {
         entry.delay.checked_sub(since).filter(|left| !left.is_zero())
     }
 
+    /// How long the key still has to wait, counted from its last attempt.
+    pub fn remaining_since_update(&self, key: &str, now: i64) -> Option<Duration> {
+        self.remaining(key, self.entries.get(key)?.updated, now)
+    }
+
     /// The delay that is in force for the key, for messages.
     pub fn delay(&self, key: &str) -> Duration {
         self.entries.get(key).map_or(Duration::ZERO, |entry| entry.delay)

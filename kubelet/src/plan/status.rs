@@ -111,11 +111,7 @@ pub fn terminated(pod: &Pod, mut status: PodStatus, now: Timestamp) -> PodStatus
             container.started = Some(false);
         }
     };
-    let initialised = status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .all(|s| s.state.as_ref().is_some_and(|s| s.terminated.is_some()) || s.started == Some(true));
+    let initialised = has_initialised(pod, &status);
     if initialised {
         status.container_statuses.iter_mut().for_each(&mut end);
     }
@@ -140,6 +136,23 @@ pub fn terminated(pod: &Pod, mut status: PodStatus, now: Timestamp) -> PodStatus
         not_ready_when_terminal(&mut status, now);
     }
     status
+}
+
+/// Whether a main container ever ran, or the last init container ever did its work.
+fn has_initialised(pod: &Pod, status: &PodStatus) -> bool {
+    let ended_before = |s: &ContainerStatus| exit_of(s.last_state.as_ref());
+    let moved = |s: &ContainerStatus| {
+        ended_before(s).is_some() || s.state.as_ref().is_some_and(|state| state.waiting.is_none())
+    };
+    if status.container_statuses.iter().flatten().any(moved) {
+        return true;
+    }
+    let Some(container) = pod::init_containers(pod).last() else { return false };
+    let last = status.init_container_statuses.iter().flatten().find(|s| s.name == container.name);
+    last.is_some_and(|last| match pod::is_sidecar(container) {
+        true => last.started == Some(true),
+        false => exit_of(last.state.as_ref()) == Some(0) || ended_before(last) == Some(0),
+    })
 }
 
 /// While containers may still run, a pod is not shown as finished: what held before stays.
@@ -671,4 +684,15 @@ fn initialised(pod: &Pod, status: &PodStatus) -> Verdict {
         messages.push(format!("containers with incomplete status: {}", go_list(&incomplete)));
     }
     if messages.is_empty() { Verdict::yes() } else { Verdict::no("ContainersNotInitialized", messages.join(", ")) }
+}
+
+/// The part of a status that only the kubelet writes, for telling whether somebody wrote over it.
+pub fn comparable(status: Option<&PodStatus>) -> Option<(Option<String>, Vec<(String, bool, i32)>, Vec<(String, String)>)> {
+    let status = status?;
+    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let containers = all.map(|c| (c.name.clone(), c.ready, c.restart_count)).collect();
+    let owned = status.conditions.iter().flatten().filter(|c| OWNED_CONDITIONS.contains(&c.type_.as_str()));
+    let mut conditions: Vec<(String, String)> = owned.map(|c| (c.type_.clone(), c.status.clone())).collect();
+    conditions.sort();
+    Some((status.phase.clone(), containers, conditions))
 }

@@ -232,6 +232,8 @@ pub struct PodView {
     pub priority: i32,
     /// Restarts of the container that restarted most: (containers, sidecars).
     pub restarts: (u32, u32),
+    /// Restarts of all containers together.
+    pub restart_sum: u32,
     /// `None`: default-scheduler.
     pub scheduler: Option<Box<str>>,
     pub requests: Resources,
@@ -301,6 +303,13 @@ impl PodView {
             started: status.start_time.as_ref().map(|t| t.0),
             priority: spec.priority.unwrap_or(0),
             restarts: restarts(spec, status),
+            restart_sum: status
+                .init_container_statuses
+                .iter()
+                .flatten()
+                .chain(status.container_statuses.iter().flatten())
+                .map(|s| u32::try_from(s.restart_count).unwrap_or(0))
+                .sum(),
             scheduler: spec
                 .scheduler_name
                 .as_deref()

@@ -223,7 +223,13 @@ impl PodIndex {
     /// The pods of a namespace that nothing controls and that `wanted` accepts.
     pub fn orphans(&self, namespace: &str, wanted: impl Fn(&PodView) -> bool) -> Vec<Arc<PodView>> {
         let maps = self.inner.read();
-        maps.orphans.get(namespace).into_iter().flat_map(|pods| pods.values()).filter(|p| wanted(p)).cloned().collect()
+        maps.orphans
+            .get(namespace)
+            .into_iter()
+            .flat_map(|pods| pods.values())
+            .filter(|p| wanted(p))
+            .cloned()
+            .collect()
     }
 }
 
