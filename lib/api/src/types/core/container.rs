@@ -26,17 +26,33 @@ pub struct PodFacts<'a> {
 }
 
 const ENV_FIELDS: [&str; 9] = [
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
-    "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 /// What `resourceFieldRef` may ask for.
 pub const CONTAINER_FIELDS: [&str; 6] = [
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
     "requests.memory",
 ];
 
 /// `containers`.
-pub fn validate_containers(spec: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+pub fn validate_containers(
+    spec: &Struct,
+    facts: &PodFacts<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     let list = spec.list(c::pod_spec::CONTAINERS);
     if list.is_empty() {
         errors.required(path, "");
@@ -69,9 +85,15 @@ pub fn validate_containers(spec: &Struct, facts: &PodFacts<'_>, path: &FieldPath
 }
 
 /// `initContainers`, sidecars among them.
-pub fn validate_init_containers(spec: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    let mut names: Vec<&str> =
-        structs(spec, c::pod_spec::CONTAINERS).map(|(_, container)| container.str(c::container::NAME)).collect();
+pub fn validate_init_containers(
+    spec: &Struct,
+    facts: &PodFacts<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
+    let mut names: Vec<&str> = structs(spec, c::pod_spec::CONTAINERS)
+        .map(|(_, container)| container.str(c::container::NAME))
+        .collect();
     for (i, container) in structs(spec, c::pod_spec::INIT_CONTAINERS) {
         let at = path.index(i);
         common(container, facts, &at, errors);
@@ -105,7 +127,9 @@ pub fn validate_init_containers(spec: &Struct, facts: &PodFacts<'_>, path: &Fiel
             validate_probes(container, facts, &at, errors);
         } else {
             for field in [
-                c::container::LIFECYCLE, c::container::LIVENESS_PROBE, c::container::READINESS_PROBE,
+                c::container::LIFECYCLE,
+                c::container::LIVENESS_PROBE,
+                c::container::READINESS_PROBE,
                 c::container::STARTUP_PROBE,
             ] {
                 if present(container, field) {
@@ -162,9 +186,15 @@ pub fn validate_ephemeral_containers(
             errors.not_found(&at.child("targetContainerName"), target);
         }
         for field in [
-            c::container::PORTS, c::container::RESOURCES, c::container::RESIZE_POLICY, c::container::RESTART_POLICY,
-            c::container::RESTART_POLICY_RULES, c::container::LIVENESS_PROBE, c::container::READINESS_PROBE,
-            c::container::STARTUP_PROBE, c::container::LIFECYCLE,
+            c::container::PORTS,
+            c::container::RESOURCES,
+            c::container::RESIZE_POLICY,
+            c::container::RESTART_POLICY,
+            c::container::RESTART_POLICY_RULES,
+            c::container::LIVENESS_PROBE,
+            c::container::READINESS_PROBE,
+            c::container::STARTUP_PROBE,
+            c::container::LIFECYCLE,
         ] {
             let set = match container.get(field) {
                 Some(Value::Struct(s)) => !s.is_empty(),
@@ -374,7 +404,8 @@ fn value_from(from: &Struct, has_value: bool, path: &FieldPath<'_>, errors: &mut
     }
     if let Some(key) = from.child(c::env_var_source::CONFIG_MAP_KEY_REF) {
         sources += 1;
-        let (name, key) = (key.str(c::config_map_key_selector::NAME), key.str(c::config_map_key_selector::KEY));
+        let (name, key) =
+            (key.str(c::config_map_key_selector::NAME), key.str(c::config_map_key_selector::KEY));
         key_selector(name, key, &path.child("configMapKeyRef"), errors);
     }
     if let Some(key) = from.child(c::env_var_source::SECRET_KEY_REF) {
@@ -455,7 +486,11 @@ pub fn validate_object_field_selector(
     let subscript = field.strip_suffix("']").and_then(|rest| rest.split_once("['"));
     match subscript {
         Some(("metadata.annotations", key)) => {
-            errors.invalid_each(path, &key.to_ascii_lowercase(), names::qualified_name(&key.to_ascii_lowercase()));
+            errors.invalid_each(
+                path,
+                &key.to_ascii_lowercase(),
+                names::qualified_name(&key.to_ascii_lowercase()),
+            );
         }
         Some(("metadata.labels", key)) => errors.invalid_each(path, key, names::qualified_name(key)),
         Some((field, _)) => {
@@ -466,7 +501,11 @@ pub fn validate_object_field_selector(
             errors.not_supported(&below, field, allowed);
         }
         None if !known_field(field) => {
-            errors.invalid(&below, field, format!("error converting fieldPath: field label not supported: {field}"));
+            errors.invalid(
+                &below,
+                field,
+                format!("error converting fieldPath: field label not supported: {field}"),
+            );
         }
         None => {}
     }
@@ -545,8 +584,14 @@ fn validate_env_from(container: &Struct, path: &FieldPath<'_>, errors: &mut Erro
         }
         let mut sources = 0;
         let references = [
-            (from.child(c::env_from_source::CONFIG_MAP_REF).map(|s| s.str(c::config_map_env_source::NAME)), "configMapRef"),
-            (from.child(c::env_from_source::SECRET_REF).map(|s| s.str(c::secret_env_source::NAME)), "secretRef"),
+            (
+                from.child(c::env_from_source::CONFIG_MAP_REF).map(|s| s.str(c::config_map_env_source::NAME)),
+                "configMapRef",
+            ),
+            (
+                from.child(c::env_from_source::SECRET_REF).map(|s| s.str(c::secret_env_source::NAME)),
+                "secretRef",
+            ),
         ];
         for (name, json) in references.into_iter().filter_map(|(name, json)| Some((name?, json))) {
             sources += 1;
@@ -565,7 +610,12 @@ fn validate_env_from(container: &Struct, path: &FieldPath<'_>, errors: &mut Erro
     }
 }
 
-fn validate_mounts(container: &Struct, known: &[KnownVolume<'_>], path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn validate_mounts(
+    container: &Struct,
+    known: &[KnownVolume<'_>],
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     let mut points: Vec<&str> = Vec::new();
     for (i, mount) in structs(container, c::container::VOLUME_MOUNTS) {
         let at = path.index(i);
@@ -622,7 +672,8 @@ fn mount_flags(mount: &Struct, container: &Struct, path: &FieldPath<'_>, errors:
             .and_then(|context| context.bool(c::security_context::PRIVILEGED))
             .unwrap_or(false);
         if propagation == "Bidirectional" && !privileged {
-            errors.forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
+            errors
+                .forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
         }
     }
     if present(mount, c::volume_mount::RECURSIVE_READ_ONLY) {
@@ -634,7 +685,10 @@ fn mount_flags(mount: &Struct, container: &Struct, path: &FieldPath<'_>, errors:
                     errors.forbidden(&at, "may only be specified when readOnly is true");
                 }
                 if !propagation.is_empty() && propagation != "None" {
-                    errors.forbidden(&at, "may only be specified when mountPropagation is None or not specified");
+                    errors.forbidden(
+                        &at,
+                        "may only be specified when mountPropagation is None or not specified",
+                    );
                 }
             }
             other => errors.not_supported(&at, other, &["Disabled", "Enabled", "IfPossible"]),
@@ -642,7 +696,12 @@ fn mount_flags(mount: &Struct, container: &Struct, path: &FieldPath<'_>, errors:
     }
 }
 
-fn validate_devices(container: &Struct, known: &[KnownVolume<'_>], path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn validate_devices(
+    container: &Struct,
+    known: &[KnownVolume<'_>],
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     let mut paths: Vec<&str> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for (i, device) in structs(container, c::container::VOLUME_DEVICES) {
@@ -720,14 +779,19 @@ fn validate_probe(probe: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, er
     };
     handler.validate(facts.grace, path, errors);
     for field in [
-        c::probe::INITIAL_DELAY_SECONDS, c::probe::TIMEOUT_SECONDS, c::probe::PERIOD_SECONDS,
-        c::probe::SUCCESS_THRESHOLD, c::probe::FAILURE_THRESHOLD,
+        c::probe::INITIAL_DELAY_SECONDS,
+        c::probe::TIMEOUT_SECONDS,
+        c::probe::PERIOD_SECONDS,
+        c::probe::SUCCESS_THRESHOLD,
+        c::probe::FAILURE_THRESHOLD,
     ] {
         if let Some(value) = probe.int(field).filter(|value| *value < 0) {
             errors.invalid(&path.child(field.def().json), value, NEGATIVE);
         }
     }
-    if let Some(seconds) = probe.int(c::probe::TERMINATION_GRACE_PERIOD_SECONDS).filter(|seconds| *seconds <= 0) {
+    if let Some(seconds) =
+        probe.int(c::probe::TERMINATION_GRACE_PERIOD_SECONDS).filter(|seconds| *seconds <= 0)
+    {
         errors.invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0");
     }
 }
@@ -744,7 +808,10 @@ impl Handler<'_> {
     fn validate(&self, grace: Option<i64>, path: &FieldPath<'_>, errors: &mut ErrorList) {
         let mut count = 0;
         let kinds = [
-            ("exec", self.exec), ("httpGet", self.http), ("tcpSocket", self.tcp), ("grpc", self.grpc),
+            ("exec", self.exec),
+            ("httpGet", self.http),
+            ("tcpSocket", self.tcp),
+            ("grpc", self.grpc),
             ("sleep", self.sleep),
         ];
         for (name, action) in kinds.into_iter().filter_map(|(name, action)| Some((name, action?))) {
@@ -761,13 +828,18 @@ impl Handler<'_> {
                     }
                 }
                 "httpGet" => http_get(action, &at, errors),
-                "tcpSocket" => port_or_name(action.get(c::tcp_socket_action::PORT), &at.child("port"), errors),
-                "grpc" => port_number(action.int(c::grpc_action::PORT).unwrap_or(0), &at.child("port"), errors),
+                "tcpSocket" => {
+                    port_or_name(action.get(c::tcp_socket_action::PORT), &at.child("port"), errors)
+                }
+                "grpc" => {
+                    port_number(action.int(c::grpc_action::PORT).unwrap_or(0), &at.child("port"), errors)
+                }
                 _ => {
                     let seconds = action.int(c::sleep_action::SECONDS).unwrap_or(0);
                     if let Some(grace) = grace.filter(|grace| seconds < 0 || seconds > *grace) {
-                        let text =
-                            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                        let text = format!(
+                            "must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+                        );
                         errors.invalid(&at, seconds, text);
                     }
                 }
@@ -802,7 +874,12 @@ pub fn port_or_name(port: Option<&Value>, path: &FieldPath<'_>, errors: &mut Err
     }
 }
 
-fn validate_lifecycle(lifecycle: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn validate_lifecycle(
+    lifecycle: &Struct,
+    facts: &PodFacts<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     for field in [c::lifecycle::POST_START, c::lifecycle::PRE_STOP] {
         let Some(hook) = lifecycle.child(field) else { continue };
         let handler = Handler {
@@ -815,7 +892,8 @@ fn validate_lifecycle(lifecycle: &Struct, facts: &PodFacts<'_>, path: &FieldPath
         handler.validate(facts.grace, &path.child(field.def().json), errors);
     }
     if present(lifecycle, c::lifecycle::STOP_SIGNAL) && facts.os.is_none() {
-        errors.forbidden(&path.child("stopSignal"), "may not be set for containers with empty `spec.os.name`");
+        errors
+            .forbidden(&path.child("stopSignal"), "may not be set for containers with empty `spec.os.name`");
     }
 }
 
@@ -836,7 +914,8 @@ pub fn validate_file_keys(spec: &Struct, path: &FieldPath<'_>, errors: &mut Erro
                 let from = variable_path.child("valueFrom");
                 let reference = from.child("fileKeyRef");
                 let at = reference.child("volumeName");
-                let volume = structs(spec, c::pod_spec::VOLUMES).find(|(_, v)| v.str(c::volume::NAME) == name);
+                let volume =
+                    structs(spec, c::pod_spec::VOLUMES).find(|(_, v)| v.str(c::volume::NAME) == name);
                 match volume {
                     None => errors.not_found(&at, name),
                     Some((_, volume)) if !present(volume, c::volume::EMPTY_DIR) => {

@@ -21,7 +21,13 @@ pub struct Options<'a> {
 }
 
 /// A pod spec at `path`.
-pub fn validate(spec: &Struct, options: Options<'_>, ctx: &Ctx<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+pub fn validate(
+    spec: &Struct,
+    options: Options<'_>,
+    ctx: &Ctx<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     use c::pod_spec as ps;
     if !present(spec, ps::TERMINATION_GRACE_PERIOD_SECONDS) {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
@@ -202,7 +208,9 @@ fn host_users(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
         return;
     }
     let fields = [
-        (c::pod_spec::HOST_NETWORK, "hostNetwork"), (c::pod_spec::HOST_PID, "HostPID"), (c::pod_spec::HOST_IPC, "HostIPC"),
+        (c::pod_spec::HOST_NETWORK, "hostNetwork"),
+        (c::pod_spec::HOST_PID, "HostPID"),
+        (c::pod_spec::HOST_IPC, "HostIPC"),
     ];
     for (field, json) in fields {
         if spec.bool(field) == Some(true) {
@@ -287,7 +295,8 @@ pub fn validate_template(template: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>,
     let at = path.child("spec");
     validate(spec, Options { pod_name: "", is_pod: false }, ctx, &at, errors);
     if !spec.list(c::pod_spec::EPHEMERAL_CONTAINERS).is_empty() {
-        errors.forbidden(&at.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+        errors
+            .forbidden(&at.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
 }
 
