@@ -7,7 +7,7 @@ use crate::names;
 use crate::schema::Field;
 use crate::types::Ctx;
 use crate::types::core::container::{self, PodFacts};
-use crate::types::core::{resources, scheduling, security, volumes};
+use crate::types::core::{env, resources, scheduling, security, volumes};
 use crate::types::meta::{validate_annotations, validate_labels};
 use crate::types::walk::{json_text, present, strs, structs};
 
@@ -88,7 +88,7 @@ pub fn validate(
         let at = path.child("overhead");
         resources::validate_amount(name, amount, &at.key(name), errors);
     }
-    container::validate_file_keys(spec, path, errors);
+    env::validate_file_keys(spec, path, errors);
 }
 
 fn resource_claims<'a>(spec: &'a Struct, path: &FieldPath<'_>, errors: &mut ErrorList) -> Vec<&'a str> {

@@ -145,7 +145,7 @@ fn patch_allocated(now: &mut Struct, before: &Struct) {
         if now.str(ss::CLUSTER_IP).is_empty() {
             copy(now, before, ss::CLUSTER_IP);
         }
-        if now.list(ss::CLUSTER_IPS).is_empty() && now.str(ss::CLUSTER_IP) == before.str(ss::CLUSTER_IP) {
+        if now.list(ss::CLUSTER_IPS).is_empty() {
             copy(now, before, ss::CLUSTER_IPS);
         }
         for field in [ss::IP_FAMILIES, ss::IP_FAMILY_POLICY] {

@@ -6,7 +6,7 @@ use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::schema::Field;
-use crate::types::core::container::{
+use crate::types::core::env::{
     CONTAINER_FIELDS, validate_object_field_selector, validate_resource_field_selector,
 };
 use crate::types::core::pvc;
