@@ -19,7 +19,7 @@ mod typed;
 mod view;
 pub use meta::{MetaMut, MetaView, OwnerRef};
 pub use typed::{TypedError, value_to_typed};
-pub use view::{from_json_value, to_json_value};
+pub use view::{from_json_value, to_json_value, value_to_json};
 
 /// A value of the tree.
 #[derive(Clone, Debug, PartialEq)]

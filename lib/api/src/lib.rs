@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod defaults;
+pub mod discovery;
 pub mod doc;
 pub mod field_errors;
 pub mod fields_selector;
@@ -12,6 +13,7 @@ pub mod fields_selector;
 mod golden_tests;
 pub mod json;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod proto;
 pub mod quantity;

@@ -6,7 +6,7 @@
 mod decode;
 mod encode;
 mod plan;
-mod wire;
+pub(crate) mod wire;
 
 use crate::doc::{Doc, Gvk, Value};
 use crate::json::DecodeError;

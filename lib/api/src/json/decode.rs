@@ -40,11 +40,11 @@ pub(super) fn value(kind: Kind, bytes: &[u8]) -> Result<Value, DecodeError> {
     Ok(value.unwrap_or(Value::Null))
 }
 
-pub(super) fn untyped(bytes: &[u8]) -> Result<Value, DecodeError> {
-    let mut decoder = Decoder::new(bytes, false);
+pub(super) fn untyped(bytes: &[u8]) -> Result<(Value, Vec<Warning>), DecodeError> {
+    let mut decoder = Decoder::new(bytes, true);
     let value = decoder.any(0)?;
     decoder.scan.end()?;
-    Ok(value)
+    Ok((value, decoder.finish()?))
 }
 
 /// One step from the root to where the decoder stands.

@@ -63,6 +63,11 @@ pub fn decode_value(kind: Kind, bytes: &[u8]) -> Result<Value, DecodeError> {
 
 /// Reads JSON without a schema: objects become maps with sorted keys.
 pub fn decode_untyped(bytes: &[u8]) -> Result<Value, DecodeError> {
+    decode::untyped(bytes).map(|(value, _)| value)
+}
+
+/// As [`decode_untyped`], with the duplicate fields found.
+pub fn decode_untyped_strict(bytes: &[u8]) -> Result<(Value, Vec<Warning>), DecodeError> {
     decode::untyped(bytes)
 }
 

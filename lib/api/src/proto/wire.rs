@@ -2,7 +2,7 @@
 
 use crate::json::DecodeError;
 
-pub(super) fn put_varint(mut n: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint(mut n: u64, out: &mut Vec<u8>) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -10,33 +10,33 @@ pub(super) fn put_varint(mut n: u64, out: &mut Vec<u8>) {
     out.push(n as u8);
 }
 
-pub(super) fn varint_len(n: u64) -> usize {
+pub(crate) fn varint_len(n: u64) -> usize {
     (64 - (n | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-pub(super) fn put_varint_field(number: u32, n: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint_field(number: u32, n: u64, out: &mut Vec<u8>) {
     put_varint(u64::from(number) << 3, out);
     put_varint(n, out);
 }
 
-pub(super) fn put_double(number: u32, n: f64, out: &mut Vec<u8>) {
+pub(crate) fn put_double(number: u32, n: f64, out: &mut Vec<u8>) {
     put_varint(u64::from(number) << 3 | 1, out);
     out.extend_from_slice(&n.to_le_bytes());
 }
 
-pub(super) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
     put_varint(u64::from(number) << 3 | 2, out);
     put_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// The length of what [`put_bytes`] appends.
-pub(super) fn bytes_len(number: u32, len: usize) -> usize {
+pub(crate) fn bytes_len(number: u32, len: usize) -> usize {
     varint_len(u64::from(number) << 3) + varint_len(len as u64) + len
 }
 
 /// Appends a length-delimited field whose content the function writes.
-pub(super) fn put_message(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn put_message(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     put_varint(u64::from(number) << 3 | 2, out);
     // Most messages are shorter than 128 bytes: one byte is kept for the length, and the rest moved where it was not enough.
     let at = out.len();
@@ -52,14 +52,14 @@ pub(super) fn put_message(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mu
     }
 }
 
-pub(super) enum Wire<'a> {
+pub(crate) enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32,
     Bytes(&'a [u8]),
 }
 
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
@@ -68,12 +68,12 @@ fn broken<T>(text: &str) -> Result<T, DecodeError> {
 }
 
 /// A text field. Upstream takes any bytes; here they must be UTF-8.
-pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(bytes).or_else(|_| broken("string field contains invalid UTF-8"))
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { bytes }
     }
 
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field, `None` at the end.
-    pub(super) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, DecodeError> {
+    pub(crate) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, DecodeError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
