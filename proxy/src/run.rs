@@ -77,21 +77,29 @@ pub enum ProxyError {
 
 /// Runs until the drain begins. Rules stay in force: the next process adopts them.
 pub async fn run(client: kube::Client, config: ProxyConfig, ctx: Context) -> Result<(), ProxyError> {
+    let all = Selector::default;
+    let sources = Sources {
+        services: Informer::start(Api::<Service>::all(client.clone()), all(), ctx.drain.clone()),
+        slices: Informer::start(Api::<EndpointSlice>::all(client.clone()), all(), ctx.drain.clone()),
+        nodes: Informer::start(Api::<Node>::all(client), all(), ctx.drain.clone()),
+    };
+    serve(sources, config, ctx).await
+}
+
+/// Where the proxy learns what must be.
+#[derive(Clone)]
+struct Sources {
+    services: Informer<ServiceView>,
+    slices: Informer<SliceView>,
+    nodes: Informer<NodeView>,
+}
+
+async fn serve(sources: Sources, config: ProxyConfig, ctx: Context) -> Result<(), ProxyError> {
     let ready = ctx.readiness.register("proxy");
     enable_forwarding(&config)?;
     let index = Arc::new(Index::default());
     let drain = ctx.drain.clone();
-    let services = Informer::<ServiceView>::start(
-        Api::<Service>::all(client.clone()),
-        Selector::default(),
-        drain.clone(),
-    );
-    let slices = Informer::<SliceView>::start(
-        Api::<EndpointSlice>::all(client.clone()),
-        Selector::default(),
-        drain.clone(),
-    );
-    let nodes = Informer::<NodeView>::start(Api::<Node>::all(client), Selector::default(), drain.clone());
+    let Sources { services, slices, nodes } = sources;
     let nodes_changed = feed(&index, &services, &slices, &nodes);
     let synced = async { tokio::join!(services.synced(), slices.synced(), nodes.synced()) };
     if drain.until(synced).await.is_none() {
