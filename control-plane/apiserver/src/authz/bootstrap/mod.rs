@@ -182,7 +182,7 @@ pub fn objects() -> Vec<BootstrapObject> {
 
 /// Our controllers patch what upstream's replace (a typed PUT would lose the fields of a newer minor), so each gets
 /// `patch` where upstream's role grants it `update`, in a role of its own beside upstream's.
-fn patching(controller: &str, rules: &[Rule]) -> Vec<BootstrapObject> {
+fn patching(controller: &'static str, rules: &[Rule]) -> Vec<BootstrapObject> {
     let verb = |rule: &PolicyRule, verb: &str| rule.verbs.iter().any(|granted| granted == verb);
     let rules: Vec<PolicyRule> = rules
         .iter()
