@@ -68,6 +68,15 @@ impl Failure {
     }
 }
 
+/// Go writes an empty list as null where it is not left out.
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// The network configuration as far as this plugin reads it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,12 +86,12 @@ pub struct NetConf {
     #[serde(default)]
     pub name: String,
     /// The node's pod ranges, at most one per address family.
-    #[serde(default, rename = "podCIDRs")]
+    #[serde(default, rename = "podCIDRs", deserialize_with = "nullable")]
     pub pod_cidrs: Vec<String>,
     pub mtu: Option<u32>,
     /// Folder of the leases; default [`crate::ipam::DEFAULT_FOLDER`].
     pub data_dir: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub runtime_config: RuntimeConfig,
     pub prev_result: Option<PrevResult>,
     /// Present where somebody wants another address management.
@@ -106,7 +115,7 @@ pub struct Attachment {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub port_mappings: Vec<PortMapping>,
     pub bandwidth: Option<Value>,
 }
@@ -126,7 +135,7 @@ pub struct PortMapping {
 /// The result of an earlier ADD, as CHECK gets it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PrevResult {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub ips: Vec<PrevIp>,
 }
 
