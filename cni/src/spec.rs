@@ -9,6 +9,10 @@ pub const VERSIONS: [&str; 5] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0", "0.3.0"];
 /// The newest of [`VERSIONS`].
 pub const NEWEST: &str = "1.1.0";
 
+/// The plugin type by which runtimes bring a pod's loopback interface up. containerd 1.6 does so in every pod and
+/// needs a file of this name beside the plugin: a link to it.
+pub const LOOPBACK: &str = "loopback";
+
 /// Error codes; below 100 the specification's.
 pub mod code {
     pub const INCOMPATIBLE_VERSION: u32 = 1;
@@ -85,6 +89,9 @@ pub struct NetConf {
     pub cni_version: String,
     #[serde(default)]
     pub name: String,
+    /// The plugin that is asked for: this one, or [`LOOPBACK`].
+    #[serde(default, rename = "type")]
+    pub kind: String,
     /// The node's pod ranges, at most one per address family.
     #[serde(default, rename = "podCIDRs", deserialize_with = "nullable")]
     pub pod_cidrs: Vec<String>,
@@ -244,6 +251,24 @@ pub fn result(version: &str, added: &Added) -> String {
         .collect();
     json!({"cniVersion": version, "interfaces": interfaces, "ips": ips, "routes": routes, "dns": {}})
         .to_string()
+}
+
+/// The success object of [`LOOPBACK`].
+pub fn loopback_result(version: &str, interface: &str, netns: &str) -> String {
+    let ip = |address: &str, family: &str| {
+        let mut value = json!({"interface": 0, "address": address});
+        if version.starts_with("0.") {
+            value["version"] = json!(family);
+        }
+        value
+    };
+    json!({
+        "cniVersion": version,
+        "interfaces": [{"name": interface, "mac": "00:00:00:00:00:00", "sandbox": netns}],
+        "ips": [ip("127.0.0.1/8", "4"), ip("::1/128", "6")],
+        "dns": {},
+    })
+    .to_string()
 }
 
 #[cfg(test)]
