@@ -32,6 +32,7 @@ mod scan;
 mod server;
 mod services;
 mod streaming;
+mod upgrade;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
