@@ -43,7 +43,7 @@ impl Cluster {
         };
         let pki = Arc::new(ClusterPki::ensure(dir.path(), &params).unwrap());
         let bind = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let config = ApiServerConfig::new(pki.clone(), bind, Ipv4Addr::LOCALHOST.into());
+        let config = ApiServerConfig::new(pki.clone(), bind, Ipv4Addr::new(192, 0, 2, 1).into());
         let api = ApiServer::start(config, Arc::new(MemoryStore::new()), ctx).await.unwrap();
         Cluster { api, pki, clock, trigger, _dir: dir }
     }
