@@ -31,6 +31,8 @@ mod scan;
 mod server;
 mod services;
 mod streaming;
+#[cfg(test)]
+mod tests;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
