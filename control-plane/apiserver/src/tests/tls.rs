@@ -76,6 +76,8 @@ async fn one_connection_carries_many_watches() {
 #[tokio::test]
 async fn too_many_requests_are_told_to_wait() {
     let lab = Lab::with(|config| config.max_reads = 0).await;
-    let answer = lab.get(CONFIG_MAPS).await;
+    lab.get(CONFIG_MAPS).await.expect(200);
+    let user = crate::UserInfo::authenticated("operator", &["keelson:cluster-admins"]);
+    let answer = lab.send_as(user, "GET", CONFIG_MAPS, &[], "").await;
     assert_eq!((answer.code, answer.headers["retry-after"].to_str().unwrap()), (429, "1"));
 }
