@@ -8,6 +8,7 @@
 pub mod deployment;
 pub mod endpoints;
 pub mod gc;
+pub mod job;
 pub mod kit;
 pub mod namespace;
 pub mod node;

@@ -54,6 +54,7 @@ impl Graph {
     }
 
     /// How many objects are held.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }

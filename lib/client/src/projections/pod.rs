@@ -506,7 +506,7 @@ fn pending(spec: &PodSpec, status: &PodStatus, invalid: Option<SelectorError>) -
 
 fn ended(status: &PodStatus) -> Ended {
     let statuses =
-        || status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        || status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     Ended {
         containers: statuses()
             .filter_map(|s| {
