@@ -72,6 +72,8 @@ impl ApiServer {
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
+        let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
+        tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
         tokio::spawn(async move {
             ctx.drain.drained().await;
             core.health.drain();
@@ -161,7 +163,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),
         stop,
-        documents: Documents::default(),
+        documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,
     }))
 }

@@ -6,6 +6,7 @@
 
 pub mod admission;
 mod access;
+mod aggregation;
 mod apiserver;
 pub mod authn;
 pub mod authz;
