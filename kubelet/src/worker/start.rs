@@ -189,7 +189,9 @@ impl Worker {
         match self.run_container(start, &container, sandbox, volumes).await {
             Ok(()) => {
                 self.waiting.remove(&start.name);
-                None
+                // What follows a started sidecar, or one that has ended already, is planned at once: no news may come.
+                let running = self.observed.latest(&start.name).is_some_and(|c| c.state == RunState::Running);
+                (!running || start.container.kind == Kind::Init).then_some(Duration::ZERO)
             }
             Err(failure) => {
                 if failure.waiting.reason.is_empty() {

@@ -275,6 +275,10 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
         doc.gvk = target;
         return Ok(doc);
     }
+    if let Some(mut converted) = to.ty.and_then(|ty| types::convert::convert(&doc, ty)) {
+        converted.gvk = target;
+        return Ok(converted);
+    }
     let mut bytes = Vec::new();
     json::encode_canonical(&doc, EncodeOptions { type_meta: false, resource_version: true }, &mut bytes);
     let (mut doc, _) = json::decode_any(to.ty, &bytes, FieldValidation::Ignore)

@@ -17,7 +17,11 @@ use crate::t;
 
 const MAX_STRICT_ERRORS: usize = 100;
 
-pub(super) fn document(ty: Option<TypeId>, bytes: &[u8], validation: FieldValidation) -> Result<(Doc, Vec<Warning>), DecodeError> {
+pub(super) fn document(
+    ty: Option<TypeId>,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<(Doc, Vec<Warning>), DecodeError> {
     let mut decoder = Decoder::new(bytes, validation != FieldValidation::Ignore);
     let mut gvk = (CompactString::default(), CompactString::default());
     let root = match ty {
@@ -66,7 +70,12 @@ type Absent = Option<Value>;
 
 impl<'a> Decoder<'a> {
     fn new(bytes: &'a [u8], strict: bool) -> Decoder<'a> {
-        Decoder { scan: Scanner::new(bytes), steps: Vec::with_capacity(16), strict: strict.then(Vec::new), type_error: None }
+        Decoder {
+            scan: Scanner::new(bytes),
+            steps: Vec::with_capacity(16),
+            strict: strict.then(Vec::new),
+            type_error: None,
+        }
     }
 
     fn finish(self) -> Result<Vec<String>, DecodeError> {
@@ -116,7 +125,10 @@ impl<'a> Decoder<'a> {
             }
         }
         self.type_error = Some(match of {
-            Some(of) => format!("json: cannot unmarshal {found} into Go struct field {}.{path} of type {go_type}", of.go_name()),
+            Some(of) => format!(
+                "json: cannot unmarshal {found} into Go struct field {}.{path} of type {go_type}",
+                of.go_name()
+            ),
             None => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
         });
     }
@@ -136,7 +148,11 @@ impl<'a> Decoder<'a> {
         Ok(None)
     }
 
-    fn root_struct(&mut self, ty: TypeId, gvk: &mut (CompactString, CompactString)) -> Result<Value, DecodeError> {
+    fn root_struct(
+        &mut self,
+        ty: TypeId,
+        gvk: &mut (CompactString, CompactString),
+    ) -> Result<Value, DecodeError> {
         let empty = Value::Struct(Struct::new(ty));
         match self.scan.peek() {
             Some(b'{') => {}
@@ -181,7 +197,11 @@ impl<'a> Decoder<'a> {
             }
             let is_metadata = key == "metadata";
             self.steps.push(Step::Key(key));
-            let value = if is_metadata { self.value(Kind::Struct(t::meta_v1::OBJECT_META), "", 1)? } else { Some(self.any(1)?) };
+            let value = if is_metadata {
+                self.value(Kind::Struct(t::meta_v1::OBJECT_META), "", 1)?
+            } else {
+                Some(self.any(1)?)
+            };
             if let (Some(Step::Key(key)), Some(value)) = (self.steps.pop(), value) {
                 root.insert(key.as_ref(), value);
             }
@@ -507,7 +527,9 @@ pub(crate) fn is_kept(field: &FieldDef, value: &Value) -> bool {
         Value::Struct(inner) => !inner.is_empty(),
         Value::List(items) => !items.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
         Value::Map(map) => !map.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
-        Value::Str(text) if field.kind == Kind::Bytes => !text.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
+        Value::Str(text) if field.kind == Kind::Bytes => {
+            !text.is_empty() || !field.flags.has(Flags::OMIT_EMPTY)
+        }
         // A zero IntOrString by value is the integer 0; "" is another value.
         Value::Str(_) if field.kind == Kind::IntOrString => true,
         Value::Str(_) if field.kind == Kind::Quantity => true,
@@ -532,7 +554,9 @@ pub(crate) fn go_type_name(kind: Kind) -> String {
         Kind::FieldsV1 => "v1.FieldsV1".into(),
         Kind::RawExtension => "runtime.RawExtension".into(),
         Kind::Json => "v1.JSON".into(),
-        Kind::SchemaOrArray(ty) | Kind::SchemaOrBool(ty) | Kind::SchemaOrStrings(ty) | Kind::Struct(ty) => ty.def().go_qualified().into(),
+        Kind::SchemaOrArray(ty) | Kind::SchemaOrBool(ty) | Kind::SchemaOrStrings(ty) | Kind::Struct(ty) => {
+            ty.def().go_qualified().into()
+        }
         Kind::List(of) => format!("[]{}", go_type_name(*of)),
         Kind::WrappedList(_) => "v1.ExtraValue".into(),
         Kind::Map(of) => format!("map[string]{}", go_type_name(*of)),
