@@ -33,6 +33,8 @@ mod server;
 mod services;
 mod streaming;
 mod upgrade;
+#[cfg(test)]
+mod tests;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
