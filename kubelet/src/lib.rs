@@ -19,6 +19,7 @@ pub mod plan;
 pub mod pleg;
 pub mod probe;
 mod run;
+pub mod server;
 pub mod sources;
 pub mod status_manager;
 pub mod worker;
