@@ -2,6 +2,7 @@
 use crate::config::KubeletConfig;
 use crate::cri::{Cri, CriError};
 use crate::events::Events;
+use crate::gc::Collector;
 use crate::host::cgroups::{self, CgroupError, Limits};
 use crate::host::config::{NodeView, oom_floor};
 use crate::host::dns::DnsSettings;
@@ -126,6 +127,7 @@ pub async fn start(
         let statuses = kubelet.statuses.clone();
         async move { statuses.run().await }
     });
+    tasks.spawn(Collector::new(kubelet.clone(), workers.clone(), sources_ready.clone()).run());
     if let Some(config) = &kubelet.config.server {
         let access: Arc<dyn Access> = match kubelet.client.clone() {
             Some(client) => Arc::new(ApiAccess::new(client)),
