@@ -1,18 +1,11 @@
-//! Repository tasks: `cargo xtask <task>`. Each prepares what it needs, shows progress, and says what to do when it fails.
-#![forbid(unsafe_code)]
+//! Repository tasks: `cargo xtask <task>`.
 
-mod cluster;
-mod containerd;
-mod images;
-mod oci;
-mod packages;
-mod run;
-mod tidy;
+mod schema;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Tasks of this repository")]
+#[command(name = "xtask", about = "Repository tasks")]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -20,35 +13,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Check the crates' dependency directions, file lengths and headers.
-    Tidy,
-    /// Build the images of the sample and the pause image as OCI archives in target/images.
-    Images,
-    /// Start a cluster on this machine, deploy the sample and show it answering.
-    ClusterUp {
-        /// Start the cluster only; do not deploy the sample.
-        #[arg(long)]
-        bare: bool,
-    },
-    /// Stop the cluster and remove all it left on the machine.
-    ClusterDown,
-    /// Install from Debian's packages what building, running and testing need.
-    Packages,
+    /// Generates the field schema and resource table of lib/api from the published sources and the facts files
+    Schema(schema::Options),
 }
 
-fn main() -> std::process::ExitCode {
-    let outcome = match Args::parse().task {
-        Task::Tidy => tidy::run(),
-        Task::Images => images::build_all().map(drop),
-        Task::ClusterUp { bare } => cluster::up(bare),
-        Task::ClusterDown => cluster::down(),
-        Task::Packages => packages::install_all(),
-    };
-    match outcome {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
+fn main() -> anyhow::Result<()> {
+    match Args::parse().task {
+        Task::Schema(options) => schema::run(&options),
     }
 }
