@@ -14,13 +14,16 @@ fn main() {
     let mut found = BTreeMap::new();
     match source_folder() {
         Some(folder) => walk(&folder.join(FOLDER), &mut found),
-        None => println!("cargo::warning=the source of k8s-openapi was not found: OpenAPI documents will have no descriptions"),
+        None => println!(
+            "cargo::warning=the source of k8s-openapi was not found: OpenAPI documents will have no descriptions"
+        ),
     }
     let mut text = String::new();
     for ((definition, field), description) in &found {
         text.push_str(&format!("{definition}\x1f{field}\x1f{description}\x1e"));
     }
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("descriptions.txt");
+    let out =
+        PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("descriptions.txt");
     std::fs::write(out, text).expect("writing descriptions.txt");
 }
 
@@ -28,7 +31,11 @@ fn main() {
 fn source_folder() -> Option<PathBuf> {
     let cargo = std::env::var_os("CARGO")?;
     let manifest = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("Cargo.toml");
-    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--offline", "--manifest-path"]).arg(manifest).output().ok()?;
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
+        .arg(manifest)
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.split("\"manifest_path\":\"")
         .skip(1)
@@ -52,7 +59,11 @@ fn walk(folder: &Path, found: &mut Found) {
 
 /// One generated file: `// Generated from definition …`, then the documented struct, then its codecs with the JSON names.
 fn file(text: &str, found: &mut Found) {
-    let Some(definition) = text.lines().next().and_then(|line| line.strip_prefix("// Generated from definition ")) else { return };
+    let Some(definition) =
+        text.lines().next().and_then(|line| line.strip_prefix("// Generated from definition "))
+    else {
+        return;
+    };
     let json: BTreeMap<&str, &str> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix(','))

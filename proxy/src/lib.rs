@@ -8,5 +8,16 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod cniconf;
+pub mod dns;
+mod flows;
+pub mod health;
+pub mod index;
 pub mod plan;
+mod reset;
+pub mod routes;
+mod run;
 pub mod views;
+
+pub use reset::{ResetError, reset};
+pub use run::{DnsSettings, ProxyConfig, ProxyError, run};

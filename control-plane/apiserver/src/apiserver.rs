@@ -161,7 +161,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),
         stop,
-        documents: Documents::default(),
+        documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,
     }))
 }

@@ -31,6 +31,9 @@ mod scan;
 mod server;
 mod services;
 mod streaming;
+mod upgrade;
+#[cfg(test)]
+mod tests;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Method, Response, StatusCode};
 use keelson_api::status::{Reason, Status};
 use keelson_base::consts;
@@ -13,7 +12,7 @@ use keelson_base::consts;
 use crate::authn::{JWKS_PATH, OPENID_CONFIG_PATH};
 use crate::body::{Body, RequestBody};
 use crate::core::Call;
-use crate::documents::{self, Document};
+use crate::documents;
 use crate::negotiate::JSON;
 use crate::respond;
 
@@ -177,33 +176,25 @@ async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Resu
 fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
     let accept: Vec<&str> = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let table = call.core.table.load_full();
-    let document = documents::find(&call.core.documents, &table, path, &accept.join(","), call.query.first("hash"))?;
-    let Document { body, media_type, etag, immutable } = document;
-    let mut response = if call.headers.get(IF_NONE_MATCH).is_some_and(|value| etag.as_deref().is_some_and(|etag| value.as_bytes() == etag.as_bytes())) {
-        respond::with_body(StatusCode::NOT_MODIFIED, media_type, Body::Empty)
+    let document = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"))?;
+    let known = call.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == document.etag.as_bytes());
+    let mut response = if known {
+        respond::with_body(StatusCode::NOT_MODIFIED, document.media_type, Body::Empty)
+    } else if crate::negotiate::accepts_gzip(call.headers) {
+        let mut response = respond::bytes(StatusCode::OK, document.media_type, document.packed());
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
     } else {
-        answer_document(call, media_type, body)
+        respond::bytes(StatusCode::OK, document.media_type, document.unpacked())
     };
-    if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
-        response.headers_mut().insert(ETAG, etag);
-        let cache = if immutable { "public, max-age=31536000, immutable" } else { "public" };
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        headers.insert(ETAG, etag);
+        let cache = if document.immutable { "public, max-age=31536000, immutable" } else { "public" };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     }
-    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    headers.append(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     Ok(response)
-}
-
-fn answer_document(call: &Call<'_>, media_type: &'static str, body: Bytes) -> Response<Body> {
-    use std::io::Write as _;
-    if body.len() < 128 * 1024 || !crate::negotiate::accepts_gzip(call.headers) {
-        return respond::bytes(StatusCode::OK, media_type, body);
-    }
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 8), flate2::Compression::fast());
-    // Writing to memory cannot fail.
-    let packed = encoder.write_all(&body).and_then(|()| encoder.finish()).unwrap_or_default();
-    let mut response = respond::bytes(StatusCode::OK, media_type, packed);
-    response.headers_mut().insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    response
 }
 
 /// The documents of one state of the table.

@@ -24,7 +24,10 @@ pub fn container_annotations(pod: &Pod, container: &Container, restart_count: u3
     let mut annotations = HashMap::from([
         (HASH.to_owned(), container_hash(container)),
         (RESTART_COUNT.to_owned(), restart_count.to_string()),
-        (MESSAGE_PATH.to_owned(), container.termination_message_path.clone().unwrap_or_default()),
+        (
+            MESSAGE_PATH.to_owned(),
+            container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into()),
+        ),
         (
             MESSAGE_POLICY.to_owned(),
             container.termination_message_policy.clone().unwrap_or_else(|| "File".into()),

@@ -219,7 +219,7 @@ pub fn status(view: &PodView, container: &str) -> ContainerStatus {
         .flatten()
         .chain(status.init_container_statuses.iter().flatten())
         .chain(status.ephemeral_container_statuses.iter().flatten());
-    all.into_iter().find(|s| s.name == container).unwrap_or_else(|| panic!("no status of {container}")).clone()
+    all.into_iter().find(|s| s.name == container).cloned().unwrap_or_default()
 }
 
 pub fn waiting(view: &PodView, container: &str) -> String {

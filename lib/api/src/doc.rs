@@ -304,7 +304,11 @@ pub fn empty_value(kind: Kind) -> Value {
         Kind::List(_) | Kind::WrappedList(_) => Value::List(Vec::new()),
         Kind::Map(_) => Value::Map(Map::default()),
         Kind::FieldsV1 | Kind::RawExtension | Kind::Json => Value::Raw(CompactString::const_new("null")),
-        Kind::Time | Kind::MicroTime | Kind::SchemaOrArray(_) | Kind::SchemaOrBool(_) | Kind::SchemaOrStrings(_) => Value::Null,
+        Kind::Time
+        | Kind::MicroTime
+        | Kind::SchemaOrArray(_)
+        | Kind::SchemaOrBool(_)
+        | Kind::SchemaOrStrings(_) => Value::Null,
         Kind::Quantity => Value::Str(CompactString::const_new("0")),
         Kind::IntOrString => Value::Int(0),
         _ => Value::Str(CompactString::const_new("")),

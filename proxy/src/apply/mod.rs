@@ -6,6 +6,8 @@
 mod diff;
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(test)]
+pub(crate) use kernel_tests::isolated;
 
 use std::collections::BTreeMap;
 

@@ -90,10 +90,11 @@ async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     let ctx = op.rule_context("");
     defaults::apply(&mut doc);
     let mut doc = op.to_hub(doc)?;
-    op.strategy.before_create(&mut doc, &ctx);
+    // Before the type prepares it: a Job's selector is made from its uid.
     let mut meta = doc.meta_mut();
     meta.set_uid(&uuid::Uuid::new_v4().to_string());
     meta.set_creation_timestamp(Some(&types::time_text(op.now)));
+    op.strategy.before_create(&mut doc, &ctx);
     let attributes = op.admission(Operation::Create, "", "", options.dry_run);
     await_default_account(op, &doc, &attributes).await;
     op.core.admission.mutate(&mut doc, None, &attributes)?;

@@ -134,7 +134,12 @@ impl Op<'_> {
     fn allow(&self, verbs: Verbs, verb: &str) -> Result<(), Status> {
         let info = self.info();
         let scoped = !self.row.namespaced || !info.namespace.is_empty() || matches!(verb, "list" | "watch");
-        if verbs.has_name(verb) && scoped { Ok(()) } else { Err(self.method_not_allowed()) }
+        let named = match verb {
+            "get" | "update" | "patch" | "delete" => !info.name.is_empty(),
+            "create" => info.name.is_empty() || !info.subresource.is_empty(),
+            _ => true,
+        };
+        if verbs.has_name(verb) && scoped && named { Ok(()) } else { Err(self.method_not_allowed()) }
     }
 
     pub fn method_not_allowed(&self) -> Status {
@@ -269,6 +274,10 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
     if doc.ty() == to.ty {
         doc.gvk = target;
         return Ok(doc);
+    }
+    if let Some(mut converted) = to.ty.and_then(|ty| types::convert::convert(&doc, ty)) {
+        converted.gvk = target;
+        return Ok(converted);
     }
     let mut bytes = Vec::new();
     json::encode_canonical(&doc, EncodeOptions { type_meta: false, resource_version: true }, &mut bytes);

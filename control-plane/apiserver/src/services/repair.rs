@@ -23,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Runs until the server stops.
 pub async fn run(core: Arc<Core>) {
     loop {
+        core.documents.sweep();
         if let Err(status) = once(&core).await {
             tracing::warn!(error = %status, "repairing service addresses");
         }

@@ -32,7 +32,9 @@ pub fn value_to_json(value: &Value) -> serde_json::Value {
         Value::Float(n) => Json::from(*n),
         Value::Str(text) => Json::String(text.to_string()),
         Value::List(items) => Json::Array(items.iter().map(value_to_json).collect()),
-        Value::Map(map) => Json::Object(map.iter().map(|(key, value)| (key.to_owned(), value_to_json(value))).collect()),
+        Value::Map(map) => {
+            Json::Object(map.iter().map(|(key, value)| (key.to_owned(), value_to_json(value))).collect())
+        }
         Value::Raw(_) | Value::Struct(_) => {
             let mut bytes = Vec::new();
             crate::json::encode_value(value, &mut bytes);

@@ -25,7 +25,13 @@ fn broken<T>(what: impl std::fmt::Display) -> Result<T, DecodeError> {
     Err(DecodeError::Syntax(format!("proto: {what}")))
 }
 
-fn level(ty: TypeId, plan: &'static Plan, bytes: &[u8], out: &mut Struct, depth: u32) -> Result<(), DecodeError> {
+fn level(
+    ty: TypeId,
+    plan: &'static Plan,
+    bytes: &[u8],
+    out: &mut Struct,
+    depth: u32,
+) -> Result<(), DecodeError> {
     if depth > MAX_DEPTH {
         return broken("exceeded max depth");
     }
@@ -36,7 +42,9 @@ fn level(ty: TypeId, plan: &'static Plan, bytes: &[u8], out: &mut Struct, depth:
             None => {}
             Some(Item::Embed(inner)) => match wire {
                 Wire::Bytes(bytes) => level(ty, inner, bytes, out, depth + 1)?,
-                _ => return broken(format_args!("wrong wireType for an embedded member of {}", def.go_name())),
+                _ => {
+                    return broken(format_args!("wrong wireType for an embedded member of {}", def.go_name()));
+                }
             },
             Some(Item::Field(index)) => {
                 let field = &def.fields[*index as usize];
@@ -55,7 +63,13 @@ fn level(ty: TypeId, plan: &'static Plan, bytes: &[u8], out: &mut Struct, depth:
                     }
                     // A message field given twice is merged.
                     Kind::Struct(inner) => {
-                        let Wire::Bytes(bytes) = wire else { return broken(format_args!("wrong wireType for {}.{}", def.go_name(), field.json)) };
+                        let Wire::Bytes(bytes) = wire else {
+                            return broken(format_args!(
+                                "wrong wireType for {}.{}",
+                                def.go_name(),
+                                field.json
+                            ));
+                        };
                         if let Value::Struct(target) = out.entry_index(*index) {
                             level(inner, Plan::of(inner), bytes, target, depth + 1)?;
                             drop_defaults(target);
@@ -124,7 +138,9 @@ fn one(kind: Kind, wire: Wire<'_>, depth: u32) -> Result<Value, DecodeError> {
             Value::List(items)
         }
         (kind, Wire::Bytes(bytes)) => special(kind, bytes, depth)?,
-        (kind, _) => return broken(format_args!("wrong wireType for a field of type {}", json::go_type_name(kind))),
+        (kind, _) => {
+            return broken(format_args!("wrong wireType for a field of type {}", json::go_type_name(kind)));
+        }
     })
 }
 
@@ -186,7 +202,13 @@ fn special(kind: Kind, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
         },
         Kind::SchemaOrStrings(ty) => match bytes_of[1] {
             Some(content) => one(Kind::Struct(ty), Wire::Bytes(content), depth + 1)?,
-            None => Value::List(elements.into_iter().map(|e| Ok(Value::Str(text(e)?.into()))).collect::<Result<_, DecodeError>>()?),
+            None => {
+                Value::List(elements.into_iter().map(|e| Ok(Value::Str(text(e)?.into()))).collect::<Result<
+                    _,
+                    DecodeError,
+                >>(
+                )?)
+            }
         },
         other => return broken(format_args!("no codec for {}", json::go_type_name(other))),
     })

@@ -20,6 +20,8 @@ pub(super) const EVENTS: Rule = rule("create update patch", "core events.k8s.io"
 
 /// Prefix of controllers' roles.
 pub const CONTROLLER_PREFIX: &str = "system:controller:";
+/// Prefix of the roles that let our controllers patch.
+pub const OWN_CONTROLLER_PREFIX: &str = "keelson:controller:";
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// A row of a role.
@@ -154,8 +156,9 @@ fn binding(
 pub fn objects() -> Vec<BootstrapObject> {
     let mut all = cluster_roles();
     for (name, rules) in controllers::CONTROLLERS {
-        let name = format!("{CONTROLLER_PREFIX}{name}");
-        all.push(role(PolicyKind::ClusterRole, "", &name, "", rules));
+        let role_name = format!("{CONTROLLER_PREFIX}{name}");
+        all.push(role(PolicyKind::ClusterRole, "", &role_name, "", rules));
+        all.extend(patching(name, rules));
     }
     for (name, role_name, subjects) in cluster::BINDINGS.iter().chain(cluster::OWN_BINDINGS) {
         let role = (PolicyKind::ClusterRole, *role_name);
@@ -175,6 +178,28 @@ pub fn objects() -> Vec<BootstrapObject> {
         all.push(binding(PolicyKind::RoleBinding, namespace, name, role, subjects));
     }
     all
+}
+
+/// Our controllers patch what upstream's replace (a typed PUT would lose the fields of a newer minor), so each gets
+/// `patch` where upstream's role grants it `update`, in a role of its own beside upstream's.
+fn patching(controller: &'static str, rules: &[Rule]) -> Vec<BootstrapObject> {
+    let verb = |rule: &PolicyRule, verb: &str| rule.verbs.iter().any(|granted| granted == verb);
+    let rules: Vec<PolicyRule> = rules
+        .iter()
+        .map(Rule::policy)
+        .filter(|rule| verb(rule, "update") && !verb(rule, "patch"))
+        .map(|rule| PolicyRule { verbs: vec!["patch".to_owned()], ..rule })
+        .collect();
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let name = format!("{OWN_CONTROLLER_PREFIX}{controller}");
+    let mut own = role(PolicyKind::ClusterRole, "", &name, "", &[]);
+    own.object["rules"] = json!(rules);
+    let subjects = [Who::Account("kube-system", controller)];
+    let bound = (PolicyKind::ClusterRole, name.as_str());
+    let binding = binding(PolicyKind::ClusterRoleBinding, "", &name, bound, &subjects);
+    vec![own, binding]
 }
 
 fn cluster_roles() -> Vec<BootstrapObject> {

@@ -1,0 +1,9 @@
+//! The server as a whole, in process on a memory store, and over TLS with a raw client.
+
+mod deletes;
+mod harness;
+mod lists;
+mod services;
+mod tls;
+mod watches;
+mod writes;
