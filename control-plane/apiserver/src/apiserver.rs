@@ -72,8 +72,6 @@ impl ApiServer {
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
-        let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
-        tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
         tokio::spawn(async move {
             ctx.drain.drained().await;
             core.health.drain();

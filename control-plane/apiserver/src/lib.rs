@@ -6,7 +6,6 @@
 
 pub mod admission;
 mod access;
-mod aggregation;
 mod apiserver;
 pub mod authn;
 pub mod authz;
