@@ -32,7 +32,7 @@ use crate::reads::{CachedReads, Followers};
 use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
-use crate::streaming::Kubelets;
+use crate::streaming::{Kubelets, MAX_RELAYS};
 use crate::{keys, services};
 
 /// Why the server did not start.
@@ -158,7 +158,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         followers,
         service_range,
         node_ports: config.node_ports,
-        kubelets: Kubelets { tls: Arc::new(kubelet_tls) },
+        kubelets: Kubelets { tls: Arc::new(kubelet_tls), relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)) },
         admission,
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),
@@ -180,9 +180,8 @@ fn access(config: &ApiServerConfig, reads: Arc<CachedReads>, policy: Arc<PolicyS
             tokens: TokenAuthenticator::new(vec![config.issuer.clone()], audiences.clone(), keys.verification.clone(), reads),
             anonymous: Anonymous::HealthAndVersion,
         },
-        authorizer: Arc::new(UnionAuthorizer { node: NodeAuthorizer::new(graph.clone()), rbac: policy.clone() }),
+        authorizer: Arc::new(UnionAuthorizer { node: NodeAuthorizer::new(graph), rbac: policy.clone() }),
         policy,
-        graph,
         issuer: TokenIssuer::new(keys.clone(), config.issuer.clone(), audiences),
         openid: OpenIdDocuments::new(&config.issuer, &external, &keys.verification),
     })

@@ -34,6 +34,7 @@ mod services;
 mod streaming;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;

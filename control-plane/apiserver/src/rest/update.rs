@@ -1,6 +1,5 @@
 //! PUT and PATCH, of the main resource and of subresources: read, change, check, write if nothing changed meanwhile.
 
-use bytes::Bytes;
 use http::{Response, StatusCode};
 use keelson_api::defaults;
 use keelson_api::doc::Doc;
@@ -312,9 +311,4 @@ fn finished(doc: &Doc) -> bool {
         && meta.finalizers().next().is_none()
         && meta.deletion_grace_period_seconds().unwrap_or(0) == 0
         && !super::delete::namespace_pending(doc)
-}
-
-/// Bytes of an unchanged object, for callers that answer without writing.
-pub fn unchanged(old: &Loaded) -> Written {
-    Written { json: Bytes::clone(&old.json), revision: old.revision, created: false }
 }
