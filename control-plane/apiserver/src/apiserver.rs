@@ -33,7 +33,7 @@ use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{keys, services};
+use crate::{keys, services, upkeep};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,8 @@ impl ApiServer {
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
+        tokio::spawn(upkeep::expire_events(core.clone()));
+        tokio::spawn(upkeep::aggregate_roles(core.clone(), api.own_service()));
         let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
         tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
         tokio::spawn(async move {

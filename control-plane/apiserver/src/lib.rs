@@ -35,6 +35,7 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod upkeep;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
