@@ -73,7 +73,6 @@ impl ApiServer {
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
         tokio::spawn(upkeep::expire_events(core.clone()));
-        tokio::spawn(upkeep::aggregate_roles(core.clone(), api.own_service()));
         let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
         tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
         tokio::spawn(async move {

@@ -438,31 +438,6 @@ async fn nobody_gets_more_by_writing_roles() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn aggregated_roles_follow_their_parts() {
-    let cluster = Cluster::start().await;
-    let mut admin = cluster.admin().await;
-    let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
-    let part = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-        "metadata": { "name": "widgets", "labels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } },
-        "rules": [{ "verbs": ["get"], "apiGroups": ["example.com"], "resources": ["widgets"] }] });
-    admin.ok("POST", path, Some(part)).await;
-    // `view` is part of `edit`, which is part of `admin`.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    for role in ["view", "edit", "admin"] {
-        loop {
-            let rules = admin.ok("GET", &format!("{path}/{role}"), None).await["rules"].to_string();
-            if rules.contains("widgets") {
-                break;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{role} does not have the rule: {rules}");
-            tokio::task::yield_now().await;
-        }
-    }
-    drop(admin);
-    cluster.stop().await;
-}
-
 /// Ways round that earlier servers had: the same question asked differently.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_asked_differently_has_the_same_answer() {
