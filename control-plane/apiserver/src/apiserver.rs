@@ -73,8 +73,6 @@ impl ApiServer {
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
         tokio::spawn(upkeep::expire_events(core.clone()));
-        let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
-        tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
         tokio::spawn(async move {
             ctx.drain.drained().await;
             core.health.drain();
