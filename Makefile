@@ -1,5 +1,5 @@
 # Every target sets up what it needs and can be run again at any time.
-.PHONY: help cluster cluster-down test tidy images
+.PHONY: help cluster cluster-down test tidy images bench
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,3 +18,6 @@ tidy: ## Check what no compiler checks
 
 images: ## Build the sample's images into target/images
 	@cargo xtask images
+
+bench: ## Print the figures of the running cluster beside their floors (root)
+	@cargo run --quiet --release --package keelson-bench

@@ -18,7 +18,8 @@ struct Places {
 
 impl Places {
     fn new() -> Places {
-        let data = std::env::var_os("KEELSON_CLUSTER_DIR").map_or("/var/lib/keelson-cluster".into(), PathBuf::from);
+        let data =
+            std::env::var_os("KEELSON_CLUSTER_DIR").map_or("/var/lib/keelson-cluster".into(), PathBuf::from);
         Places { data, run: "/run/keelson-cluster".into() }
     }
 
@@ -73,7 +74,8 @@ pub fn up(bare: bool) -> Result<()> {
     build()?;
     let mut archives = images::build_all()?;
     let hint = "Read logs/containerd.log in the data folder; `make cluster-down` cleans up.";
-    let runtime = step("starting containerd", hint, |step| containerd::ensure(step, &places.data, &places.run))?;
+    let runtime =
+        step("starting containerd", hint, |step| containerd::ensure(step, &places.data, &places.run))?;
     if runtime.sandbox_image != images::PAUSE {
         archives.push(images::pause(&target().join("images"), &runtime.sandbox_image)?);
     }
@@ -100,7 +102,9 @@ pub fn up(bare: bool) -> Result<()> {
 fn build() -> Result<()> {
     step("building the release binaries", "Run `cargo build --release -p keelson` to see all of it.", |_| {
         let packages = ["--package", "keelson", "--package", "keelson-cni"];
-        output(Command::new("cargo").args(["build", "--quiet", "--release"]).args(packages).current_dir(root()))?;
+        output(
+            Command::new("cargo").args(["build", "--quiet", "--release"]).args(packages).current_dir(root()),
+        )?;
         Ok(())
     })
 }
@@ -112,10 +116,15 @@ fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl) -> 
     if std::fs::read(&plugin).ok().as_ref() != Some(&built) {
         write_file(&plugin, &built)?;
         output(Command::new("chmod").arg("0755").arg(&plugin))?;
+        // The runtime asks for a loopback plugin in every pod; ours is one by that name.
+        let loopback = runtime.cni_bin.join("loopback");
+        if !loopback.exists() {
+            std::os::unix::fs::symlink(keelson_base::consts::CNI_PLUGIN, &loopback).context("cannot link loopback")?;
+        }
     }
     let config = format!(
         "apiVersion: keelson/v1\nkind: Configuration\npaths:\n  state: {data}/state\n  run: {run}\n  podLogs: {data}/pod-logs\n\
-         kubelet:\n  criSocket: {socket}\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
+         kubelet:\n  criSocket: {socket}\n  # The images come from no registry: what is removed cannot be pulled again.\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
         data = places.data.display(),
         run = places.run.display(),
         socket = runtime.socket.display(),
@@ -157,7 +166,14 @@ fn deploy(step: &Step, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&["apply", "-f", &manifests.to_string_lossy()])?;
     for deployment in ["redis", "web"] {
         step.note(&format!("rollout of {deployment}"));
-        kubectl.run(&["-n", NAMESPACE, "rollout", "status", &format!("deployment/{deployment}"), "--timeout=90s"])?;
+        kubectl.run(&[
+            "-n",
+            NAMESPACE,
+            "rollout",
+            "status",
+            &format!("deployment/{deployment}"),
+            "--timeout=90s",
+        ])?;
     }
     step.note("the job that loads data");
     kubectl.run(&["-n", NAMESPACE, "wait", "--for=condition=complete", "job/load", "--timeout=60s"])?;
@@ -168,7 +184,9 @@ fn deploy(step: &Step, kubectl: &Kubectl) -> Result<()> {
 fn step_show(kubectl: &Kubectl, places: &Places) -> Result<()> {
     kubectl.show(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
     kubectl.show(&["-n", NAMESPACE, "get", "services"])?;
-    let field = |path: &str| kubectl.run(&["-n", NAMESPACE, "get", "service", "web", "-o", &format!("jsonpath={path}")]);
+    let field = |path: &str| {
+        kubectl.run(&["-n", NAMESPACE, "get", "service", "web", "-o", &format!("jsonpath={path}")])
+    };
     let (address, node_port) = (field("{.spec.clusterIP}")?, field("{.spec.ports[0].nodePort}")?);
     let node = kubectl.run(&[
         "get",
@@ -176,12 +194,23 @@ fn step_show(kubectl: &Kubectl, places: &Places) -> Result<()> {
         "-o",
         "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}",
     ])?;
-    for (what, url) in [("ClusterIP", format!("http://{address}/")), ("NodePort", format!("http://{node}:{node_port}/"))] {
+    for (what, url) in
+        [("ClusterIP", format!("http://{address}/")), ("NodePort", format!("http://{node}:{node_port}/"))]
+    {
         println!("\n$ curl {url}    # {what}");
         let answer = step_quiet(&url)?;
         print!("{answer}");
     }
-    kubectl.show(&["-n", NAMESPACE, "exec", "deployment/web", "--", "getent", "hosts", "redis.two-tier.svc.cluster.local"])?;
+    kubectl.show(&[
+        "-n",
+        NAMESPACE,
+        "exec",
+        "deployment/web",
+        "--",
+        "getent",
+        "hosts",
+        "redis.two-tier.svc.cluster.local",
+    ])?;
     kubectl.show(&["-n", NAMESPACE, "logs", "job/load", "--tail=1"])?;
     kubectl.show(&["-n", NAMESPACE, "exec", "deployment/web", "--", "cat", "/etc/debian_version"])?;
     println!("\nlog of keelson: {}", places.log().display());
@@ -189,7 +218,18 @@ fn step_show(kubectl: &Kubectl, places: &Places) -> Result<()> {
 }
 
 fn step_quiet(url: &str) -> Result<String> {
-    let arguments = ["--silent", "--show-error", "--fail", "--max-time", "5", "--retry", "10", "--retry-all-errors", "--noproxy", "*"];
+    let arguments = [
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--max-time",
+        "5",
+        "--retry",
+        "10",
+        "--retry-all-errors",
+        "--noproxy",
+        "*",
+    ];
     output(Command::new("curl").args(arguments).arg(url))
 }
 

@@ -153,7 +153,9 @@ fn system_runtime() -> Result<Runtime> {
         })
     };
     if dump.lines().any(|line| line.trim().starts_with("disabled_plugins") && line.contains("cri")) {
-        bail!("containerd's CRI plugin is off: remove \"cri\" from disabled_plugins in /etc/containerd/config.toml");
+        bail!(
+            "containerd's CRI plugin is off: remove \"cri\" from disabled_plugins in /etc/containerd/config.toml"
+        );
     }
     let cri = "io.containerd.grpc.v1.cri\"";
     Ok(Runtime {

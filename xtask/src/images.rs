@@ -61,8 +61,11 @@ pub fn pause(folder: &Path, name: &str) -> Result<Archive> {
             let binary = build_static("keelson-pause")?;
             let layer = folder.join("pause.layer");
             write_layer(&layer, &[("pause", &binary, 0o755)])?;
-            let config =
-                ImageConfig { entrypoint: vec!["/pause".into()], user: "65535:65535".into(), ..Default::default() };
+            let config = ImageConfig {
+                entrypoint: vec!["/pause".into()],
+                user: "65535:65535".into(),
+                ..Default::default()
+            };
             write_archive(&path, &[name], &layer, &config)?;
             std::fs::remove_file(layer).context("cannot remove the layer's file")
         })?;

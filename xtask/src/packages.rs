@@ -54,9 +54,11 @@ pub fn kubectl(folder: &Path) -> Result<PathBuf> {
     }
     let hint = "A kubectl of 1.32 or later on the PATH is used instead.";
     step("fetching kubectl from Debian's packages", hint, |_| {
-        let unpacked = fetch_from_later_suite("kubectl", &["trixie", "sid"], &run::target().join("packages"))?;
+        let unpacked =
+            fetch_from_later_suite("kubectl", &["trixie", "sid"], &run::target().join("packages"))?;
         std::fs::create_dir_all(folder)?;
-        std::fs::copy(unpacked.join("usr/bin/kubectl"), &ours).context("the package has no usr/bin/kubectl")?;
+        std::fs::copy(unpacked.join("usr/bin/kubectl"), &ours)
+            .context("the package has no usr/bin/kubectl")?;
         match minor(&ours) {
             Some(minor) if minor >= 32 => Ok(ours.clone()),
             other => bail!("the package's kubectl is of minor {other:?}, not 32 or later"),
@@ -114,9 +116,9 @@ fn download(package: &str, suite: &str, source: &Source, folder: &Path) -> Resul
     let mut fetch = apt();
     with_options(&mut fetch);
     output(fetch.arg("download").arg(package).current_dir(folder.join("download")))?;
-    let deb = std::fs::read_dir(folder.join("download"))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_"))));
+    let deb = std::fs::read_dir(folder.join("download"))?.filter_map(|entry| Some(entry.ok()?.path())).find(
+        |path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_"))),
+    );
     deb.context("apt-get download left no file")
 }
 
@@ -162,7 +164,9 @@ fn source_address(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('[')).collect();
         match words.as_slice() {
-            ["deb", address, suite, components @ ..] if components.contains(&"main") => usable(address, suite),
+            ["deb", address, suite, components @ ..] if components.contains(&"main") => {
+                usable(address, suite)
+            }
             _ => None,
         }
     })

@@ -29,8 +29,7 @@ pub fn line(command: &Command) -> String {
 /// Runs a command to its end; its output is returned, and shown when it fails.
 pub fn output(command: &mut Command) -> Result<String> {
     let text = line(command);
-    let result =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{text}`"))?;
+    let result = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{text}`"))?;
     if !result.status.success() {
         let streams = [result.stdout, result.stderr].concat();
         let streams = String::from_utf8_lossy(&streams);
@@ -101,7 +100,8 @@ impl Step {
 /// Writes a file by temporary file and rename.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make folder {}", folder.display()))?;
     }
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, content).with_context(|| format!("cannot write {}", temporary.display()))?;

@@ -25,7 +25,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keelson-controllers", &["keelson-base", "keelson-client", "keelson-daemon"]),
     (
         "keelson-kubelet",
-        &["keelson-base", "keelson-client", "keelson-daemon", "keelson-proto", "keelson-streams", "keelson-sys"],
+        &[
+            "keelson-base",
+            "keelson-client",
+            "keelson-daemon",
+            "keelson-proto",
+            "keelson-streams",
+            "keelson-sys",
+        ],
     ),
     ("keelson-proxy", &["keelson-base", "keelson-client", "keelson-daemon", "keelson-sys"]),
     ("keelson-cni", &["keelson-base", "keelson-sys"]),

@@ -4,7 +4,24 @@
 //! after that, in revision order, each exactly once; a list is a snapshot at one revision. The store knows nothing of
 //! Kubernetes: keys are strings, values are bytes.
 
+pub mod floor;
+mod hub;
+mod keys;
+mod memory;
+#[cfg(test)]
+mod model;
+pub mod sqlite;
+
+pub use keys::{MAX_KEY, MAX_VALUE, MAX_WRITES, SERVED};
+pub use memory::MemoryStore;
+pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
 use bytes::Bytes;
+use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
@@ -118,6 +135,41 @@ pub enum WatchItem {
     Progress(Revision),
 }
 
+/// How far a watch must have been read to be true at the newest revision, so that a reader of the watch can answer
+/// consistently without a round trip to the store.
+pub trait Frontier: Send + Sync + 'static {
+    /// `(newest, needed)`: once the watch's reader has seen an item (event or progress) of revision `needed` or above,
+    /// it has seen every change under the prefix up to and including revision `newest`. `None` where the back end
+    /// cannot tell at once; then [`Store::revision`] and the watch's progress items serve.
+    fn now(&self) -> Option<(Revision, Revision)>;
+}
+
+/// A stream of changes; ends after the first error.
+pub struct Watch {
+    items: BoxStream<'static, Result<WatchItem, StoreError>>,
+    frontier: Arc<dyn Frontier>,
+}
+
+impl Watch {
+    /// For back ends.
+    pub fn new(items: BoxStream<'static, Result<WatchItem, StoreError>>, frontier: Arc<dyn Frontier>) -> Watch {
+        Watch { items, frontier }
+    }
+
+    /// A handle that outlives the reading of the stream.
+    pub fn frontier(&self) -> Arc<dyn Frontier> {
+        self.frontier.clone()
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<WatchItem, StoreError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        self.items.as_mut().poll_next(context)
+    }
+}
+
 /// The store's contract; every back end passes the same model-based test.
 pub trait Store: Send + Sync + 'static {
     /// The value of a key, at the newest revision; with the revision the answer is true at.
@@ -136,12 +188,9 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CommitError>>;
 
     /// All changes under `prefix` with a revision above `after`, in order, then live ones. A slow reader blocks its own
-    /// stream and is cut with an error; nothing is skipped in silence.
-    fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<WatchItem, StoreError>>, StoreError>>;
+    /// stream; when what it has not read yet is compacted it is cut with [`StoreError::Compacted`]. Nothing is skipped
+    /// in silence. `after` may lie in the future: changes up to it are not delivered.
+    fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>>;
 
     /// The newest durable revision.
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;

@@ -6,11 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod connect;
+pub mod events;
 pub mod informer;
 pub mod key;
+pub mod projections;
 pub mod work_queue;
 
 pub use connect::{ConnectError, from_kubeconfig, in_process};
+pub use events::{EventRecorder, EventType};
 pub use informer::{Change, Informer, Projection, Selector};
 pub use key::ObjectKey;
 pub use work_queue::WorkQueue;

@@ -115,9 +115,9 @@ impl Paths {
         self.state.join("pki")
     }
 
-    /// The database file.
+    /// The database's folder.
     pub fn database(&self) -> PathBuf {
-        self.state.join("db").join("keelson.db")
+        self.state.join("db")
     }
 
     /// Kubeconfig files, `admin.conf` among them.

@@ -13,7 +13,10 @@ pub fn check(schedule: &str) -> Result<(), String> {
         return if crate::types::walk::is_go_duration(every) {
             Ok(())
         } else {
-            Err(format!("failed to parse duration {text}: time: invalid duration {}", crate::field_errors::quoted(every)))
+            Err(format!(
+                "failed to parse duration {text}: time: invalid duration {}",
+                crate::field_errors::quoted(every)
+            ))
         };
     }
     if text.starts_with('@') {
@@ -94,7 +97,9 @@ mod tests {
 
     #[test]
     fn schedules() {
-        for good in ["* * * * *", "*/5 0-3 1,15 jan-mar MON", "@hourly", "@every 1h30m", "0 0 * * ?", "5/15 * * * *"] {
+        for good in
+            ["* * * * *", "*/5 0-3 1,15 jan-mar MON", "@hourly", "@every 1h30m", "0 0 * * ?", "5/15 * * * *"]
+        {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for (bad, why) in [

@@ -10,8 +10,8 @@ use crate::t::apps_v1 as t;
 use crate::types::core::{pod_defaults, pod_spec, pvc, scheduling};
 use crate::types::meta::immutable;
 use crate::types::walk::{
-    at_most_100_percent, child_entry, default_int, default_str, default_value, int_or_percent, json_text, non_negative,
-    present, structs, structs_mut,
+    at_most_100_percent, child_entry, default_int, default_str, default_value, int_or_percent, json_text,
+    non_negative, present, structs, structs_mut,
 };
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
@@ -148,12 +148,7 @@ fn same_selector(new: &Doc, old: &Doc, path: &[Field], errors: &mut ErrorList) {
     immutable(new.get(path), old.get(path), &SPEC.child("selector"), errors);
 }
 
-fn rolling_update(
-    strategy: &mut Struct,
-    kind: Field,
-    rolling: Field,
-    fields: &[(Field, Value)],
-) {
+fn rolling_update(strategy: &mut Struct, kind: Field, rolling: Field, fields: &[(Field, Value)]) {
     default_str(strategy, kind, "RollingUpdate");
     if strategy.str(kind) == "RollingUpdate"
         && let Some(rolling) = child_entry(strategy, rolling)
@@ -237,7 +232,12 @@ fn selector_and_template(
 }
 
 /// Pods of controllers restart always and have no deadline.
-pub fn always_restarting(template: Option<&Struct>, path: &FieldPath<'_>, kind: &str, errors: &mut ErrorList) {
+pub fn always_restarting(
+    template: Option<&Struct>,
+    path: &FieldPath<'_>,
+    kind: &str,
+    errors: &mut ErrorList,
+) {
     let Some(spec) = template.and_then(|template| template.child(c::pod_template_spec::SPEC)) else { return };
     let at = path.child("spec");
     let policy = spec.str(c::pod_spec::RESTART_POLICY);
@@ -263,7 +263,11 @@ fn deployment_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     if let Some(deadline) = spec.int(ds::PROGRESS_DEADLINE_SECONDS)
         && deadline <= spec.int(ds::MIN_READY_SECONDS).unwrap_or(0)
     {
-        errors.invalid(&SPEC.child("progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds");
+        errors.invalid(
+            &SPEC.child("progressDeadlineSeconds"),
+            deadline,
+            "must be greater than minReadySeconds",
+        );
     }
 }
 
@@ -334,12 +338,25 @@ fn deployment_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) 
     use a::deployment_status as st;
     if let Some(status) = new.root().and_then(|root| root.child(a::deployment::STATUS)) {
         let all = [
-            st::OBSERVED_GENERATION, st::REPLICAS, st::UPDATED_REPLICAS, st::READY_REPLICAS, st::AVAILABLE_REPLICAS,
-            st::UNAVAILABLE_REPLICAS, st::COLLISION_COUNT,
+            st::OBSERVED_GENERATION,
+            st::REPLICAS,
+            st::UPDATED_REPLICAS,
+            st::READY_REPLICAS,
+            st::AVAILABLE_REPLICAS,
+            st::UNAVAILABLE_REPLICAS,
+            st::COLLISION_COUNT,
         ];
         non_negative(status, &all, &STATUS, errors);
         let bounded = [st::UPDATED_REPLICAS, st::READY_REPLICAS, st::AVAILABLE_REPLICAS];
-        counters(status, st::REPLICAS, &bounded, st::AVAILABLE_REPLICAS, st::READY_REPLICAS, "readyReplicas", errors);
+        counters(
+            status,
+            st::REPLICAS,
+            &bounded,
+            st::AVAILABLE_REPLICAS,
+            st::READY_REPLICAS,
+            "readyReplicas",
+            errors,
+        );
     }
     not_decremented(new, old, &[a::deployment::STATUS, st::COLLISION_COUNT], errors);
 }
@@ -368,7 +385,15 @@ fn replica_set_status(new: &Doc, _: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     let bounded = [st::FULLY_LABELED_REPLICAS, st::READY_REPLICAS, st::AVAILABLE_REPLICAS];
     non_negative(status, &bounded, &STATUS, errors);
     non_negative(status, &[st::REPLICAS, st::OBSERVED_GENERATION], &STATUS, errors);
-    counters(status, st::REPLICAS, &bounded, st::AVAILABLE_REPLICAS, st::READY_REPLICAS, "readyReplicas", errors);
+    counters(
+        status,
+        st::REPLICAS,
+        &bounded,
+        st::AVAILABLE_REPLICAS,
+        st::READY_REPLICAS,
+        "readyReplicas",
+        errors,
+    );
 }
 
 fn daemon_set_defaults(doc: &mut Doc) {
@@ -442,8 +467,14 @@ fn daemon_set_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) 
     use a::daemon_set_status as st;
     if let Some(status) = new.root().and_then(|root| root.child(a::daemon_set::STATUS)) {
         let all = [
-            st::CURRENT_NUMBER_SCHEDULED, st::NUMBER_MISSCHEDULED, st::DESIRED_NUMBER_SCHEDULED, st::NUMBER_READY,
-            st::OBSERVED_GENERATION, st::UPDATED_NUMBER_SCHEDULED, st::NUMBER_AVAILABLE, st::NUMBER_UNAVAILABLE,
+            st::CURRENT_NUMBER_SCHEDULED,
+            st::NUMBER_MISSCHEDULED,
+            st::DESIRED_NUMBER_SCHEDULED,
+            st::NUMBER_READY,
+            st::OBSERVED_GENERATION,
+            st::UPDATED_NUMBER_SCHEDULED,
+            st::NUMBER_AVAILABLE,
+            st::NUMBER_UNAVAILABLE,
             st::COLLISION_COUNT,
         ];
         non_negative(status, &all, &STATUS, errors);
@@ -603,8 +634,13 @@ fn stateful_set_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorLi
     let spec = |doc: &Doc| doc.root().and_then(|root| root.child(a::stateful_set::SPEC)).cloned();
     let (Some(mut now), Some(mut before)) = (spec(new), spec(old)) else { return };
     for field in [
-        ss::REPLICAS, ss::TEMPLATE, ss::UPDATE_STRATEGY, ss::MIN_READY_SECONDS, ss::ORDINALS,
-        ss::REVISION_HISTORY_LIMIT, ss::PERSISTENT_VOLUME_CLAIM_RETENTION_POLICY,
+        ss::REPLICAS,
+        ss::TEMPLATE,
+        ss::UPDATE_STRATEGY,
+        ss::MIN_READY_SECONDS,
+        ss::ORDINALS,
+        ss::REVISION_HISTORY_LIMIT,
+        ss::PERSISTENT_VOLUME_CLAIM_RETENTION_POLICY,
     ] {
         now.remove(field);
         before.remove(field);
@@ -621,7 +657,8 @@ fn stateful_set_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorLi
 fn stateful_set_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     use a::stateful_set_status as st;
     if let Some(status) = new.root().and_then(|root| root.child(a::stateful_set::STATUS)) {
-        let bounded = [st::READY_REPLICAS, st::CURRENT_REPLICAS, st::UPDATED_REPLICAS, st::AVAILABLE_REPLICAS];
+        let bounded =
+            [st::READY_REPLICAS, st::CURRENT_REPLICAS, st::UPDATED_REPLICAS, st::AVAILABLE_REPLICAS];
         non_negative(status, &[st::REPLICAS, st::OBSERVED_GENERATION, st::COLLISION_COUNT], &STATUS, errors);
         non_negative(status, &bounded, &STATUS, errors);
         let text = "status.readyReplicas";

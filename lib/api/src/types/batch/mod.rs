@@ -102,7 +102,8 @@ fn cron_job_defaults(doc: &mut Doc) {
     default_value(spec, cs::SUSPEND, false);
     default_value(spec, cs::SUCCESSFUL_JOBS_HISTORY_LIMIT, 3);
     default_value(spec, cs::FAILED_JOBS_HISTORY_LIMIT, 1);
-    let job = child_entry(spec, cs::JOB_TEMPLATE).and_then(|template| child_entry(template, b::job_template_spec::SPEC));
+    let job = child_entry(spec, cs::JOB_TEMPLATE)
+        .and_then(|template| child_entry(template, b::job_template_spec::SPEC));
     if let Some(job) = job {
         nested_defaults(job);
     }
@@ -115,9 +116,8 @@ fn job_prepare_create(doc: &mut Doc, _: &Ctx<'_>) {
         return;
     }
     let (name, uid) = (doc.meta().name().to_owned(), doc.meta().uid().to_owned());
-    let labels = doc.entry(&[
-        b::job::SPEC, js::TEMPLATE, c::pod_template_spec::METADATA, m::object_meta::LABELS,
-    ]);
+    let labels =
+        doc.entry(&[b::job::SPEC, js::TEMPLATE, c::pod_template_spec::METADATA, m::object_meta::LABELS]);
     if let Some(labels) = labels.and_then(Value::as_map_mut) {
         for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
             for key in keys {
@@ -186,7 +186,9 @@ fn generated_selector(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
     let at = metadata.child("labels");
     let mut expected = Map::new();
     for (key, value) in [
-        (UID_LABELS[0], meta.uid()), (NAME_LABELS[0], meta.name()), (UID_LABELS[1], meta.uid()),
+        (UID_LABELS[0], meta.uid()),
+        (NAME_LABELS[0], meta.name()),
+        (UID_LABELS[1], meta.uid()),
         (NAME_LABELS[1], meta.name()),
     ] {
         expected.insert(key, value);
@@ -209,8 +211,13 @@ fn generated_selector(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
 fn validate_spec(spec: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     use b::job_spec as js;
     let numbers = [
-        js::PARALLELISM, js::COMPLETIONS, js::ACTIVE_DEADLINE_SECONDS, js::BACKOFF_LIMIT,
-        js::TTL_SECONDS_AFTER_FINISHED, js::BACKOFF_LIMIT_PER_INDEX, js::MAX_FAILED_INDEXES,
+        js::PARALLELISM,
+        js::COMPLETIONS,
+        js::ACTIVE_DEADLINE_SECONDS,
+        js::BACKOFF_LIMIT,
+        js::TTL_SECONDS_AFTER_FINISHED,
+        js::BACKOFF_LIMIT_PER_INDEX,
+        js::MAX_FAILED_INDEXES,
     ];
     non_negative(spec, &numbers, path, errors);
     if present(spec, js::MAX_FAILED_INDEXES) && !present(spec, js::BACKOFF_LIMIT_PER_INDEX) {
@@ -229,8 +236,11 @@ fn validate_spec(spec: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>, errors: &mu
     success_policy(spec, &path.child("successPolicy"), errors);
     if present(spec, js::POD_REPLACEMENT_POLICY) {
         let policy = spec.str(js::POD_REPLACEMENT_POLICY);
-        let supported: &[&str] =
-            if present(spec, js::POD_FAILURE_POLICY) { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+        let supported: &[&str] = if present(spec, js::POD_FAILURE_POLICY) {
+            &["Failed"]
+        } else {
+            &["Failed", "TerminatingOrFailed"]
+        };
         if !supported.contains(&policy) {
             errors.not_supported(&path.child("podReplacementPolicy"), policy, supported);
         }
@@ -241,7 +251,8 @@ fn validate_spec(spec: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>, errors: &mu
     pod_spec::validate_template(template, ctx, &template_path, errors);
     let at = template_path.child("spec");
     let at = at.child("restartPolicy");
-    let restart = template.child(c::pod_template_spec::SPEC).map_or("", |spec| spec.str(c::pod_spec::RESTART_POLICY));
+    let restart =
+        template.child(c::pod_template_spec::SPEC).map_or("", |spec| spec.str(c::pod_spec::RESTART_POLICY));
     match restart {
         "Always" | "" => errors.required(&at, "valid values: \"OnFailure\", \"Never\""),
         "OnFailure" if present(spec, js::POD_FAILURE_POLICY) => {
@@ -272,7 +283,11 @@ fn completion_mode(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) 
         if let (Some(completions), Some(failed)) = (completions, failed)
             && failed > completions
         {
-            errors.invalid(&path.child("maxFailedIndexes"), failed, "must be less than or equal to completions");
+            errors.invalid(
+                &path.child("maxFailedIndexes"),
+                failed,
+                "must be less than or equal to completions",
+            );
         }
         if let Some(failed) = failed.filter(|failed| *failed > 100_000) {
             errors.invalid(&path.child("maxFailedIndexes"), failed, "must be less than or equal to 100000");
@@ -303,9 +318,15 @@ fn failure_policy(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
                 "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]",
             ),
             "FailIndex" if !present(spec, b::job_spec::BACKOFF_LIMIT_PER_INDEX) => {
-                errors.invalid(&at.child("action"), "FailIndex", "requires the backoffLimitPerIndex to be set");
+                errors.invalid(
+                    &at.child("action"),
+                    "FailIndex",
+                    "requires the backoffLimitPerIndex to be set",
+                );
             }
-            action if !actions.contains(&action) => errors.not_supported(&at.child("action"), action, &actions),
+            action if !actions.contains(&action) => {
+                errors.not_supported(&at.child("action"), action, &actions)
+            }
             _ => {}
         }
         let codes = rule.child(pr::ON_EXIT_CODES);
@@ -353,7 +374,8 @@ fn exit_codes(spec: &Struct, codes: &Struct, path: &FieldPath<'_>, errors: &mut 
     }
     if present(codes, ec::CONTAINER_NAME) {
         let name = codes.str(ec::CONTAINER_NAME);
-        let pod = spec.child(b::job_spec::TEMPLATE).and_then(|template| template.child(c::pod_template_spec::SPEC));
+        let pod =
+            spec.child(b::job_spec::TEMPLATE).and_then(|template| template.child(c::pod_template_spec::SPEC));
         let known = pod.is_some_and(|pod| {
             [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS]
                 .into_iter()
@@ -423,8 +445,9 @@ fn success_policy(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
             let at = at.child("succeededCount");
             non_negative(rule, &[sr::SUCCEEDED_COUNT], &rules.index(i), errors);
             if wanted > completions {
-                let text =
-                    format!("must be less than or equal to {completions} (the number of specified completions)");
+                let text = format!(
+                    "must be less than or equal to {completions} (the number of specified completions)"
+                );
                 errors.invalid(&at, wanted, text);
             }
             if let Some(total) = total.filter(|total| wanted > *total) {
@@ -446,8 +469,9 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
     }
     for interval in text.split(',') {
         let number = |part: &str| {
-            part.parse::<i64>()
-                .map_err(|_| format!("cannot convert string to integer for index: {}", crate::field_errors::quoted(part)))
+            part.parse::<i64>().map_err(|_| {
+                format!("cannot convert string to integer for index: {}", crate::field_errors::quoted(part))
+            })
         };
         let (from, to) = interval.split_once('-').map_or((interval, None), |(from, to)| (from, Some(to)));
         let from = number(from)?;
@@ -500,7 +524,11 @@ fn job_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     same(js::SELECTOR, errors);
     template_update(now, before, suspended_before_start(old), errors);
     for field in [
-        js::COMPLETION_MODE, js::POD_FAILURE_POLICY, js::BACKOFF_LIMIT_PER_INDEX, js::MANAGED_BY, js::SUCCESS_POLICY,
+        js::COMPLETION_MODE,
+        js::POD_FAILURE_POLICY,
+        js::BACKOFF_LIMIT_PER_INDEX,
+        js::MANAGED_BY,
+        js::SUCCESS_POLICY,
     ] {
         same(field, errors);
     }
@@ -511,9 +539,7 @@ fn template_update(now: &Struct, before: &Struct, may_change: bool, errors: &mut
     use b::job_spec as js;
     let mut before = before.get(js::TEMPLATE).cloned();
     let template = now.get(js::TEMPLATE);
-    if may_change
-        && let (Some(Value::Struct(new)), Some(Value::Struct(old))) = (template, before.as_mut())
-    {
+    if may_change && let (Some(Value::Struct(new)), Some(Value::Struct(old))) = (template, before.as_mut()) {
         let labels = new.child(c::pod_template_spec::METADATA).cloned();
         if let (Some(labels), Some(meta)) = (labels, old.child_mut(c::pod_template_spec::METADATA)) {
             for field in [m::object_meta::LABELS, m::object_meta::ANNOTATIONS] {
@@ -522,7 +548,12 @@ fn template_update(now: &Struct, before: &Struct, may_change: bool, errors: &mut
         }
         let new_spec = new.child(c::pod_template_spec::SPEC);
         if let (Some(new), Some(old)) = (new_spec, old.child_mut(c::pod_template_spec::SPEC)) {
-            for field in [c::pod_spec::NODE_SELECTOR, c::pod_spec::TOLERATIONS, c::pod_spec::SCHEDULING_GATES, c::pod_spec::AFFINITY] {
+            for field in [
+                c::pod_spec::NODE_SELECTOR,
+                c::pod_spec::TOLERATIONS,
+                c::pod_spec::SCHEDULING_GATES,
+                c::pod_spec::AFFINITY,
+            ] {
                 copy_field(new, old, field);
             }
         }
@@ -544,7 +575,12 @@ fn copy_field(from: &Struct, to: &mut Struct, field: Field) {
 fn job_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     use b::job_status as st;
     let Some(status) = new.root().and_then(|root| root.child(b::job::STATUS)) else { return };
-    non_negative(status, &[st::ACTIVE, st::SUCCEEDED, st::FAILED, st::READY, st::TERMINATING], &STATUS, errors);
+    non_negative(
+        status,
+        &[st::ACTIVE, st::SUCCEEDED, st::FAILED, st::READY, st::TERMINATING],
+        &STATUS,
+        errors,
+    );
     let is_true = |kind: &str| {
         structs(status, st::CONDITIONS).any(|(_, condition)| {
             condition.str(b::job_condition::TYPE) == kind && condition.str(b::job_condition::STATUS) == "True"
@@ -556,7 +592,11 @@ fn job_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
         errors.invalid(&conditions, BadValue::Omitted, "cannot set Complete=True and Failed=true conditions");
     }
     if complete && is_true("FailureTarget") {
-        errors.invalid(&conditions, BadValue::Omitted, "cannot set Complete=True and FailureTarget=true conditions");
+        errors.invalid(
+            &conditions,
+            BadValue::Omitted,
+            "cannot set Complete=True and FailureTarget=true conditions",
+        );
     }
     if failed && !is_true("FailureTarget") {
         let text = "cannot set Failed=True condition without the FailureTarget=true condition";
@@ -583,7 +623,8 @@ fn job_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     for kind in ["Complete", "Failed"] {
         let had = old.root().and_then(|root| root.child(b::job::STATUS)).is_some_and(|status| {
             structs(status, st::CONDITIONS).any(|(_, condition)| {
-                condition.str(b::job_condition::TYPE) == kind && condition.str(b::job_condition::STATUS) == "True"
+                condition.str(b::job_condition::TYPE) == kind
+                    && condition.str(b::job_condition::STATUS) == "True"
             })
         });
         if had && !is_true(kind) {

@@ -1,8 +1,8 @@
 //! Columns of group apps.
 
 use super::{
-    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age_cell, column, container_cells, labels_text, name_cell,
-    number, selector_cell, selector_text, text,
+    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age_cell, column, container_cells, labels_text,
+    name_cell, number, selector_cell, selector_text, text,
 };
 use crate::doc::{Doc, Struct};
 use crate::f::apps_v1 as a;
@@ -30,7 +30,8 @@ pub static DEPLOYMENT: Columns = Columns {
         let int = |field| doc.int(&[d::STATUS, field]).unwrap_or(0);
         let desired = doc.int(&[d::SPEC, a::deployment_spec::REPLICAS]).unwrap_or(0);
         let [names, images] = container_cells(template_spec(doc, d::SPEC, a::deployment_spec::TEMPLATE));
-        let selector = doc.root().and_then(|r| r.child(d::SPEC)).and_then(|s| s.child(a::deployment_spec::SELECTOR));
+        let selector =
+            doc.root().and_then(|r| r.child(d::SPEC)).and_then(|s| s.child(a::deployment_spec::SELECTOR));
         vec![
             name_cell(doc),
             format!("{}/{desired}", int(st::READY_REPLICAS)).into(),
@@ -59,7 +60,10 @@ pub static REPLICA_SET: Columns = Columns {
         use a::replica_set as r;
         let int = |field| doc.int(&[r::STATUS, field]).unwrap_or(0);
         let [names, images] = container_cells(template_spec(doc, r::SPEC, a::replica_set_spec::TEMPLATE));
-        let selector = doc.root().and_then(|root| root.child(r::SPEC)).and_then(|s| s.child(a::replica_set_spec::SELECTOR));
+        let selector = doc
+            .root()
+            .and_then(|root| root.child(r::SPEC))
+            .and_then(|s| s.child(a::replica_set_spec::SELECTOR));
         vec![
             name_cell(doc),
             doc.int(&[r::SPEC, a::replica_set_spec::REPLICAS]).unwrap_or(0).into(),
@@ -93,7 +97,10 @@ pub static DAEMON_SET: Columns = Columns {
         let int = |field| Cell::Int(doc.int(&[d::STATUS, field]).unwrap_or(0));
         let spec = template_spec(doc, d::SPEC, a::daemon_set_spec::TEMPLATE);
         let [names, images] = container_cells(spec);
-        let selector = doc.root().and_then(|root| root.child(d::SPEC)).and_then(|s| s.child(a::daemon_set_spec::SELECTOR));
+        let selector = doc
+            .root()
+            .and_then(|root| root.child(d::SPEC))
+            .and_then(|s| s.child(a::daemon_set_spec::SELECTOR));
         vec![
             name_cell(doc),
             int(st::DESIRED_NUMBER_SCHEDULED),

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age, age_cell, column, container_cells, human_duration,
-    name_cell, number, or_none, selector_cell, text,
+    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age, age_cell, column, container_cells,
+    human_duration, name_cell, number, or_none, selector_cell, text,
 };
 use crate::doc::{Doc, Struct};
 use crate::f::batch_v1 as b;
@@ -63,7 +63,10 @@ fn job(doc: &Doc, now: Timestamp) -> Vec<Cell> {
     } else if doc.meta().is_being_deleted() {
         "Terminating"
     } else {
-        ["Suspended", "FailureTarget", "SuccessCriteriaMet"].into_iter().find(|kind| has(kind)).unwrap_or("Running")
+        ["Suspended", "FailureTarget", "SuccessCriteriaMet"]
+            .into_iter()
+            .find(|kind| has(kind))
+            .unwrap_or("Running")
     };
     let [names, images] = containers(spec);
     vec![

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age, age_cell, column, container_cells, labels_text,
+    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age, age_cell, container_cells, labels_text,
     name_and_age, name_cell, number, or_none, text, wide, wide_text,
 };
 use crate::doc::{Doc, Map, Struct};
@@ -23,7 +23,10 @@ pub static POD: Columns = Columns {
         NAME,
         text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
         text("Status", "The aggregate status of the containers in this pod."),
-        text("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+        text(
+            "Restarts",
+            "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+        ),
         AGE,
         wide_text("IP", "The first address of the pod."),
         wide_text("Node", "The node the pod is bound to."),
@@ -91,7 +94,9 @@ fn summarize(doc: &Doc) -> PodSummary {
         out.reason = status.str(st::REASON).to_owned();
     }
     let condition = |kind: &str| {
-        structs(status, st::CONDITIONS).find(|(_, one)| one.str(c::pod_condition::TYPE) == kind).map(|(_, one)| one)
+        structs(status, st::CONDITIONS)
+            .find(|(_, one)| one.str(c::pod_condition::TYPE) == kind)
+            .map(|(_, one)| one)
     };
     if condition("PodScheduled").is_some_and(|one| one.str(c::pod_condition::REASON) == "SchedulingGated") {
         out.reason = "SchedulingGated".to_owned();
@@ -313,8 +318,8 @@ fn external_ip(doc: &Doc, spec: &Struct) -> String {
     match spec.str(s::TYPE) {
         "ClusterIP" | "NodePort" => or_none(&external.join(",")).to_owned(),
         "LoadBalancer" => {
-            let balancer =
-                child(doc, c::service::STATUS).and_then(|status| status.child(c::service_status::LOAD_BALANCER));
+            let balancer = child(doc, c::service::STATUS)
+                .and_then(|status| status.child(c::service_status::LOAD_BALANCER));
             let mut all: Vec<&str> = balancer
                 .map(|balancer| {
                     structs(balancer, c::load_balancer_status::INGRESS)
@@ -392,12 +397,6 @@ pub static SECRET: Columns = Columns {
 };
 
 pub static SERVICE_ACCOUNT: Columns = Columns { definitions: &[NAME, AGE], cells: name_and_age };
-
-/// Name and creation time of types that upstream has no printer for.
-pub static LIMIT_RANGE: Columns = Columns {
-    definitions: &[NAME, column("Created At", "date", "", "Time of creation.")],
-    cells: |doc, _| vec![name_cell(doc), doc.meta().creation_timestamp().unwrap_or_default().into()],
-};
 
 pub static NAMESPACE: Columns = Columns {
     definitions: &[NAME, text("Status", "The status of the namespace"), AGE],
@@ -554,8 +553,12 @@ pub static RESOURCE_QUOTA: Columns = Columns {
         use c::resource_quota_status as s;
         let status = child(doc, c::resource_quota::STATUS);
         let (mut requests, mut limits): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-        for (name, hard) in status.and_then(|status| status.map(s::HARD)).into_iter().flat_map(Map::str_pairs) {
-            let used = status.and_then(|status| status.map(s::USED)).and_then(|used| used.get_str(name)).unwrap_or("0");
+        for (name, hard) in status.and_then(|status| status.map(s::HARD)).into_iter().flat_map(Map::str_pairs)
+        {
+            let used = status
+                .and_then(|status| status.map(s::USED))
+                .and_then(|used| used.get_str(name))
+                .unwrap_or("0");
             let line = format!("{name}: {used}/{hard}");
             if name.starts_with("limits.") { limits.push(line) } else { requests.push(line) }
         }
@@ -566,7 +569,10 @@ pub static RESOURCE_QUOTA: Columns = Columns {
 fn access_modes(s: Option<&Struct>, field: crate::schema::Field) -> String {
     let has = |mode: &str| s.is_some_and(|s| strs(s, field).any(|(_, one)| one == mode));
     let short = [
-        ("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP"),
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
     ];
     short.into_iter().filter(|(mode, _)| has(mode)).map(|(_, text)| text).collect::<Vec<_>>().join(",")
 }
@@ -635,7 +641,8 @@ pub static PERSISTENT_VOLUME_CLAIM: Columns = Columns {
         let status = child(doc, p::STATUS);
         let phase = status.map_or("", |status| status.str(st::PHASE));
         let bound = !spec.str(s::VOLUME_NAME).is_empty();
-        let capacity = status.and_then(|status| status.map(st::CAPACITY)).and_then(|map| map.get_str("storage"));
+        let capacity =
+            status.and_then(|status| status.map(st::CAPACITY)).and_then(|map| map.get_str("storage"));
         let modes = if bound { access_modes(status, st::ACCESS_MODES) } else { String::new() };
         vec![
             name_cell(doc),

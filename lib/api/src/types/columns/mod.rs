@@ -6,7 +6,7 @@ use crate::doc::{Doc, Map, Struct, Value};
 use crate::f::core_v1 as c;
 use crate::f::meta_v1 as m;
 use crate::schema::Field;
-use crate::types::walk::{structs, strs};
+use crate::types::walk::{strs, structs};
 
 pub mod apps;
 pub mod batch;
@@ -213,7 +213,8 @@ pub fn container_cells(spec: Option<&Struct>) -> [Cell; 2] {
 
 /// `k=v,k2=v2`, `<none>` for no labels.
 pub fn labels_text(labels: Option<&Map>) -> String {
-    let all: Vec<String> = labels.into_iter().flat_map(Map::str_pairs).map(|(k, v)| format!("{k}={v}")).collect();
+    let all: Vec<String> =
+        labels.into_iter().flat_map(Map::str_pairs).map(|(k, v)| format!("{k}={v}")).collect();
     if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
 }
 

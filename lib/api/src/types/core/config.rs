@@ -57,11 +57,8 @@ pub static SECRET: Strategy = Strategy {
 };
 
 /// ServiceAccounts.
-pub static SERVICE_ACCOUNT: Strategy = Strategy {
-    generation: GenerationRule::None,
-    columns: &columns::core::SERVICE_ACCOUNT,
-    ..Strategy::BASE
-};
+pub static SERVICE_ACCOUNT: Strategy =
+    Strategy { generation: GenerationRule::None, columns: &columns::core::SERVICE_ACCOUNT, ..Strategy::BASE };
 
 /// `stringData` is only ever written: its values go to `data`.
 fn merge_string_data(root: &mut Struct) {
@@ -171,10 +168,10 @@ fn docker_config(data: Option<&Map>, key: &str, path: &FieldPath<'_>, errors: &m
         errors.required(&path.key(key), "");
         return;
     };
-    let parsed = STANDARD
-        .decode(text)
-        .map_err(|e| e.to_string())
-        .and_then(|bytes| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes).map_err(|e| e.to_string()));
+    let parsed = STANDARD.decode(text).map_err(|e| e.to_string()).and_then(|bytes| {
+        serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes)
+            .map_err(|e| e.to_string())
+    });
     if let Err(why) = parsed {
         errors.invalid(&path.key(key), BadValue::from("<secret contents redacted>"), why);
     }

@@ -4,12 +4,12 @@ use crate::doc::{Struct, Value};
 use crate::f::core_v1 as c;
 use crate::field_errors::{BadValue, ErrorList, FieldPath};
 use crate::names;
-use crate::quantity::Quantity;
 use crate::schema::Field;
+use crate::types::core::env::{validate_env, validate_env_from};
 use crate::types::core::pod_defaults::as_container;
+use crate::types::core::probes::{validate_lifecycle, validate_probes};
 use crate::types::core::volumes::{self, KnownVolume};
 use crate::types::core::{resources, security};
-use crate::types::meta::NEGATIVE;
 use crate::types::walk::{json_text, present, strs, structs};
 
 /// What a container's rules need to know of its pod.
@@ -25,18 +25,13 @@ pub struct PodFacts<'a> {
     pub restart_rules: bool,
 }
 
-const ENV_FIELDS: [&str; 9] = [
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
-    "status.hostIPs", "status.podIP", "status.podIPs",
-];
-/// What `resourceFieldRef` may ask for.
-pub const CONTAINER_FIELDS: [&str; 6] = [
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
-    "requests.memory",
-];
-
 /// `containers`.
-pub fn validate_containers(spec: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+pub fn validate_containers(
+    spec: &Struct,
+    facts: &PodFacts<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     let list = spec.list(c::pod_spec::CONTAINERS);
     if list.is_empty() {
         errors.required(path, "");
@@ -69,9 +64,15 @@ pub fn validate_containers(spec: &Struct, facts: &PodFacts<'_>, path: &FieldPath
 }
 
 /// `initContainers`, sidecars among them.
-pub fn validate_init_containers(spec: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    let mut names: Vec<&str> =
-        structs(spec, c::pod_spec::CONTAINERS).map(|(_, container)| container.str(c::container::NAME)).collect();
+pub fn validate_init_containers(
+    spec: &Struct,
+    facts: &PodFacts<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
+    let mut names: Vec<&str> = structs(spec, c::pod_spec::CONTAINERS)
+        .map(|(_, container)| container.str(c::container::NAME))
+        .collect();
     for (i, container) in structs(spec, c::pod_spec::INIT_CONTAINERS) {
         let at = path.index(i);
         common(container, facts, &at, errors);
@@ -105,7 +106,9 @@ pub fn validate_init_containers(spec: &Struct, facts: &PodFacts<'_>, path: &Fiel
             validate_probes(container, facts, &at, errors);
         } else {
             for field in [
-                c::container::LIFECYCLE, c::container::LIVENESS_PROBE, c::container::READINESS_PROBE,
+                c::container::LIFECYCLE,
+                c::container::LIVENESS_PROBE,
+                c::container::READINESS_PROBE,
                 c::container::STARTUP_PROBE,
             ] {
                 if present(container, field) {
@@ -162,9 +165,15 @@ pub fn validate_ephemeral_containers(
             errors.not_found(&at.child("targetContainerName"), target);
         }
         for field in [
-            c::container::PORTS, c::container::RESOURCES, c::container::RESIZE_POLICY, c::container::RESTART_POLICY,
-            c::container::RESTART_POLICY_RULES, c::container::LIVENESS_PROBE, c::container::READINESS_PROBE,
-            c::container::STARTUP_PROBE, c::container::LIFECYCLE,
+            c::container::PORTS,
+            c::container::RESOURCES,
+            c::container::RESIZE_POLICY,
+            c::container::RESTART_POLICY,
+            c::container::RESTART_POLICY_RULES,
+            c::container::LIVENESS_PROBE,
+            c::container::READINESS_PROBE,
+            c::container::STARTUP_PROBE,
+            c::container::LIFECYCLE,
         ] {
             let set = match container.get(field) {
                 Some(Value::Struct(s)) => !s.is_empty(),
@@ -346,226 +355,12 @@ fn host_ports(container: &Struct, seen: &mut Vec<String>, path: &FieldPath<'_>, 
     }
 }
 
-fn validate_env(container: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for (i, variable) in structs(container, c::container::ENV) {
-        let at = path.index(i);
-        let name = variable.str(c::env_var::NAME);
-        if name.is_empty() {
-            errors.required(&at.child("name"), "");
-        } else {
-            errors.invalid_each(&at.child("name"), name, names::env_var_name(name));
-        }
-        if let Some(from) = variable.child(c::env_var::VALUE_FROM) {
-            value_from(from, !variable.str(c::env_var::VALUE).is_empty(), &at.child("valueFrom"), errors);
-        }
-    }
-}
-
-fn value_from(from: &Struct, has_value: bool, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    let mut sources = 0;
-    if let Some(field) = from.child(c::env_var_source::FIELD_REF) {
-        sources += 1;
-        validate_object_field_selector(field, &ENV_FIELDS, &path.child("fieldRef"), errors);
-    }
-    if let Some(resource) = from.child(c::env_var_source::RESOURCE_FIELD_REF) {
-        sources += 1;
-        let below = path.child("resourceFieldRef");
-        validate_resource_field_selector(resource, &CONTAINER_FIELDS, false, &below, errors);
-    }
-    if let Some(key) = from.child(c::env_var_source::CONFIG_MAP_KEY_REF) {
-        sources += 1;
-        let (name, key) = (key.str(c::config_map_key_selector::NAME), key.str(c::config_map_key_selector::KEY));
-        key_selector(name, key, &path.child("configMapKeyRef"), errors);
-    }
-    if let Some(key) = from.child(c::env_var_source::SECRET_KEY_REF) {
-        sources += 1;
-        let (name, key) = (key.str(c::secret_key_selector::NAME), key.str(c::secret_key_selector::KEY));
-        key_selector(name, key, &path.child("secretKeyRef"), errors);
-    }
-    if let Some(file) = from.child(c::env_var_source::FILE_KEY_REF) {
-        sources += 1;
-        file_key(file, &path.child("fileKeyRef"), errors);
-    }
-    if sources == 0 {
-        errors.invalid(
-            path,
-            "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        );
-    } else if has_value {
-        errors.invalid(path, "", "may not be specified when `value` is not empty");
-    } else if sources > 1 {
-        errors.invalid(path, "", "may not have more than one field specified at a time");
-    }
-}
-
-fn key_selector(name: &str, key: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    errors.invalid_each(&path.child("name"), name, names::dns1123_subdomain(name));
-    if key.is_empty() {
-        errors.required(&path.child("key"), "");
-    } else {
-        errors.invalid_each(&path.child("key"), key, names::config_map_key(key));
-    }
-}
-
-fn file_key(file: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    let key = file.str(c::file_key_selector::KEY);
-    if key.is_empty() {
-        errors.required(&path.child("key"), "");
-    } else {
-        errors.invalid_each(&path.child("key"), key, names::env_var_name(key));
-    }
-    let volume = file.str(c::file_key_selector::VOLUME_NAME);
-    if volume.is_empty() {
-        errors.required(&path.child("volumeName"), "");
-    } else {
-        errors.invalid_each(&path.child("volumeName"), volume, names::dns1123_label(volume));
-    }
-    let file_path = file.str(c::file_key_selector::PATH);
-    if file_path.is_empty() {
-        errors.required(&path.child("path"), "");
-    } else {
-        volumes::no_backsteps(file_path, &path.child("path"), errors);
-    }
-}
-
-/// `fieldRef`: a path of the pod that may be read here.
-pub fn validate_object_field_selector(
-    selector: &Struct,
-    allowed: &[&str],
+fn validate_mounts(
+    container: &Struct,
+    known: &[KnownVolume<'_>],
     path: &FieldPath<'_>,
     errors: &mut ErrorList,
 ) {
-    let version = selector.str(c::object_field_selector::API_VERSION);
-    let field = selector.str(c::object_field_selector::FIELD_PATH);
-    if version.is_empty() {
-        errors.required(&path.child("apiVersion"), "");
-        return;
-    }
-    if field.is_empty() {
-        errors.required(&path.child("fieldPath"), "");
-        return;
-    }
-    let below = path.child("fieldPath");
-    if version != "v1" {
-        let text = format!("error converting fieldPath: unsupported pod version: {version}");
-        errors.invalid(&below, field, text);
-        return;
-    }
-    let subscript = field.strip_suffix("']").and_then(|rest| rest.split_once("['"));
-    match subscript {
-        Some(("metadata.annotations", key)) => {
-            errors.invalid_each(path, &key.to_ascii_lowercase(), names::qualified_name(&key.to_ascii_lowercase()));
-        }
-        Some(("metadata.labels", key)) => errors.invalid_each(path, key, names::qualified_name(key)),
-        Some((field, _)) => {
-            let text = format!("error converting fieldPath: field label does not support subscript: {field}");
-            errors.invalid(&below, selector.str(c::object_field_selector::FIELD_PATH), text);
-        }
-        None if known_field(field) && !allowed.contains(&field) => {
-            errors.not_supported(&below, field, allowed);
-        }
-        None if !known_field(field) => {
-            errors.invalid(&below, field, format!("error converting fieldPath: field label not supported: {field}"));
-        }
-        None => {}
-    }
-}
-
-fn known_field(field: &str) -> bool {
-    matches!(
-        field,
-        "metadata.annotations"
-            | "metadata.labels"
-            | "metadata.name"
-            | "metadata.namespace"
-            | "metadata.uid"
-            | "spec.nodeName"
-            | "spec.restartPolicy"
-            | "spec.serviceAccountName"
-            | "spec.schedulerName"
-            | "status.phase"
-            | "status.hostIP"
-            | "status.hostIPs"
-            | "status.podIP"
-            | "status.podIPs"
-            | "spec.host"
-    )
-}
-
-/// `resourceFieldRef`: a container's request or limit.
-pub fn validate_resource_field_selector(
-    selector: &Struct,
-    allowed: &[&str],
-    volume: bool,
-    path: &FieldPath<'_>,
-    errors: &mut ErrorList,
-) {
-    let resource = selector.str(c::resource_field_selector::RESOURCE);
-    let huge = resource.starts_with("requests.hugepages-") || resource.starts_with("limits.hugepages-");
-    if volume && selector.str(c::resource_field_selector::CONTAINER_NAME).is_empty() {
-        errors.required(&path.child("containerName"), "");
-    } else if resource.is_empty() {
-        errors.required(&path.child("resource"), "");
-    } else if !allowed.contains(&resource) && !huge {
-        errors.not_supported(&path.child("resource"), resource, allowed);
-    }
-    let divisor = selector.str(c::resource_field_selector::DIVISOR);
-    let Ok(divisor) = Quantity::parse(divisor) else { return };
-    if divisor.is_zero() {
-        return;
-    }
-    let text = divisor.to_string();
-    let sizes = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
-    let of = match resource {
-        "limits.cpu" | "requests.cpu" => {
-            if !matches!(text.as_str(), "1m" | "1") {
-                let text = "only divisor's values 1m and 1 are supported with the cpu resource";
-                errors.invalid(&path.child("divisor"), resource, text);
-            }
-            return;
-        }
-        "limits.memory" | "requests.memory" => "memory",
-        "limits.ephemeral-storage" | "requests.ephemeral-storage" => "local ephemeral storage",
-        _ if huge => "hugepages",
-        _ => return,
-    };
-    if !sizes.contains(&text.as_str()) {
-        let text = format!("only divisor's values {} are supported with the {of} resource", sizes.join(", "));
-        errors.invalid(&path.child("divisor"), resource, text);
-    }
-}
-
-fn validate_env_from(container: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for (i, from) in structs(container, c::container::ENV_FROM) {
-        let at = path.index(i);
-        let prefix = from.str(c::env_from_source::PREFIX);
-        if !prefix.is_empty() {
-            errors.invalid_each(&at.child("prefix"), prefix, names::env_var_name(prefix));
-        }
-        let mut sources = 0;
-        let references = [
-            (from.child(c::env_from_source::CONFIG_MAP_REF).map(|s| s.str(c::config_map_env_source::NAME)), "configMapRef"),
-            (from.child(c::env_from_source::SECRET_REF).map(|s| s.str(c::secret_env_source::NAME)), "secretRef"),
-        ];
-        for (name, json) in references.into_iter().filter_map(|(name, json)| Some((name?, json))) {
-            sources += 1;
-            let below = at.child(json);
-            if name.is_empty() {
-                errors.required(&below.child("name"), "");
-            } else {
-                errors.invalid_each(&below.child("name"), name, names::name_is_subdomain(name, true));
-            }
-        }
-        if sources == 0 {
-            errors.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`");
-        } else if sources > 1 {
-            errors.invalid(path, "", "may not have more than one field specified at a time");
-        }
-    }
-}
-
-fn validate_mounts(container: &Struct, known: &[KnownVolume<'_>], path: &FieldPath<'_>, errors: &mut ErrorList) {
     let mut points: Vec<&str> = Vec::new();
     for (i, mount) in structs(container, c::container::VOLUME_MOUNTS) {
         let at = path.index(i);
@@ -622,7 +417,8 @@ fn mount_flags(mount: &Struct, container: &Struct, path: &FieldPath<'_>, errors:
             .and_then(|context| context.bool(c::security_context::PRIVILEGED))
             .unwrap_or(false);
         if propagation == "Bidirectional" && !privileged {
-            errors.forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
+            errors
+                .forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
         }
     }
     if present(mount, c::volume_mount::RECURSIVE_READ_ONLY) {
@@ -634,7 +430,10 @@ fn mount_flags(mount: &Struct, container: &Struct, path: &FieldPath<'_>, errors:
                     errors.forbidden(&at, "may only be specified when readOnly is true");
                 }
                 if !propagation.is_empty() && propagation != "None" {
-                    errors.forbidden(&at, "may only be specified when mountPropagation is None or not specified");
+                    errors.forbidden(
+                        &at,
+                        "may only be specified when mountPropagation is None or not specified",
+                    );
                 }
             }
             other => errors.not_supported(&at, other, &["Disabled", "Enabled", "IfPossible"]),
@@ -642,7 +441,12 @@ fn mount_flags(mount: &Struct, container: &Struct, path: &FieldPath<'_>, errors:
     }
 }
 
-fn validate_devices(container: &Struct, known: &[KnownVolume<'_>], path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn validate_devices(
+    container: &Struct,
+    known: &[KnownVolume<'_>],
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     let mut paths: Vec<&str> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for (i, device) in structs(container, c::container::VOLUME_DEVICES) {
@@ -690,162 +494,11 @@ fn validate_devices(container: &Struct, known: &[KnownVolume<'_>], path: &FieldP
     }
 }
 
-fn validate_probes(container: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for field in [c::container::LIVENESS_PROBE, c::container::READINESS_PROBE, c::container::STARTUP_PROBE] {
-        let Some(probe) = container.child(field) else { continue };
-        let at = path.child(field.def().json);
-        validate_probe(probe, facts, &at, errors);
-        let readiness = field == c::container::READINESS_PROBE;
-        if readiness {
-            if let Some(seconds) = probe.int(c::probe::TERMINATION_GRACE_PERIOD_SECONDS) {
-                let below = at.child("terminationGracePeriodSeconds");
-                errors.invalid(&below, seconds, "must not be set for readinessProbes");
-            }
-        } else {
-            let threshold = probe.int(c::probe::SUCCESS_THRESHOLD).unwrap_or(0);
-            if threshold != 1 {
-                errors.invalid(&at.child("successThreshold"), threshold, "must be 1");
-            }
-        }
-    }
-}
-
-fn validate_probe(probe: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    let handler = Handler {
-        exec: probe.child(c::probe::EXEC),
-        http: probe.child(c::probe::HTTP_GET),
-        tcp: probe.child(c::probe::TCP_SOCKET),
-        grpc: probe.child(c::probe::GRPC),
-        sleep: None,
-    };
-    handler.validate(facts.grace, path, errors);
-    for field in [
-        c::probe::INITIAL_DELAY_SECONDS, c::probe::TIMEOUT_SECONDS, c::probe::PERIOD_SECONDS,
-        c::probe::SUCCESS_THRESHOLD, c::probe::FAILURE_THRESHOLD,
-    ] {
-        if let Some(value) = probe.int(field).filter(|value| *value < 0) {
-            errors.invalid(&path.child(field.def().json), value, NEGATIVE);
-        }
-    }
-    if let Some(seconds) = probe.int(c::probe::TERMINATION_GRACE_PERIOD_SECONDS).filter(|seconds| *seconds <= 0) {
-        errors.invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0");
-    }
-}
-
-struct Handler<'a> {
-    exec: Option<&'a Struct>,
-    http: Option<&'a Struct>,
-    tcp: Option<&'a Struct>,
-    grpc: Option<&'a Struct>,
-    sleep: Option<&'a Struct>,
-}
-
-impl Handler<'_> {
-    fn validate(&self, grace: Option<i64>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-        let mut count = 0;
-        let kinds = [
-            ("exec", self.exec), ("httpGet", self.http), ("tcpSocket", self.tcp), ("grpc", self.grpc),
-            ("sleep", self.sleep),
-        ];
-        for (name, action) in kinds.into_iter().filter_map(|(name, action)| Some((name, action?))) {
-            let at = path.child(name);
-            count += 1;
-            if count > 1 {
-                errors.forbidden(&at, "may not specify more than 1 handler type");
-                continue;
-            }
-            match name {
-                "exec" => {
-                    if action.list(c::exec_action::COMMAND).is_empty() {
-                        errors.required(&at.child("command"), "");
-                    }
-                }
-                "httpGet" => http_get(action, &at, errors),
-                "tcpSocket" => port_or_name(action.get(c::tcp_socket_action::PORT), &at.child("port"), errors),
-                "grpc" => port_number(action.int(c::grpc_action::PORT).unwrap_or(0), &at.child("port"), errors),
-                _ => {
-                    let seconds = action.int(c::sleep_action::SECONDS).unwrap_or(0);
-                    if let Some(grace) = grace.filter(|grace| seconds < 0 || seconds > *grace) {
-                        let text =
-                            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-                        errors.invalid(&at, seconds, text);
-                    }
-                }
-            }
-        }
-        if count == 0 {
-            errors.required(path, "must specify a handler type");
-        }
-    }
-}
-
-fn http_get(get: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    if get.str(c::http_get_action::PATH).is_empty() {
-        errors.required(&path.child("path"), "");
-    }
-    port_or_name(get.get(c::http_get_action::PORT), &path.child("port"), errors);
-    let scheme = get.str(c::http_get_action::SCHEME);
-    if !matches!(scheme, "HTTP" | "HTTPS") {
-        errors.not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]);
-    }
-    for (_, header) in structs(get, c::http_get_action::HTTP_HEADERS) {
-        let name = header.str(c::http_header::NAME);
-        errors.invalid_each(&path.child("httpHeaders"), name, names::http_header_name(name));
-    }
-}
-
 /// A port's number or name.
 pub fn port_or_name(port: Option<&Value>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     match port {
         Some(Value::Str(name)) => errors.invalid_each(path, name, names::port_name(name)),
         other => port_number(other.and_then(Value::as_int).unwrap_or(0), path, errors),
-    }
-}
-
-fn validate_lifecycle(lifecycle: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for field in [c::lifecycle::POST_START, c::lifecycle::PRE_STOP] {
-        let Some(hook) = lifecycle.child(field) else { continue };
-        let handler = Handler {
-            exec: hook.child(c::lifecycle_handler::EXEC),
-            http: hook.child(c::lifecycle_handler::HTTP_GET),
-            tcp: hook.child(c::lifecycle_handler::TCP_SOCKET),
-            grpc: None,
-            sleep: hook.child(c::lifecycle_handler::SLEEP),
-        };
-        handler.validate(facts.grace, &path.child(field.def().json), errors);
-    }
-    if present(lifecycle, c::lifecycle::STOP_SIGNAL) && facts.os.is_none() {
-        errors.forbidden(&path.child("stopSignal"), "may not be set for containers with empty `spec.os.name`");
-    }
-}
-
-/// `fileKeyRef` names an emptyDir of the pod.
-pub fn validate_file_keys(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for list in [c::pod_spec::INIT_CONTAINERS, c::pod_spec::CONTAINERS] {
-        let base = path.child(list.def().json);
-        for (i, container) in structs(spec, list) {
-            for (j, variable) in structs(container, c::container::ENV) {
-                let file = variable
-                    .child(c::env_var::VALUE_FROM)
-                    .and_then(|from| from.child(c::env_var_source::FILE_KEY_REF));
-                let Some(file) = file else { continue };
-                let name = file.str(c::file_key_selector::VOLUME_NAME);
-                let at = base.index(i);
-                let env = at.child("env");
-                let variable_path = env.index(j);
-                let from = variable_path.child("valueFrom");
-                let reference = from.child("fileKeyRef");
-                let at = reference.child("volumeName");
-                let volume = structs(spec, c::pod_spec::VOLUMES).find(|(_, v)| v.str(c::volume::NAME) == name);
-                match volume {
-                    None => errors.not_found(&at, name),
-                    Some((_, volume)) if !present(volume, c::volume::EMPTY_DIR) => {
-                        errors.invalid(&at, name, "referenced volume must be of type emptyDir");
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
     }
 }
 

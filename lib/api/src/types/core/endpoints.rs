@@ -29,7 +29,9 @@ pub static ENDPOINTS: Strategy = Strategy {
             subsets(new, errors);
         }
     },
-    warnings: |_, _, _| vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()],
+    warnings: |_, _, _| {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    },
     allow_create_on_update: true,
     columns: &columns::core::ENDPOINTS,
     ..Strategy::BASE
@@ -45,9 +47,10 @@ pub static SLICE: Strategy = Strategy {
         }
     },
     prepare_update: |new, old, _| {
-        let raised = [d::endpoint_slice::ENDPOINTS, d::endpoint_slice::PORTS, d::endpoint_slice::ADDRESS_TYPE]
-            .iter()
-            .any(|field| !same(new.get(&[*field]), old.get(&[*field])));
+        let raised =
+            [d::endpoint_slice::ENDPOINTS, d::endpoint_slice::PORTS, d::endpoint_slice::ADDRESS_TYPE]
+                .iter()
+                .any(|field| !same(new.get(&[*field]), old.get(&[*field])));
         if raised || new.meta().labels() != old.meta().labels() {
             let generation = old.meta().generation() + 1;
             new.meta_mut().set_generation(generation);

@@ -12,9 +12,19 @@ pub static STRATEGY: Strategy = Strategy {
     validate_update: |new, _, _: &Ctx<'_>, errors| validate(new, errors),
     allow_create_on_update: true,
     selectable: &[
-        "metadata.name", "metadata.namespace", "involvedObject.kind", "involvedObject.namespace", "involvedObject.name",
-        "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
-        "reason", "reportingComponent", "source", "type",
+        "metadata.name",
+        "metadata.namespace",
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
     ],
     selectable_fields,
     columns: &columns::core::EVENT,
@@ -47,7 +57,8 @@ fn validate(doc: &Doc, errors: &mut ErrorList) {
     use c::event as e;
     let Some(root) = doc.root() else { return };
     let namespace = doc.meta().namespace();
-    let object = root.child(e::INVOLVED_OBJECT).map_or("", |object| object.str(c::object_reference::NAMESPACE));
+    let object =
+        root.child(e::INVOLVED_OBJECT).map_or("", |object| object.str(c::object_reference::NAMESPACE));
     let involved = FieldPath::new("involvedObject");
     let at = involved.child("namespace");
     const MISMATCH: &str = "does not match event.namespace";
@@ -68,7 +79,9 @@ fn validate(doc: &Doc, errors: &mut ErrorList) {
     }
     errors.invalid_each(&at, reporter, names::qualified_name(reporter));
     for (field, name, limit) in [
-        (e::REPORTING_INSTANCE, "reportingInstance", 128), (e::ACTION, "action", 128), (e::REASON, "reason", 128),
+        (e::REPORTING_INSTANCE, "reportingInstance", 128),
+        (e::ACTION, "action", 128),
+        (e::REASON, "reason", 128),
     ] {
         let value = root.str(field);
         if value.is_empty() {

@@ -3,12 +3,14 @@
 pub mod config;
 pub mod container;
 pub mod endpoints;
+pub mod env;
 pub mod event;
 pub mod namespace;
 pub mod node;
 pub mod pod;
 pub mod pod_defaults;
 pub mod pod_spec;
+pub mod probes;
 pub mod pvc;
 pub mod quota;
 pub mod replication;

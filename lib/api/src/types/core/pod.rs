@@ -24,8 +24,16 @@ pub static STRATEGY: Strategy = Strategy {
     generation: GenerationRule::Spec,
     grace,
     selectable: &[
-        "metadata.name", "metadata.namespace", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
-        "spec.serviceAccountName", "spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName",
+        "metadata.name",
+        "metadata.namespace",
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
     ],
     selectable_fields,
     columns: &columns::core::POD,
@@ -53,7 +61,8 @@ fn prepare_create(doc: &mut Doc, ctx: &Ctx<'_>) {
             condition.set(c::pod_condition::TYPE, "PodScheduled");
             condition.set(c::pod_condition::STATUS, "False");
             condition.set(c::pod_condition::REASON, "SchedulingGated");
-            condition.set(c::pod_condition::MESSAGE, "Scheduling is blocked due to non-empty scheduling gates");
+            condition
+                .set(c::pod_condition::MESSAGE, "Scheduling is blocked due to non-empty scheduling gates");
             status.set(c::pod_status::CONDITIONS, vec![Value::Struct(condition)]);
         }
     }
@@ -81,13 +90,18 @@ fn prepare_update(new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
             }
         }
         "resize" => {
-            let wanted: Vec<(Field, Vec<Option<Value>>)> = [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS]
-                .into_iter()
-                .map(|list| {
-                    let all = spec(new).map(|spec| structs(spec, list).collect::<Vec<_>>()).unwrap_or_default();
-                    (list, all.into_iter().map(|(_, s)| s.get(c::container::RESOURCES).cloned()).collect())
-                })
-                .collect();
+            let wanted: Vec<(Field, Vec<Option<Value>>)> =
+                [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS]
+                    .into_iter()
+                    .map(|list| {
+                        let all =
+                            spec(new).map(|spec| structs(spec, list).collect::<Vec<_>>()).unwrap_or_default();
+                        (
+                            list,
+                            all.into_iter().map(|(_, s)| s.get(c::container::RESOURCES).cloned()).collect(),
+                        )
+                    })
+                    .collect();
             keep_spec_and_meta(new, old);
             for (list, resources) in wanted {
                 let Some(Value::List(items)) = new.get_mut(&[c::pod::SPEC, list]) else { continue };
@@ -215,7 +229,8 @@ fn validate_create(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
         errors.forbidden(&SPEC.child("ephemeralContainers"), "cannot be set on create");
     }
     if !spec.str(c::pod_spec::NODE_NAME).is_empty() && !spec.list(c::pod_spec::SCHEDULING_GATES).is_empty() {
-        errors.forbidden(&SPEC.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+        errors
+            .forbidden(&SPEC.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
 }
 
@@ -403,7 +418,11 @@ fn validate_status_update(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorL
         let generation = condition.int(c::pod_condition::OBSERVED_GENERATION).unwrap_or(0);
         if generation < 0 {
             let at = at.index(i);
-            errors.invalid(&at.child("observedGeneration"), generation, "must be greater than or equal to zero");
+            errors.invalid(
+                &at.child("observedGeneration"),
+                generation,
+                "must be greater than or equal to zero",
+            );
         }
     }
     let nominated = now.str(st::NOMINATED_NODE_NAME);
@@ -464,7 +483,8 @@ fn has_own_restart_policy(pod: &Doc, name: &str) -> bool {
     let Some(spec) = spec(pod) else { return false };
     [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS].into_iter().any(|list| {
         structs(spec, list).any(|(_, one)| {
-            one.str(c::container::NAME) == name && matches!(one.str(c::container::RESTART_POLICY), "Always" | "OnFailure")
+            one.str(c::container::NAME) == name
+                && matches!(one.str(c::container::RESTART_POLICY), "Always" | "OnFailure")
         })
     })
 }
@@ -501,7 +521,10 @@ fn warnings(new: &Doc, old: Option<&Doc>, _: &Ctx<'_>) -> Vec<String> {
     }
     for (i, name) in strs(spec, c::pod_spec::IMAGE_PULL_SECRETS) {
         if name.is_empty() {
-            out.push(format!("spec.imagePullSecrets[{i}].name: invalid empty name {}", crate::field_errors::quoted("")));
+            out.push(format!(
+                "spec.imagePullSecrets[{i}].name: invalid empty name {}",
+                crate::field_errors::quoted("")
+            ));
         }
     }
     out

@@ -89,7 +89,8 @@ pub fn pod_spec(spec: &mut Struct) {
         let mut common = as_container(ephemeral);
         container(&mut common);
         for (index, value) in common.iter() {
-            if let Some(at) = ephemeral.ty().def().field_index(common.ty().def().fields[index as usize].json) {
+            if let Some(at) = ephemeral.ty().def().field_index(common.ty().def().fields[index as usize].json)
+            {
                 ephemeral.set_index(at, value.clone());
             }
         }
@@ -119,7 +120,8 @@ pub fn as_container(ephemeral: &Struct) -> Struct {
 fn round_up(s: &mut Struct, field: Field) {
     let Some(map) = s.get_mut(field).and_then(Value::as_map_mut) else { return };
     for (_, value) in map.iter_mut() {
-        let Some(text) = value.as_str().filter(|text| text.ends_with(['u', 'n']) || text.contains("e-")) else {
+        let Some(text) = value.as_str().filter(|text| text.ends_with(['u', 'n']) || text.contains("e-"))
+        else {
             continue;
         };
         if let Ok(quantity) = Quantity::parse(text) {
@@ -145,11 +147,14 @@ fn image_tag(image: &str) -> Option<&str> {
         None => (name, None),
     };
     let host = repository.split('/').next().unwrap_or_default();
-    let has_host = repository.contains('/') && (host.contains(['.', ':']) || host == "localhost" || host.bytes().any(|b| b.is_ascii_uppercase()));
+    let has_host = repository.contains('/')
+        && (host.contains(['.', ':']) || host == "localhost" || host.bytes().any(|b| b.is_ascii_uppercase()));
     let path = if has_host { &repository[host.len() + 1..] } else { repository };
     let component = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
             && part.as_bytes()[0].is_ascii_alphanumeric()
             && part.as_bytes()[part.len() - 1].is_ascii_alphanumeric()
     };
@@ -199,7 +204,9 @@ fn container(s: &mut Struct) {
     }
     if let Some(lifecycle) = s.child_mut(c::container::LIFECYCLE) {
         for field in [c::lifecycle::POST_START, c::lifecycle::PRE_STOP] {
-            let get = lifecycle.child_mut(field).and_then(|handler| handler.child_mut(c::lifecycle_handler::HTTP_GET));
+            let get = lifecycle
+                .child_mut(field)
+                .and_then(|handler| handler.child_mut(c::lifecycle_handler::HTTP_GET));
             if let Some(get) = get {
                 http_get(get);
             }
@@ -289,10 +296,15 @@ mod tests {
     #[test]
     fn pull_policy_follows_the_tag() {
         for (image, policy) in [
-            ("nginx", "Always"), ("nginx:latest", "Always"), ("nginx:1.25", "IfNotPresent"),
-            ("localhost:5000/a/b", "Always"), ("localhost:5000/a/b:v1", "IfNotPresent"),
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1.25", "IfNotPresent"),
+            ("localhost:5000/a/b", "Always"),
+            ("localhost:5000/a/b:v1", "IfNotPresent"),
             ("a@sha256:0123456789012345678901234567890123456789012345678901234567890123", "IfNotPresent"),
-            ("", "IfNotPresent"), ("Nginx", "IfNotPresent"), ("reg.io/Nginx", "IfNotPresent"),
+            ("", "IfNotPresent"),
+            ("Nginx", "IfNotPresent"),
+            ("reg.io/Nginx", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");
         }

@@ -7,7 +7,7 @@ use crate::names;
 use crate::schema::Field;
 use crate::types::Ctx;
 use crate::types::core::container::{self, PodFacts};
-use crate::types::core::{resources, scheduling, security, volumes};
+use crate::types::core::{env, resources, scheduling, security, volumes};
 use crate::types::meta::{validate_annotations, validate_labels};
 use crate::types::walk::{json_text, present, strs, structs};
 
@@ -21,7 +21,13 @@ pub struct Options<'a> {
 }
 
 /// A pod spec at `path`.
-pub fn validate(spec: &Struct, options: Options<'_>, ctx: &Ctx<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+pub fn validate(
+    spec: &Struct,
+    options: Options<'_>,
+    ctx: &Ctx<'_>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     use c::pod_spec as ps;
     if !present(spec, ps::TERMINATION_GRACE_PERIOD_SECONDS) {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
@@ -82,7 +88,7 @@ pub fn validate(spec: &Struct, options: Options<'_>, ctx: &Ctx<'_>, path: &Field
         let at = path.child("overhead");
         resources::validate_amount(name, amount, &at.key(name), errors);
     }
-    container::validate_file_keys(spec, path, errors);
+    env::validate_file_keys(spec, path, errors);
 }
 
 fn resource_claims<'a>(spec: &'a Struct, path: &FieldPath<'_>, errors: &mut ErrorList) -> Vec<&'a str> {
@@ -202,7 +208,9 @@ fn host_users(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
         return;
     }
     let fields = [
-        (c::pod_spec::HOST_NETWORK, "hostNetwork"), (c::pod_spec::HOST_PID, "HostPID"), (c::pod_spec::HOST_IPC, "HostIPC"),
+        (c::pod_spec::HOST_NETWORK, "hostNetwork"),
+        (c::pod_spec::HOST_PID, "HostPID"),
+        (c::pod_spec::HOST_IPC, "HostIPC"),
     ];
     for (field, json) in fields {
         if spec.bool(field) == Some(true) {
@@ -287,7 +295,8 @@ pub fn validate_template(template: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>,
     let at = path.child("spec");
     validate(spec, Options { pod_name: "", is_pod: false }, ctx, &at, errors);
     if !spec.list(c::pod_spec::EPHEMERAL_CONTAINERS).is_empty() {
-        errors.forbidden(&at.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+        errors
+            .forbidden(&at.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
 }
 

@@ -26,7 +26,7 @@ pub static LIMIT_RANGE: Strategy = Strategy {
     validate_create: |doc, _, errors| limit_range(doc, errors),
     validate_update: |new, _, _, errors| limit_range(new, errors),
     allow_create_on_update: true,
-    columns: &columns::core::LIMIT_RANGE,
+    columns: &columns::DEFAULT,
     ..Strategy::BASE
 };
 
@@ -41,7 +41,9 @@ pub static RESOURCE_QUOTA: Strategy = Strategy {
                 .unwrap_or_default()
         };
         if scopes(new) != scopes(old) {
-            let value = crate::types::walk::json_text(new.get(&[c::resource_quota::SPEC, c::resource_quota_spec::SCOPES]));
+            let value = crate::types::walk::json_text(
+                new.get(&[c::resource_quota::SPEC, c::resource_quota_spec::SCOPES]),
+            );
             errors.invalid(&SPEC.child("scopes"), value, crate::types::meta::IMMUTABLE);
         }
     },
@@ -61,7 +63,9 @@ fn item_defaults(item: &mut Struct) {
     if item.str(li::TYPE) != "Container" {
         return;
     }
-    for (from, to) in [(li::MAX, li::DEFAULT), (li::DEFAULT, li::DEFAULT_REQUEST), (li::MIN, li::DEFAULT_REQUEST)] {
+    for (from, to) in
+        [(li::MAX, li::DEFAULT), (li::DEFAULT, li::DEFAULT_REQUEST), (li::MIN, li::DEFAULT_REQUEST)]
+    {
         let Some(source) = item.map(from).cloned().filter(|map| !map.is_empty()) else { continue };
         if let Some(target) = item.entry_index(to.index).as_map_mut() {
             for (name, value) in source.iter() {
@@ -116,8 +120,12 @@ fn item_values(item: &Struct, kind: &str, path: &FieldPath<'_>, errors: &mut Err
             values.entry(Field2(field.index)).or_default().insert(name.to_owned(), amount);
         }
     }
-    let get = |field: Field, name: &str| values.get(&Field2(field.index)).and_then(|map| map.get(name)).copied();
-    if kind == "PersistentVolumeClaim" && get(li::MIN, "storage").is_none() && get(li::MAX, "storage").is_none() {
+    let get =
+        |field: Field, name: &str| values.get(&Field2(field.index)).and_then(|map| map.get(name)).copied();
+    if kind == "PersistentVolumeClaim"
+        && get(li::MIN, "storage").is_none()
+        && get(li::MAX, "storage").is_none()
+    {
         let text = "either minimum or maximum storage value is required, but neither was provided";
         errors.required(&path.child("limits"), text);
     }
@@ -139,7 +147,12 @@ fn compare(
     use c::limit_range_item as li;
     let (min, max, default, request) =
         (get(li::MIN, name), get(li::MAX, name), get(li::DEFAULT, name), get(li::DEFAULT_REQUEST, name));
-    let mut order = |low: Option<Quantity>, high: Option<Quantity>, field: &str, shown: Option<Quantity>, low_text: &str, high_text: &str| {
+    let mut order = |low: Option<Quantity>,
+                     high: Option<Quantity>,
+                     field: &str,
+                     shown: Option<Quantity>,
+                     low_text: &str,
+                     high_text: &str| {
         if let (Some(low), Some(high), Some(shown)) = (low, high, shown)
             && low > high
         {
@@ -162,8 +175,20 @@ fn compare(
 }
 
 const QUOTA_STANDARD: [&str; 15] = [
-    "cpu", "memory", "ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
-    "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", "requests.storage", "storage",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+    "requests.storage",
+    "storage",
     "requests.ephemeral-storage",
 ];
 
@@ -174,7 +199,14 @@ fn amounts(s: &Struct, field: Field, path: &FieldPath<'_>, errors: &mut ErrorLis
         resources::validate_name(name, &key, errors);
         let known = name.contains('/')
             || QUOTA_STANDARD.contains(&name)
-            || matches!(name, "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory" | "limits.ephemeral-storage")
+            || matches!(
+                name,
+                "requests.cpu"
+                    | "requests.memory"
+                    | "limits.cpu"
+                    | "limits.memory"
+                    | "limits.ephemeral-storage"
+            )
             || name.starts_with("requests.hugepages-")
             || name.starts_with("hugepages-");
         if !known {
@@ -185,15 +217,28 @@ fn amounts(s: &Struct, field: Field, path: &FieldPath<'_>, errors: &mut ErrorLis
 }
 
 const SCOPES: [&str; 7] = [
-    "Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity",
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 ];
 
 fn scope_fits(scope: &str, resource: &str) -> bool {
     let pod_compute = matches!(
         resource,
-        "pods" | "cpu" | "memory" | "ephemeral-storage" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory"
-            | "requests.ephemeral-storage" | "limits.ephemeral-storage"
+        "pods"
+            | "cpu"
+            | "memory"
+            | "ephemeral-storage"
+            | "requests.cpu"
+            | "requests.memory"
+            | "limits.cpu"
+            | "limits.memory"
+            | "requests.ephemeral-storage"
+            | "limits.ephemeral-storage"
     ) || resource.starts_with("hugepages-")
         || resource.starts_with("requests.hugepages-");
     match scope {

@@ -16,7 +16,8 @@ const SPEC: FieldPath<'static> = FieldPath::new("spec");
 /// ReplicationControllers.
 pub static CONTROLLER: Strategy = Strategy {
     defaults: |doc| {
-        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, c::replication_controller::SPEC)) else {
+        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, c::replication_controller::SPEC))
+        else {
             return;
         };
         default_value(spec, rs::REPLICAS, 1);
@@ -36,7 +37,9 @@ pub static CONTROLLER: Strategy = Strategy {
     validate_update: |new, _, ctx, errors| validate(new, ctx, errors),
     validate_status_update: |new, _, _, errors| {
         use c::replication_controller_status as st;
-        let Some(status) = new.root().and_then(|root| root.child(c::replication_controller::STATUS)) else { return };
+        let Some(status) = new.root().and_then(|root| root.child(c::replication_controller::STATUS)) else {
+            return;
+        };
         let at = FieldPath::new("status");
         let bounded = [st::FULLY_LABELED_REPLICAS, st::READY_REPLICAS, st::AVAILABLE_REPLICAS];
         non_negative(status, &bounded, &at, errors);
@@ -58,8 +61,9 @@ pub static CONTROLLER: Strategy = Strategy {
     default_orphan: true,
     selectable: &["metadata.name", "metadata.namespace", "status.replicas"],
     selectable_fields: |doc| {
-        let replicas =
-            doc.int(&[c::replication_controller::STATUS, c::replication_controller_status::REPLICAS]).unwrap_or(0);
+        let replicas = doc
+            .int(&[c::replication_controller::STATUS, c::replication_controller_status::REPLICAS])
+            .unwrap_or(0);
         SelectableFields::from_iter([("status.replicas", compact_str::format_compact!("{replicas}"))])
     },
     columns: &columns::core::REPLICATION_CONTROLLER,

@@ -14,10 +14,27 @@ use crate::types::walk::structs;
 const HUGE_PAGES: &str = "hugepages-";
 const STANDARD_CONTAINER: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "hugepages-"];
 const STANDARD: [&str; 21] = [
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
-    "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
-    "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage",
-    "services.nodeports", "services.loadbalancers", "hugepages-",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+    "hugepages-",
 ];
 
 /// Whether the name is of huge pages.
@@ -32,7 +49,9 @@ pub fn is_native(name: &str) -> bool {
 
 /// An extended resource: a domain of its own.
 pub fn is_extended(name: &str) -> bool {
-    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 /// Requests may be less than limits.
@@ -44,8 +63,15 @@ pub fn overcommits(name: &str) -> bool {
 pub fn is_integer(name: &str) -> bool {
     matches!(
         name,
-        "pods" | "resourcequotas" | "services" | "replicationcontrollers" | "secrets" | "configmaps"
-            | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers"
+        "pods"
+            | "resourcequotas"
+            | "services"
+            | "replicationcontrollers"
+            | "secrets"
+            | "configmaps"
+            | "persistentvolumeclaims"
+            | "services.nodeports"
+            | "services.loadbalancers"
     ) || is_extended(name)
         || name.starts_with("count/")
 }
@@ -162,7 +188,11 @@ fn against_limit(
 ) {
     match limits.and_then(|limits| limits.get(name)).and_then(quantity) {
         Some(limit) if amount != limit && !overcommits(name) => {
-            errors.invalid(requests_path, amount.to_string(), format!("must be equal to {name} limit of {limit}"));
+            errors.invalid(
+                requests_path,
+                amount.to_string(),
+                format!("must be equal to {name} limit of {limit}"),
+            );
         }
         Some(limit) if amount > limit => {
             let text = format!("must be less than or equal to {name} limit of {limit}");
@@ -303,7 +333,8 @@ pub fn validate_pod_level(spec: &Struct, path: &FieldPath<'_>, errors: &mut Erro
         errors.forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level");
     }
     validate_requirements(resources, false, &[], path, errors);
-    let get = |field: Field, name: &str| resources.map(field).and_then(|map| map.get(name)).and_then(quantity);
+    let get =
+        |field: Field, name: &str| resources.map(field).and_then(|map| map.get(name)).and_then(quantity);
     for (name, sum) in aggregate(spec, c::resource_requirements::REQUESTS) {
         if let Some(amount) = get(c::resource_requirements::REQUESTS, &name).filter(|amount| sum > *amount) {
             let text = format!("must be greater than or equal to aggregate container requests of {sum}");
@@ -311,7 +342,8 @@ pub fn validate_pod_level(spec: &Struct, path: &FieldPath<'_>, errors: &mut Erro
         }
     }
     for (i, container) in structs(spec, c::pod_spec::CONTAINERS) {
-        let limits = container.child(c::container::RESOURCES).and_then(|r| r.map(c::resource_requirements::LIMITS));
+        let limits =
+            container.child(c::container::RESOURCES).and_then(|r| r.map(c::resource_requirements::LIMITS));
         for (name, limit) in amounts(limits) {
             if let Some(pod) = get(c::resource_requirements::LIMITS, name).filter(|pod| limit > *pod) {
                 let text = format!("must be less than or equal to pod limits of {pod}");

@@ -85,7 +85,11 @@ pub fn validate_tolerations(spec: &Struct, comparisons: bool, path: &FieldPath<'
             errors.invalid(&at.child("operator"), operator, text);
         }
         if present(toleration, tol::TOLERATION_SECONDS) && effect != "NoExecute" {
-            errors.invalid(&at.child("effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
+            errors.invalid(
+                &at.child("effect"),
+                effect,
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            );
         }
         match operator {
             "Equal" | "" => {
@@ -96,7 +100,11 @@ pub fn validate_tolerations(spec: &Struct, comparisons: bool, path: &FieldPath<'
             }
             "Exists" => {
                 if !value.is_empty() {
-                    errors.invalid(&at.child("operator"), value, "value must be empty when `operator` is 'Exists'");
+                    errors.invalid(
+                        &at.child("operator"),
+                        value,
+                        "value must be empty when `operator` is 'Exists'",
+                    );
                 }
             }
             "Lt" | "Gt" if comparisons => {
@@ -216,7 +224,8 @@ fn node_selector_term(term: &Struct, check_values: bool, path: &FieldPath<'_>, e
         match requirement.str(r::OPERATOR) {
             "In" | "NotIn" => {
                 if requirement.list(r::VALUES).len() != 1 {
-                    let text = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+                    let text =
+                        "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
                     errors.required(&values, text);
                 }
             }
@@ -277,7 +286,13 @@ fn pod_term(term: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     errors.invalid_each(&path.child("topologyKey"), topology, names::qualified_name(topology));
 }
 
-fn label_keys(s: &Struct, field: Field, selector: Option<&Struct>, path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn label_keys(
+    s: &Struct,
+    field: Field,
+    selector: Option<&Struct>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     if s.list(field).is_empty() {
         return;
     }
@@ -309,9 +324,9 @@ pub fn validate_topology_spread(spec: &Struct, path: &FieldPath<'_>, errors: &mu
         if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
             errors.not_supported(&at.child("whenUnsatisfiable"), when, &["DoNotSchedule", "ScheduleAnyway"]);
         }
-        let repeated = all[position + 1..]
-            .iter()
-            .any(|(_, other)| other.str(tsc::TOPOLOGY_KEY) == key && other.str(tsc::WHEN_UNSATISFIABLE) == when);
+        let repeated = all[position + 1..].iter().any(|(_, other)| {
+            other.str(tsc::TOPOLOGY_KEY) == key && other.str(tsc::WHEN_UNSATISFIABLE) == when
+        });
         if repeated {
             let text = format!("{{{key}, {when}}}");
             errors.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), text);
@@ -321,8 +336,7 @@ pub fn validate_topology_spread(spec: &Struct, path: &FieldPath<'_>, errors: &mu
                 errors.invalid(&at.child("minDomains"), domains, "must be greater than zero");
             }
             if when != "DoNotSchedule" {
-                let text =
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+                let text = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
                 errors.invalid(&at.child("minDomains"), domains, text);
             }
         }
@@ -336,7 +350,12 @@ pub fn validate_topology_spread(spec: &Struct, path: &FieldPath<'_>, errors: &mu
 }
 
 /// Existing tolerations stay as they are but for their seconds; new ones may join.
-pub fn validate_only_added_tolerations(new: &Struct, old: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+pub fn validate_only_added_tolerations(
+    new: &Struct,
+    old: &Struct,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     let without_seconds = |toleration: &Struct| {
         let mut toleration = toleration.clone();
         toleration.remove(c::toleration::TOLERATION_SECONDS);

@@ -13,7 +13,9 @@ use crate::schema::Field;
 use crate::t::core_v1 as t;
 use crate::types::core::container::{one_of, port_number, port_or_name, string_list};
 use crate::types::core::endpoints;
-use crate::types::walk::{child_entry, default_str, default_value, json_text, present, strs, structs, structs_mut};
+use crate::types::walk::{
+    child_entry, default_str, default_value, json_text, present, strs, structs, structs_mut,
+};
 use crate::types::{Ctx, SelectableFields, Strategy, columns};
 
 use c::service_spec as ss;
@@ -121,7 +123,8 @@ fn normalize_on_create(doc: &mut Doc) {
 }
 
 fn prepare_update(new: &mut Doc, old: &Doc, _: &Ctx<'_>) {
-    let (Some(now), Some(before)) = (new.root_mut().and_then(|root| root.child_mut(c::service::SPEC)), spec(old))
+    let (Some(now), Some(before)) =
+        (new.root_mut().and_then(|root| root.child_mut(c::service::SPEC)), spec(old))
     else {
         return;
     };
@@ -142,7 +145,7 @@ fn patch_allocated(now: &mut Struct, before: &Struct) {
         if now.str(ss::CLUSTER_IP).is_empty() {
             copy(now, before, ss::CLUSTER_IP);
         }
-        if now.list(ss::CLUSTER_IPS).is_empty() && now.str(ss::CLUSTER_IP) == before.str(ss::CLUSTER_IP) {
+        if now.list(ss::CLUSTER_IPS).is_empty() {
             copy(now, before, ss::CLUSTER_IPS);
         }
         for field in [ss::IP_FAMILIES, ss::IP_FAMILY_POLICY] {
@@ -213,7 +216,9 @@ fn drop_type_dependent(now: &mut Struct, before: &Struct) {
     }
     if needs_node_port(before) && !needs_node_port(now) {
         let numbers = |spec: &Struct| -> Vec<i64> {
-            structs(spec, ss::PORTS).map(|(_, port)| port.int(c::service_port::NODE_PORT).unwrap_or(0)).collect()
+            structs(spec, ss::PORTS)
+                .map(|(_, port)| port.int(c::service_port::NODE_PORT).unwrap_or(0))
+                .collect()
         };
         if numbers(now) == numbers(before) {
             for port in structs_mut(now, ss::PORTS) {
@@ -231,7 +236,8 @@ fn drop_type_dependent(now: &mut Struct, before: &Struct) {
             }
         }
     }
-    if externally_accessible(before) && !externally_accessible(now) && same(now, ss::EXTERNAL_TRAFFIC_POLICY) {
+    if externally_accessible(before) && !externally_accessible(now) && same(now, ss::EXTERNAL_TRAFFIC_POLICY)
+    {
         now.remove(ss::EXTERNAL_TRAFFIC_POLICY);
     }
 }
@@ -333,7 +339,8 @@ fn by_type(spec: &Struct, kind: &str, headless: bool, errors: &mut ErrorList) {
         "ExternalName" => {
             for field in [ss::CLUSTER_IPS, ss::IP_FAMILIES, ss::IP_FAMILY_POLICY] {
                 if spec.get(field).is_some_and(|value| !value.is_go_empty()) {
-                    errors.forbidden(&SPEC.child(field.def().json), "may not be set for ExternalName services");
+                    errors
+                        .forbidden(&SPEC.child(field.def().json), "may not be set for ExternalName services");
                 }
             }
             let name = spec.str(ss::EXTERNAL_NAME);
@@ -408,7 +415,9 @@ fn cluster_ips(spec: &Struct, headless: bool, errors: &mut ErrorList) {
     let value = || string_list(spec, ss::CLUSTER_IPS);
     match list.first() {
         None if !ip.is_empty() => errors.required(&at, ""),
-        Some(_) if ip.is_empty() => errors.invalid(&at, value(), "must be empty when `clusterIP` is not specified"),
+        Some(_) if ip.is_empty() => {
+            errors.invalid(&at, value(), "must be empty when `clusterIP` is not specified")
+        }
         Some(first) if *first != ip => errors.invalid(&at, value(), "first value must match `clusterIP`"),
         _ => {}
     }

@@ -6,7 +6,7 @@ use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::schema::Field;
-use crate::types::core::container::{
+use crate::types::core::env::{
     CONTAINER_FIELDS, validate_object_field_selector, validate_resource_field_selector,
 };
 use crate::types::core::pvc;
@@ -63,7 +63,10 @@ fn validate_source(
 ) {
     let mut sources = 0;
     let def = volume.ty().def();
-    for (index, value) in volume.iter() {
+    // As upstream, an emptyDir counts first.
+    let first = |index: u16| index == c::volume::EMPTY_DIR.index;
+    let ordered = volume.iter().filter(|(i, _)| first(*i)).chain(volume.iter().filter(|(i, _)| !first(*i)));
+    for (index, value) in ordered {
         if index == c::volume::NAME.index || *value == Value::Null {
             continue;
         }
@@ -102,7 +105,8 @@ fn validate_one(
         c::volume::EMPTY_DIR => {
             let limit = source.str(c::empty_dir_volume_source::SIZE_LIMIT);
             if Quantity::parse(limit).is_ok_and(|limit| limit.sign() < 0) {
-                errors.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
+                errors
+                    .forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
             }
         }
         c::volume::HOST_PATH => host_path(source, path, errors),
@@ -174,9 +178,8 @@ fn host_path(source: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     }
     no_backsteps(host, &path.child("path"), errors);
     let kind = source.str(c::host_path_volume_source::TYPE);
-    let supported = [
-        "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
-    ];
+    let supported =
+        ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     if !supported.contains(&kind) {
         errors.not_supported(&path.child("type"), kind, &supported);
     }
@@ -211,7 +214,11 @@ fn downward_file(file: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
         (Some(field), resource) => {
             validate_object_field_selector(field, &VOLUME_FIELDS, &path.child("fieldRef"), errors);
             if resource.is_some() {
-                errors.invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                errors.invalid(
+                    path,
+                    "resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                );
             }
         }
         (None, Some(resource)) => {
@@ -223,7 +230,13 @@ fn downward_file(file: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     mode(file, c::downward_api_volume_file::MODE, path, errors);
 }
 
-fn once<'a>(paths: &mut Vec<&'a str>, one: &'a str, label: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn once<'a>(
+    paths: &mut Vec<&'a str>,
+    one: &'a str,
+    label: &str,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     if one.is_empty() {
         return;
     }

@@ -1,0 +1,140 @@
+//! Where a store lies: its folder, its lock, its reserve, and how connections to its database are opened.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::OpenError;
+
+/// The database's file name.
+pub const DATABASE: &str = "store.db";
+/// Space kept so that compaction can run when the disk is full.
+const RESERVE: &str = "reserve";
+
+/// What the store needs of the outside; the model test puts a disk that fails in its place.
+pub(super) trait Site: Send + Sync + 'static {
+    /// Opens a connection. The file is made by the first that may write.
+    fn connect(&self, write: bool) -> rusqlite::Result<Connection>;
+    /// Writes a WAL that a crash or a failed fsync left over itself and syncs it. A failed fsync may have left pages that
+    /// the page cache shows and no later fsync writes; what recovery is about to build on must be on the disk.
+    fn settle_wal(&self) -> io::Result<()>;
+    /// Makes the new database's place in its folder durable.
+    fn sync_folder(&self) -> io::Result<()>;
+    /// Takes the reserve's space if it is not held already.
+    fn fill_reserve(&self) -> io::Result<()>;
+    /// Gives the reserve's space back.
+    fn free_reserve(&self);
+    /// `FULL`; whatever else is a mutant that the suite must catch.
+    fn synchronous(&self) -> &'static str {
+        "FULL"
+    }
+    /// Answers and tells watchers before the fsync: a mutant that the suite must catch.
+    #[cfg(test)]
+    fn answers_early(&self) -> bool {
+        false
+    }
+}
+
+/// A folder on a real disk, locked for this process.
+pub(super) struct Folder {
+    path: PathBuf,
+    reserve_bytes: u64,
+    /// `flock` on the folder itself: no lock file is left behind, and the kernel lets go when the process dies.
+    handle: File,
+}
+
+impl Folder {
+    /// Makes the folder if it is missing (0700), and takes its lock.
+    pub fn open(path: &Path, reserve_bytes: u64) -> Result<Folder, OpenError> {
+        let failed = |source| OpenError::Folder { path: path.to_owned(), source };
+        if !path.exists() {
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+            }
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        let handle = File::open(path).map_err(failed)?;
+        match handle.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let folder = Folder { path: path.to_owned(), reserve_bytes, handle };
+        folder.make_private().map_err(failed)?;
+        Ok(folder)
+    }
+
+    /// SQLite gives its side files the database's mode, so the database is made before SQLite sees it.
+    fn make_private(&self) -> io::Result<()> {
+        let database = self.path.join(DATABASE);
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&database)?;
+        for name in [DATABASE.to_owned(), format!("{DATABASE}-wal"), format!("{DATABASE}-shm")] {
+            match fs::set_permissions(self.path.join(name), fs::Permissions::from_mode(0o600)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Site for Folder {
+    fn connect(&self, write: bool) -> rusqlite::Result<Connection> {
+        let access = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
+        let connection = Connection::open_with_flags(self.path.join(DATABASE), flags)?;
+        // Only an administrator's sqlite3 ever holds a lock against us.
+        connection.busy_timeout(Duration::from_secs(5))?;
+        Ok(connection)
+    }
+
+    fn settle_wal(&self) -> io::Result<()> {
+        let file = match OpenOptions::new().read(true).write(true).open(self.path.join(format!("{DATABASE}-wal"))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut block = vec![0u8; 1 << 20];
+        let mut at = 0;
+        loop {
+            let read = file.read_at(&mut block, at)?;
+            if read == 0 {
+                return file.sync_all();
+            }
+            file.write_all_at(&block[..read], at)?;
+            at += read as u64;
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn fill_reserve(&self) -> io::Result<()> {
+        let path = self.path.join(RESERVE);
+        if self.reserve_bytes == 0 || fs::metadata(&path).is_ok_and(|found| found.len() == self.reserve_bytes) {
+            return Ok(());
+        }
+        let filled = (|| -> io::Result<()> {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            nix::fcntl::posix_fallocate(&file, 0, self.reserve_bytes as i64).map_err(io::Error::from)
+        })();
+        if filled.is_err() {
+            self.free_reserve();
+        }
+        filled
+    }
+
+    fn free_reserve(&self) {
+        if let Err(error) = fs::remove_file(self.path.join(RESERVE))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(error = %error, "the store's reserve cannot be removed");
+        }
+    }
+}
