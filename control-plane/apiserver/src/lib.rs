@@ -34,6 +34,8 @@ mod streaming;
 mod upgrade;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+mod upkeep;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;

@@ -4,6 +4,8 @@ mod deletes;
 mod harness;
 mod lists;
 mod services;
+mod streams;
 mod tls;
+mod upkeep;
 mod watches;
 mod writes;
