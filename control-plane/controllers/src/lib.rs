@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod gc;
