@@ -276,9 +276,9 @@ impl Writer {
                 format!("Successfully assigned {}/{} to {node}", pod.meta.namespace, pod.meta.name),
             ),
             Err(error) => {
-                tracing::warn!(namespace = %pod.meta.namespace, pod = %pod.meta.name, node, error = %error, "binding failed");
                 // Whoever else bound or deleted it: the watch will tell, no event is due.
                 if !is_gone_or_changed(error) {
+                    tracing::warn!(namespace = %pod.meta.namespace, pod = %pod.meta.name, node, error = %error, "binding failed");
                     self.recorder.record(
                         reference(&pod.meta),
                         EventType::Warning,

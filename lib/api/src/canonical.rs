@@ -3,6 +3,7 @@
 use compact_str::{CompactString, format_compact};
 use jiff::{Timestamp, civil, tz::Offset};
 
+use crate::field_errors::quoted;
 use crate::quantity::Quantity;
 
 /// RFC 3339 in UTC with whole seconds, as upstream writes `metav1.Time`.
@@ -19,7 +20,13 @@ pub fn micro_time(text: &str) -> Result<CompactString, String> {
     let error = || time_error(text, "2006-01-02T15:04:05.000000Z07:00");
     let (at, digits) = parse_rfc3339(text).ok_or_else(error)?;
     if digits != 6 {
-        return Err(error());
+        let layout = "2006-01-02T15:04:05.000000Z07:00";
+        let rest = text.get(19..).unwrap_or("");
+        return Err(format!(
+            "parsing time {} as {layout:?}: cannot parse {} as \".000000\"",
+            quoted(text),
+            quoted(rest)
+        ));
     }
     Ok(format_micro_time(at))
 }
@@ -127,18 +134,26 @@ fn time_error(text: &str, layout: &str) -> String {
         });
         if !fits {
             let rest = text.get(from.min(text.len())..).unwrap_or("");
-            return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {name:?}");
+            return format!(
+                "parsing time {} as {layout:?}: cannot parse {} as {name:?}",
+                quoted(text),
+                quoted(rest)
+            );
         }
     }
     let rest = text.get(19..).unwrap_or("");
     if layout.contains('.') && !rest.starts_with('.') {
-        return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \".000000\"");
+        return format!(
+            "parsing time {} as {layout:?}: cannot parse {} as \".000000\"",
+            quoted(text),
+            quoted(rest)
+        );
     }
     let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     if zone == "Z" || (zone.len() == 6 && zone.starts_with(['+', '-'])) {
-        return format!("parsing time {text:?}: day out of range");
+        return format!("parsing time {}: day out of range", quoted(text));
     }
-    format!("parsing time {text:?} as {layout:?}: cannot parse {zone:?} as \"Z07:00\"")
+    format!("parsing time {} as {layout:?}: cannot parse {} as \"Z07:00\"", quoted(text), quoted(zone))
 }
 
 /// The quantity in upstream's canonical form.
@@ -211,13 +226,12 @@ mod tests {
             ("1969-12-31T23:59:59.5Z", Ok("1969-12-31T23:59:59Z")),
             (
                 "2024-02-03",
-                Err("parsing time \"2024-02-03\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\""),
+                Err(
+                    "parsing time \"2024-02-03\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\"",
+                ),
             ),
             ("2024-02-30T04:05:06Z", Err("parsing time \"2024-02-30T04:05:06Z\": day out of range")),
-            (
-                "",
-                Err("parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\""),
-            ),
+            ("", Err("parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\"")),
         ];
         for (input, expected) in cases {
             assert_eq!(time(input).as_deref().map_err(String::as_str), expected, "{input}");

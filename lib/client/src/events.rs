@@ -82,7 +82,9 @@ impl EventRecorder {
             message.truncate(end);
             message.push_str(" ...");
         }
-        if sender.try_send(Record { about, kind, reason, message, at: self.clock.now() }).is_err() {
+        let sent = sender.try_send(Record { about, kind, reason, message, at: self.clock.now() });
+        // A closed queue is one whose process is going down.
+        if let Err(mpsc::error::TrySendError::Full(_)) = sent {
             tracing::warn!(reason, "event dropped: too many wait to be written");
         }
     }

@@ -19,7 +19,8 @@ use crate::kit::patch::diff_of;
 use crate::kit::pods::delete_exactly;
 use crate::kit::worker::{Reconcile, work};
 use crate::kit::{
-    ReconcileError, gone_is_fine, is_already_exists, is_namespace_terminating, is_not_found, reference,
+    ReconcileError, gone_is_fine, is_already_exists, is_namespace_terminating, is_not_found, message,
+    reference,
 };
 
 const WORKERS: usize = 5;
@@ -149,7 +150,8 @@ impl Controller {
     ) -> Result<(), ReconcileError> {
         let current = d.status.clone().unwrap_or_default();
         let Some(patch) = diff_of(&current, status)? else { return Ok(()) };
-        let body = Patch::Merge(json!({"metadata": {"uid": meta.uid}, "status": patch}));
+        let body = Patch::Merge(json!({
+            "metadata": {"uid": meta.uid, "resourceVersion": d.metadata.resource_version}, "status": patch}));
         let api = self.deployments(&meta.namespace);
         gone_is_fine(api.patch_status(&meta.name, &PatchParams::default(), &body).await)
             .map_err(ReconcileError::api("write the status"))
@@ -286,7 +288,7 @@ impl Controller {
                 .map_err(ReconcileError::api("count a name collision"))?;
             return Err(ReconcileError::Stale("the new replica set's name is taken"));
         }
-        let text = error.to_string();
+        let text = message(&error);
         self.recorder.record(
             reference(API_VERSION, KIND, meta),
             EventType::Warning,

@@ -24,7 +24,7 @@ use crate::kit::patch::diff_of;
 use crate::kit::pods::{delete_exactly, slow_start};
 use crate::kit::start::Base;
 use crate::kit::worker::Reconcile;
-use crate::kit::{ReconcileError, gone_is_fine, is_namespace_terminating, is_not_found, reference};
+use crate::kit::{ReconcileError, gone_is_fine, is_namespace_terminating, is_not_found, message, reference};
 
 const WORKERS: usize = 5;
 const API_VERSION: &str = "batch/v1";
@@ -323,7 +323,7 @@ impl Controller {
                             about,
                             EventType::Warning,
                             "FailedCreate",
-                            format!("Error creating: {error}"),
+                            format!("Error creating: {}", message(error)),
                         );
                     }
                 }

@@ -4,6 +4,7 @@ pub mod claims;
 pub mod conditions;
 pub mod expectations;
 pub mod hash;
+pub mod history;
 pub mod patch;
 pub mod pods;
 pub mod start;
@@ -61,11 +62,21 @@ pub fn is_already_exists(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 && status.reason == "AlreadyExists")
 }
 
-/// The namespace is going away: nothing can be created in it.
+/// The namespace is going away or gone: nothing can be created in it.
 pub fn is_namespace_terminating(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
-    status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == "NamespaceTerminating")
+    let details = status.details.as_ref();
+    details.is_some_and(|d| d.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+        || details.is_some_and(|d| status.code == 404 && d.kind == "namespaces")
         || (status.code == 403 && status.message.contains("because it is being terminated"))
+}
+
+/// The server's own words, or the error's.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Whether a deletion of something that is gone already counts as done.

@@ -64,14 +64,24 @@ async fn one<R: Reconcile>(reconciler: &R, queue: &WorkQueue<ObjectKey>, key: Ob
     queue.done(key);
 }
 
-/// An error with its sources.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+/// An error with its sources; of an answer of the server its words alone.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        // Box<kube::Error> is a source by itself.
+        let api = error
+            .downcast_ref::<kube::Error>()
+            .or_else(|| error.downcast_ref::<Box<kube::Error>>().map(|b| &**b));
+        if let Some(api @ kube::Error::Api(_)) = api {
+            text.push_str(&super::message(api));
+            break;
+        }
+        text.push_str(&error.to_string());
+        next = error.source();
     }
     text
 }

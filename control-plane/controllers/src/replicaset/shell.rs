@@ -21,7 +21,7 @@ use crate::kit::expectations::Expectations;
 use crate::kit::patch::diff_of;
 use crate::kit::pods::{delete_exactly, from_template, slow_start};
 use crate::kit::worker::{Reconcile, work};
-use crate::kit::{ReconcileError, gone_is_fine, is_namespace_terminating, is_not_found, reference};
+use crate::kit::{ReconcileError, gone_is_fine, is_namespace_terminating, is_not_found, message, reference};
 
 const WORKERS: usize = 5;
 
@@ -215,7 +215,8 @@ where
         let failure = failure.or_else(|| if may_manage { None } else { standing_failure(&set.status) });
         let status = plan::status(&set, &active, K::COUNTS_TERMINATING.then_some(terminating), failure, now);
         if let Some(patch) = diff_of(&set.status, &status)? {
-            let body = Patch::Merge(json!({"metadata": {"uid": set.meta.uid}, "status": patch}));
+            let body = Patch::Merge(json!({
+                "metadata": {"uid": set.meta.uid, "resourceVersion": set.meta.resource_version.to_string()}, "status": patch}));
             let written =
                 self.api(&key.namespace).patch_status(&key.name, &PatchParams::default(), &body).await;
             gone_is_fine(written).map_err(ReconcileError::api("write the status"))?;
@@ -332,7 +333,7 @@ where
                         about(),
                         EventType::Warning,
                         "FailedCreate",
-                        format!("Error creating: {error}"),
+                        format!("Error creating: {}", message(error)),
                     );
                 }
             }
@@ -371,7 +372,7 @@ where
                         about(),
                         EventType::Warning,
                         "FailedDelete",
-                        format!("Error deleting: {error}"),
+                        format!("Error deleting: {}", message(&error)),
                     );
                     Err(error)
                 }
@@ -396,11 +397,7 @@ fn outcome(
     if is_namespace_terminating(&error) {
         return (None, None); // everything in it goes; trying again would only make noise
     }
-    let message = match &error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    };
-    (Some((reason, message)), Some(ReconcileError::Writes { failed, total, source: Box::new(error) }))
+    (Some((reason, message(&error))), Some(ReconcileError::Writes { failed, total, source: Box::new(error) }))
 }
 
 /// The failure in the status as it is, kept while nothing was tried.

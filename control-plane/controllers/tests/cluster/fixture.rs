@@ -61,13 +61,20 @@ impl Cluster {
         let store = Arc::new(MemoryStore::new());
         let (server_drain, watcher) = drain::channel();
         let ctx = Context { clock: clock.clone(), drain: watcher, readiness: Readiness::default() };
-        let config = ApiServerConfig::new(pki.clone(), SocketAddr::new(address, 0), "192.0.2.10".parse().unwrap());
+        let config =
+            ApiServerConfig::new(pki.clone(), SocketAddr::new(address, 0), "192.0.2.10".parse().unwrap());
         let server = Arc::new(ApiServer::start(config, store.clone() as Arc<dyn Store>, ctx).await.unwrap());
         let (components_drain, watcher) = drain::channel();
         let ctx = Context { clock, drain: watcher, readiness: Readiness::default() };
-        let informers = SharedInformers::start(&client(&server, "system:kube-controller-manager", &[]), &ctx.drain);
+        let informers =
+            SharedInformers::start(&client(&server, "system:kube-controller-manager", &[]), &ctx.drain);
         let scheduler = client(&server, "system:kube-scheduler", &[]);
-        tokio::spawn(keelson_scheduler::run(scheduler, SchedulerConfig::default(), informers.clone(), ctx.clone()));
+        tokio::spawn(keelson_scheduler::run(
+            scheduler,
+            SchedulerConfig::default(),
+            informers.clone(),
+            ctx.clone(),
+        ));
         let settings = ControllersConfig {
             pod_cidrs: vec![("10.244.0.0/16".parse().unwrap(), 24)],
             root_ca_pem: pki.ca.certificate_pem().to_owned(),
@@ -79,8 +86,7 @@ impl Cluster {
         };
         tokio::spawn(keelson_controllers::run(client_of, settings, informers, ctx.clone()));
         let admin = client(&server, "admin", &["system:masters"]);
-        let cluster =
-            Cluster { client: admin, store, server_drain, components_drain, _folder: folder };
+        let cluster = Cluster { client: admin, store, server_drain, components_drain, _folder: folder };
         cluster.add_node("n1").await;
         tokio::spawn({
             let (client, drain) = (cluster.client.clone(), ctx.drain.clone());
@@ -105,20 +111,29 @@ impl Cluster {
 
     async fn add_node(&self, name: &str) {
         let api: Api<Node> = Api::all(self.client.clone());
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}})).unwrap();
+        let node: Node = serde_json::from_value(
+            json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}),
+        )
+        .unwrap();
         api.create(&PostParams::default(), &node).await.unwrap();
         let amounts = json!({"cpu": "2", "memory": "4Gi", "pods": "110", "ephemeral-storage": "10Gi"});
         let status = json!({"status": {"capacity": amounts, "allocatable": amounts, "conditions": [
             {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "", "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
         api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         let leases: Api<Lease> = self.api("kube-node-lease");
-        let lease = serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}})).unwrap();
+        let lease =
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}}))
+                .unwrap();
         leases.create(&PostParams::default(), &lease).await.unwrap();
     }
 
     pub async fn create<K>(&self, namespace: &str, object: Value) -> K
     where
-        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + serde::Serialize,
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + serde::Serialize,
     {
         let object: K = serde_json::from_value(object).unwrap();
         self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap()
@@ -145,13 +160,18 @@ async fn hollow(client: kube::Client) {
     let mut address = 1u32;
     while let Some(event) = events.next().await {
         let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else { continue };
-        let (Some(namespace), Some(name)) = (pod.metadata.namespace.clone(), pod.metadata.name.clone()) else { continue };
+        let (Some(namespace), Some(name)) = (pod.metadata.namespace.clone(), pod.metadata.name.clone())
+        else {
+            continue;
+        };
         if pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).is_none() {
             continue;
         }
         let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
         if pod.metadata.deletion_timestamp.is_some() {
-            let _ = api.delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await;
+            let _ = api
+                .delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+                .await;
             continue;
         }
         if pod.status.as_ref().is_some_and(|s| s.phase.as_deref() != Some("Pending")) {
@@ -159,7 +179,13 @@ async fn hollow(client: kube::Client) {
         }
         let stuck = pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key("test/never-ready"));
         let of_job = pod.metadata.owner_references.iter().flatten().any(|o| o.kind == "Job");
-        let exit = pod.metadata.annotations.as_ref().and_then(|a| a.get("test/exit-code")).and_then(|c| c.parse::<i32>().ok()).unwrap_or(0);
+        let exit = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get("test/exit-code"))
+            .and_then(|c| c.parse::<i32>().ok())
+            .unwrap_or(0);
         address += 1;
         let ip = format!("10.244.0.{address}");
         let status = if of_job {
@@ -170,7 +196,9 @@ async fn hollow(client: kube::Client) {
             json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [
                 {"type": "Ready", "status": if stuck { "False" } else { "True" }, "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
         };
-        let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(json!({"status": status}))).await;
+        let patched = api
+            .patch_status(&name, &PatchParams::default(), &Patch::Strategic(json!({"status": status})))
+            .await;
         if let Err(error) = patched {
             tracing::error!(error = %error, "the hollow node cannot write a pod's status");
         }

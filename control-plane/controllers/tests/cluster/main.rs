@@ -5,7 +5,9 @@ mod fixture;
 use fixture::{Cluster, until};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_store::Store;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -75,7 +77,8 @@ async fn a_deployment_rolls_out_scales_rolls_back_and_goes() {
     // Deletion takes everything with it.
     api.delete("web", &DeleteParams::background()).await.unwrap();
     until("sets and pods to be collected", || async {
-        let sets = cluster.api::<ReplicaSet>("default").list(&ListParams::default()).await.unwrap().items.len();
+        let sets =
+            cluster.api::<ReplicaSet>("default").list(&ListParams::default()).await.unwrap().items.len();
         let left = pods.list(&ListParams::default().labels("app=web")).await.unwrap().items.len();
         (sets == 0 && left == 0).then_some(())
     })
@@ -98,10 +101,7 @@ async fn quiet(cluster: &Cluster) {
         }
     })
     .await
-    .map_or_else(
-        |seen| last = seen,
-        |()| (),
-    );
+    .map_or_else(|seen| last = seen, |()| ());
     let begun = std::time::Instant::now();
     while last.0 != 0 {
         assert!(begun.elapsed().as_secs() < 30, "writes never end");
@@ -121,17 +121,32 @@ async fn namespaces_get_what_belongs_in_them_and_are_emptied() {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     let object = serde_json::from_value(json!({"metadata": {"name": "team"}})).unwrap();
     namespaces.create(&PostParams::default(), &object).await.unwrap();
-    until("the default service account", || async { cluster.api::<ServiceAccount>("team").get_opt("default").await.unwrap() }).await;
-    let ca = until("the root CA", || async { cluster.api::<ConfigMap>("team").get_opt("kube-root-ca.crt").await.unwrap() }).await;
+    until("the default service account", || async {
+        cluster.api::<ServiceAccount>("team").get_opt("default").await.unwrap()
+    })
+    .await;
+    let ca = until("the root CA", || async {
+        cluster.api::<ConfigMap>("team").get_opt("kube-root-ca.crt").await.unwrap()
+    })
+    .await;
     assert!(ca.data.unwrap()["ca.crt"].starts_with("-----BEGIN CERTIFICATE-----"));
     // It is made again when it is changed or deleted.
     cluster.api::<ConfigMap>("team").delete("kube-root-ca.crt", &DeleteParams::default()).await.unwrap();
-    until("the root CA again", || async { cluster.api::<ConfigMap>("team").get_opt("kube-root-ca.crt").await.unwrap() }).await;
+    until("the root CA again", || async {
+        cluster.api::<ConfigMap>("team").get_opt("kube-root-ca.crt").await.unwrap()
+    })
+    .await;
     cluster.create::<Deployment>("team", deployment("web", 2, "a")).await;
     let pods = cluster.api::<Pod>("team");
-    until("two pods", || async { (pods.list(&ListParams::default()).await.unwrap().items.len() == 2).then_some(()) }).await;
+    until("two pods", || async {
+        (pods.list(&ListParams::default()).await.unwrap().items.len() == 2).then_some(())
+    })
+    .await;
     namespaces.delete("team", &DeleteParams::default()).await.unwrap();
-    until("the namespace to be gone", || async { namespaces.get_opt("team").await.unwrap().is_none().then_some(()) }).await;
+    until("the namespace to be gone", || async {
+        namespaces.get_opt("team").await.unwrap().is_none().then_some(())
+    })
+    .await;
     cluster.stop().await;
 }
 
@@ -146,7 +161,9 @@ async fn services_get_endpoints_and_slices() {
     let of_web = ListParams::default().labels("kubernetes.io/service-name=web");
     let slice = until("two ready endpoints", || async {
         let list = slices.list(&of_web).await.unwrap().items;
-        let ready = |s: &EndpointSlice| s.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true)).count();
+        let ready = |s: &EndpointSlice| {
+            s.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true)).count()
+        };
         list.into_iter().find(|s| ready(s) == 2)
     })
     .await;
@@ -171,9 +188,11 @@ async fn services_get_endpoints_and_slices() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_run_to_their_end() {
     let cluster = Cluster::start().await;
-    let job = |name: &str, exit: i32| json!({"metadata": {"name": name}, "spec": {"completions": 3, "parallelism": 2, "backoffLimit": 0, "template": {
+    let job = |name: &str, exit: i32| {
+        json!({"metadata": {"name": name}, "spec": {"completions": 3, "parallelism": 2, "backoffLimit": 0, "template": {
         "metadata": {"annotations": {"test/exit-code": exit.to_string()}},
-        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}})
+    };
     cluster.create::<Job>("default", job("good", 0)).await;
     cluster.create::<Job>("default", job("bad", 1)).await;
     let jobs = cluster.api::<Job>("default");
@@ -191,7 +210,10 @@ async fn jobs_run_to_their_end() {
     let good = ends("good", "Complete").await;
     assert_eq!((good.succeeded, good.failed, good.active), (Some(3), None, None));
     let bad = ends("bad", "Failed").await;
-    assert_eq!(bad.conditions.unwrap().iter().find(|c| c.type_ == "Failed").unwrap().reason.as_deref(), Some("BackoffLimitExceeded"));
+    assert_eq!(
+        bad.conditions.unwrap().iter().find(|c| c.type_ == "Failed").unwrap().reason.as_deref(),
+        Some("BackoffLimitExceeded")
+    );
     quiet(&cluster).await;
     jobs.delete("good", &DeleteParams::foreground()).await.unwrap();
     let pods = cluster.api::<Pod>("default");
@@ -208,7 +230,10 @@ async fn what_fits_nowhere_says_so_and_is_placed_when_it_does() {
     let cluster = Cluster::start().await;
     let pods = cluster.api::<Pod>("default");
     let pod = |name: &str, cpu: &str| json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}});
-    until("the default service account", || async { cluster.api::<ServiceAccount>("default").get_opt("default").await.unwrap() }).await;
+    until("the default service account", || async {
+        cluster.api::<ServiceAccount>("default").get_opt("default").await.unwrap()
+    })
+    .await;
     cluster.create::<Pod>("default", pod("first", "1500m")).await;
     until("the first pod to be bound", || async { pods.get("first").await.unwrap().spec?.node_name }).await;
     cluster.create::<Pod>("default", pod("second", "1")).await;
@@ -217,11 +242,16 @@ async fn what_fits_nowhere_says_so_and_is_placed_when_it_does() {
         status.conditions?.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?.message
     })
     .await;
-    assert_eq!(message, "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.");
+    assert_eq!(
+        message,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
     let events: Api<Event> = cluster.api("default");
     until("the event", || async {
         let list = events.list(&ListParams::default()).await.unwrap().items;
-        list.into_iter().find(|e| e.reason.as_deref() == Some("FailedScheduling") && e.message.as_deref() == Some(&message))
+        list.into_iter().find(|e| {
+            e.reason.as_deref() == Some("FailedScheduling") && e.message.as_deref() == Some(&message)
+        })
     })
     .await;
     quiet(&cluster).await;
@@ -246,9 +276,19 @@ async fn nodes_get_ranges_and_replication_controllers_keep_pods() {
     })
     .await;
     // Orphaned, its pods stay.
-    api.delete("rc", &DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() }).await.unwrap();
-    until("the controller to be gone", || async { api.get_opt("rc").await.unwrap().is_none().then_some(()) }).await;
-    let pods = cluster.api::<Pod>("default").list(&ListParams::default().labels("app=rc")).await.unwrap().items;
+    api.delete(
+        "rc",
+        &DeleteParams {
+            propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+            ..DeleteParams::default()
+        },
+    )
+    .await
+    .unwrap();
+    until("the controller to be gone", || async { api.get_opt("rc").await.unwrap().is_none().then_some(()) })
+        .await;
+    let pods =
+        cluster.api::<Pod>("default").list(&ListParams::default().labels("app=rc")).await.unwrap().items;
     assert_eq!(pods.len(), 2);
     assert!(pods.iter().all(|p| p.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)));
     cluster.stop().await;

@@ -207,7 +207,7 @@ pub struct FieldExt {
     pub default: Option<DefaultValue>,
     /// The values upstream's schema lists, sorted; empty where any string goes. Of a list or map: its elements' values.
     pub enum_values: &'static [&'static str],
-    /// Go's named string type, for error texts (`v1.RestartPolicy`); empty where it is plain.
+    /// Go's name of the type where it has one of its own, for error texts (`v1.RestartPolicy`, `[]v1.Capability`).
     pub go_type: &'static str,
 }
 

@@ -145,7 +145,7 @@ pub static STRUCTS: [StructDef; 26] = [
     StructDef { name: "io.k8s.api.admissionregistration.v1alpha1.NamedRuleWithOperations", proto_name: "k8s.io.api.admissionregistration.v1alpha1.NamedRuleWithOperations",
         fields: &[
             fd("resourceNames", List(&Str), 1, 1, 0, ListType::Atomic, &NO_EXT),
-            fd("operations", List(&Str), 1, 1, 1, ListType::Atomic, &ext(&[], "", 0, None, "", &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"])),
+            fd("operations", List(&Str), 1, 1, 1, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.OperationType", &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"])),
             fd("apiGroups", List(&Str), 1, 1, 2, ListType::Atomic, &NO_EXT),
             fd("apiVersions", List(&Str), 2, 1, 2, ListType::Atomic, &NO_EXT),
             fd("resources", List(&Str), 3, 1, 2, ListType::Atomic, &NO_EXT),
@@ -222,7 +222,7 @@ pub static STRUCTS: [StructDef; 26] = [
             fd("policyName", Str, 1, 1, 0, ListType::Unset, &NO_EXT),
             fd("paramRef", Struct(TypeId(669)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("matchResources", Struct(TypeId(659)), 3, 3, 0, ListType::Unset, &NO_EXT),
-            fd("validationActions", List(&Str), 4, 1, 0, ListType::Set, &ext(&[], "", 0, None, "", &["Audit", "Deny", "Warn"])),
+            fd("validationActions", List(&Str), 4, 1, 0, ListType::Set, &ext(&[], "", 0, None, "[]v1alpha1.ValidationAction", &["Audit", "Deny", "Warn"])),
         ],
         by_name: &[2, 1, 0, 3],
         embeds: &[],

@@ -186,7 +186,7 @@ pub static STRUCTS: [StructDef; 34] = [
     StructDef { name: "io.k8s.api.admissionregistration.v1beta1.NamedRuleWithOperations", proto_name: "k8s.io.api.admissionregistration.v1beta1.NamedRuleWithOperations",
         fields: &[
             fd("resourceNames", List(&Str), 1, 1, 0, ListType::Atomic, &NO_EXT),
-            fd("operations", List(&Str), 1, 1, 1, ListType::Atomic, &ext(&[], "", 0, None, "", &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"])),
+            fd("operations", List(&Str), 1, 1, 1, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.OperationType", &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"])),
             fd("apiGroups", List(&Str), 1, 1, 2, ListType::Atomic, &NO_EXT),
             fd("apiVersions", List(&Str), 2, 1, 2, ListType::Atomic, &NO_EXT),
             fd("resources", List(&Str), 3, 1, 2, ListType::Atomic, &NO_EXT),
@@ -274,7 +274,7 @@ pub static STRUCTS: [StructDef; 34] = [
             fd("policyName", Str, 1, 1, 0, ListType::Unset, &NO_EXT),
             fd("paramRef", Struct(TypeId(638)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("matchResources", Struct(TypeId(625)), 3, 3, 0, ListType::Unset, &NO_EXT),
-            fd("validationActions", List(&Str), 4, 1, 0, ListType::Set, &ext(&[], "", 0, None, "", &["Audit", "Deny", "Warn"])),
+            fd("validationActions", List(&Str), 4, 1, 0, ListType::Set, &ext(&[], "", 0, None, "[]v1beta1.ValidationAction", &["Audit", "Deny", "Warn"])),
         ],
         by_name: &[2, 1, 0, 3],
         embeds: &[],

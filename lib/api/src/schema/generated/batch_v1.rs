@@ -199,8 +199,8 @@ pub static STRUCTS: [StructDef; 17] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.batch.v1.UncountedTerminatedPods", proto_name: "k8s.io.api.batch.v1.UncountedTerminatedPods",
         fields: &[
-            fd("succeeded", List(&Str), 1, 1, 0, ListType::Set, &NO_EXT),
-            fd("failed", List(&Str), 2, 1, 0, ListType::Set, &NO_EXT),
+            fd("succeeded", List(&Str), 1, 1, 0, ListType::Set, &ext(&[], "", 0, None, "[]types.UID", &[])),
+            fd("failed", List(&Str), 2, 1, 0, ListType::Set, &ext(&[], "", 0, None, "[]types.UID", &[])),
         ],
         by_name: &[1, 0],
         embeds: &[],

@@ -50,7 +50,7 @@ pub static STRUCTS: [StructDef; 5] = [
             fd("request", Bytes, 1, 4, 0, ListType::Unset, &NO_EXT),
             fd("signerName", Str, 7, 4, 0, ListType::Unset, &NO_EXT),
             fd("expirationSeconds", Int32, 8, 3, 0, ListType::Unset, &NO_EXT),
-            fd("usages", List(&Str), 5, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "", &["any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping"])),
+            fd("usages", List(&Str), 5, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.KeyUsage", &["any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping"])),
             fd("username", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
             fd("uid", Str, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("groups", List(&Str), 4, 1, 0, ListType::Atomic, &NO_EXT),

@@ -50,7 +50,7 @@ pub static STRUCTS: [StructDef; 12] = [
             fd("request", Bytes, 1, 0, 0, ListType::Unset, &NO_EXT),
             fd("signerName", Str, 7, 3, 0, ListType::Unset, &NO_EXT),
             fd("expirationSeconds", Int32, 8, 3, 0, ListType::Unset, &NO_EXT),
-            fd("usages", List(&Str), 5, 1, 0, ListType::Atomic, &NO_EXT),
+            fd("usages", List(&Str), 5, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1beta1.KeyUsage", &[])),
             fd("username", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
             fd("uid", Str, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("groups", List(&Str), 4, 1, 0, ListType::Atomic, &NO_EXT),

@@ -288,7 +288,7 @@ pub static STRUCTS: [StructDef; 35] = [
             fd("podSelector", Struct(TypeId(17)), 1, 0, 0, ListType::Unset, &NO_EXT),
             fd("ingress", List(&Struct(TypeId(396))), 2, 1, 0, ListType::Atomic, &NO_EXT),
             fd("egress", List(&Struct(TypeId(395))), 3, 1, 0, ListType::Atomic, &NO_EXT),
-            fd("policyTypes", List(&Str), 4, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "", &["Egress", "Ingress"])),
+            fd("policyTypes", List(&Str), 4, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.PolicyType", &["Egress", "Ingress"])),
         ],
         by_name: &[2, 1, 0, 3],
         embeds: &[],

@@ -35,7 +35,7 @@ pub static STRUCTS: [StructDef; 21] = [
         fields: &[
             fd("attachRequired", Bool, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Bool(true)), "", &[])),
             fd("podInfoOnMount", Bool, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Bool(false)), "", &[])),
-            fd("volumeLifecycleModes", List(&Str), 3, 1, 0, ListType::Set, &NO_EXT),
+            fd("volumeLifecycleModes", List(&Str), 3, 1, 0, ListType::Set, &ext(&[], "", 0, None, "[]v1.VolumeLifecycleMode", &[])),
             fd("storageCapacity", Bool, 4, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Bool(false)), "", &[])),
             fd("fsGroupPolicy", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("ReadWriteOnceWithFSType")), "v1.FSGroupPolicy", &[])),
             fd("tokenRequests", List(&Struct(TypeId(523))), 6, 1, 0, ListType::Atomic, &NO_EXT),

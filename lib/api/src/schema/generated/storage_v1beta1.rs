@@ -35,7 +35,7 @@ pub static STRUCTS: [StructDef; 21] = [
         fields: &[
             fd("attachRequired", Bool, 1, 3, 0, ListType::Unset, &NO_EXT),
             fd("podInfoOnMount", Bool, 2, 3, 0, ListType::Unset, &NO_EXT),
-            fd("volumeLifecycleModes", List(&Str), 3, 1, 0, ListType::Atomic, &NO_EXT),
+            fd("volumeLifecycleModes", List(&Str), 3, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1beta1.VolumeLifecycleMode", &[])),
             fd("storageCapacity", Bool, 4, 3, 0, ListType::Unset, &NO_EXT),
             fd("fsGroupPolicy", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.FSGroupPolicy", &[])),
             fd("tokenRequests", List(&Struct(TypeId(544))), 6, 1, 0, ListType::Atomic, &NO_EXT),
