@@ -17,5 +17,6 @@ pub mod node;
 pub mod replicaset;
 mod run;
 pub mod small;
+pub mod statefulset;
 
 pub use run::{ControllersConfig, ControllersError, run};
