@@ -2,7 +2,8 @@
 //!
 //! `<folder>/<network>/<address>=<container>=<interface>` is a lease; its content is the pod's network namespace. The
 //! name says everything, so one reading of the folder is the whole state. Files appear whole by rename, under a lock.
-//! Leases of an earlier boot are void (their namespaces are gone): the folder carries the boot's id.
+//! Leases of an earlier boot are void (their namespaces are gone): the folder carries the boot's id. For the same
+//! reason nothing is forced to the disk: what a power cut tears is void.
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -170,7 +171,7 @@ impl Ledger {
         for lease in std::mem::take(&mut self.leases) {
             self.remove_file(&lease)?;
         }
-        file::write_atomic(&path, boot.as_bytes(), 0o644).map_err(failed)
+        file::write_volatile(&path, boot.as_bytes(), 0o644).map_err(failed)
     }
 
     fn remove_file(&self, lease: &Lease) -> Result<(), IpamError> {
@@ -215,7 +216,7 @@ impl Ledger {
             return Err(IpamError::NameTooLong);
         }
         let path = self.folder.join(name);
-        file::write_atomic(&path, netns.as_bytes(), 0o644).map_err(|source| IpamError::File {
+        file::write_volatile(&path, netns.as_bytes(), 0o644).map_err(|source| IpamError::File {
             step: "write lease",
             path,
             source,

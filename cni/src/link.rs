@@ -128,6 +128,18 @@ pub fn allow_loopback_source(owner: &Owner) -> Result<(), LinkError> {
     Ok(())
 }
 
+/// Brings a pod's loopback interface up.
+pub fn loopback_up(netns: &Netns, name: &str) -> Result<(), LinkError> {
+    let mut pod = netns.run(Rtnl::open)?.map_err(kernel("open rtnetlink in the pod"))?;
+    Batch::new().set_up_by_name(name).send(&mut pod).map_err(kernel("bring loopback up"))
+}
+
+/// Whether an interface of the pod is up.
+pub fn is_up(netns: &Netns, name: &str) -> Result<bool, LinkError> {
+    let mut pod = netns.run(Rtnl::open)?.map_err(kernel("open rtnetlink in the pod"))?;
+    Ok(pod.link(name).map_err(kernel("read the pod's interface"))?.is_some_and(|l| l.up))
+}
+
 /// Removes the interface, both ends; one that is gone is fine, one with another owner's alias is left.
 pub fn remove(owner: &Owner) -> Result<(), LinkError> {
     let mut host = Rtnl::open().map_err(kernel("open rtnetlink"))?;

@@ -83,6 +83,9 @@ pub fn run(env: &Environment, input: &str, reached: &dyn Fn(Step)) -> Result<Str
         return Ok(json!({"cniVersion": spec::NEWEST, "supportedVersions": spec::VERSIONS}).to_string());
     }
     let conf = spec::parse(input)?;
+    if conf.kind == spec::LOOPBACK {
+        return loopback(env, &conf);
+    }
     let context = Context::new(env, &conf)?;
     match env.command.as_str() {
         "ADD" => context.add(reached),
@@ -91,6 +94,25 @@ pub fn run(env: &Environment, input: &str, reached: &dyn Fn(Step)) -> Result<Str
         "STATUS" => context.status(),
         "GC" => context.collect(),
         "" => Err(Failure::plain(code::INVALID_ENVIRONMENT, "CNI_COMMAND is missing")),
+        other => {
+            Err(Failure::plain(code::INVALID_ENVIRONMENT, format!("CNI_COMMAND {other:?} is not known")))
+        }
+    }
+}
+
+/// The other plugin that runtimes ask for: loopback up in ADD, looked at in CHECK, gone with its namespace.
+fn loopback(env: &Environment, conf: &NetConf) -> Result<String, Failure> {
+    let failed = link_failure("the pod's loopback interface");
+    match env.command.as_str() {
+        "ADD" => {
+            env.owner()?;
+            link::loopback_up(&env.open_netns()?, &env.ifname).map_err(failed)?;
+            Ok(spec::loopback_result(&conf.cni_version, &env.ifname, &env.netns))
+        }
+        "CHECK" if !link::is_up(&env.open_netns()?, &env.ifname).map_err(failed)? => {
+            Err(Failure::plain(code::CHECK_FAILED, "the pod's loopback interface is down"))
+        }
+        "CHECK" | "DEL" | "STATUS" | "GC" => Ok(String::new()),
         other => {
             Err(Failure::plain(code::INVALID_ENVIRONMENT, format!("CNI_COMMAND {other:?} is not known")))
         }

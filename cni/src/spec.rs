@@ -9,6 +9,10 @@ pub const VERSIONS: [&str; 5] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0", "0.3.0"];
 /// The newest of [`VERSIONS`].
 pub const NEWEST: &str = "1.1.0";
 
+/// The plugin type by which runtimes bring a pod's loopback interface up. containerd 1.6 does so in every pod and
+/// needs a file of this name beside the plugin: a link to it.
+pub const LOOPBACK: &str = "loopback";
+
 /// Error codes; below 100 the specification's.
 pub mod code {
     pub const INCOMPATIBLE_VERSION: u32 = 1;
@@ -68,6 +72,15 @@ impl Failure {
     }
 }
 
+/// Go writes an empty list as null where it is not left out.
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// The network configuration as far as this plugin reads it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,13 +89,16 @@ pub struct NetConf {
     pub cni_version: String,
     #[serde(default)]
     pub name: String,
+    /// The plugin that is asked for: this one, or [`LOOPBACK`].
+    #[serde(default, rename = "type")]
+    pub kind: String,
     /// The node's pod ranges, at most one per address family.
-    #[serde(default, rename = "podCIDRs")]
+    #[serde(default, rename = "podCIDRs", deserialize_with = "nullable")]
     pub pod_cidrs: Vec<String>,
     pub mtu: Option<u32>,
     /// Folder of the leases; default [`crate::ipam::DEFAULT_FOLDER`].
     pub data_dir: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub runtime_config: RuntimeConfig,
     pub prev_result: Option<PrevResult>,
     /// Present where somebody wants another address management.
@@ -106,7 +122,7 @@ pub struct Attachment {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub port_mappings: Vec<PortMapping>,
     pub bandwidth: Option<Value>,
 }
@@ -126,7 +142,7 @@ pub struct PortMapping {
 /// The result of an earlier ADD, as CHECK gets it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PrevResult {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub ips: Vec<PrevIp>,
 }
 
@@ -235,6 +251,24 @@ pub fn result(version: &str, added: &Added) -> String {
         .collect();
     json!({"cniVersion": version, "interfaces": interfaces, "ips": ips, "routes": routes, "dns": {}})
         .to_string()
+}
+
+/// The success object of [`LOOPBACK`].
+pub fn loopback_result(version: &str, interface: &str, netns: &str) -> String {
+    let ip = |address: &str, family: &str| {
+        let mut value = json!({"interface": 0, "address": address});
+        if version.starts_with("0.") {
+            value["version"] = json!(family);
+        }
+        value
+    };
+    json!({
+        "cniVersion": version,
+        "interfaces": [{"name": interface, "mac": "00:00:00:00:00:00", "sandbox": netns}],
+        "ips": [ip("127.0.0.1/8", "4"), ip("::1/128", "6")],
+        "dns": {},
+    })
+    .to_string()
 }
 
 #[cfg(test)]

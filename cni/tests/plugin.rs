@@ -189,6 +189,26 @@ fn commands_can_be_repeated_and_check_sees_damage() {
 }
 
 #[test]
+fn loopback_by_its_own_type() {
+    host(|_| {
+        let pod = namespace();
+        let conf = json!({"cniVersion": "0.3.1", "name": "cni-loopback", "type": "loopback"});
+        let lo = |command: &str| {
+            let env = Environment { ifname: "lo".into(), ..env(command, "pod", &pod.path) };
+            run(&env, &conf.to_string(), &|_| {})
+        };
+        assert_eq!(lo("CHECK").map_err(|f| f.code), Err(102));
+        let result: Value = serde_json::from_str(&lo("ADD").expect("up")).expect("JSON");
+        assert_eq!(
+            (&result["ips"][0]["address"], &result["ips"][0]["version"]),
+            (&json!("127.0.0.1/8"), &json!("4"))
+        );
+        lo("CHECK").expect("up");
+        lo("DEL").expect("nothing to do");
+    });
+}
+
+#[test]
 fn garbage_collection_keeps_what_is_valid() {
     host(|folder| {
         let mut conf = conf(folder);

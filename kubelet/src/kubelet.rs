@@ -108,7 +108,7 @@ impl Kubelet {
             pod_ips,
             services,
             allocatable_cpu: self.capacity.milli_cpu,
-            allocatable_memory: self.capacity.memory,
+            allocatable_memory: self.capacity.memory - self.config.eviction.memory_available as i64,
         }
     }
 

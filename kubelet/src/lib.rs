@@ -8,6 +8,7 @@
 pub mod config;
 pub mod cri;
 pub mod events;
+pub mod gc;
 pub mod hooks;
 pub mod host;
 pub mod images;
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod pleg;
 pub mod probe;
 mod run;
+pub mod server;
 pub mod sources;
 pub mod status_manager;
 pub mod worker;

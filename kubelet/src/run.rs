@@ -2,6 +2,7 @@
 use crate::config::KubeletConfig;
 use crate::cri::{Cri, CriError};
 use crate::events::Events;
+use crate::gc::Collector;
 use crate::host::cgroups::{self, CgroupError, Limits};
 use crate::host::config::{NodeView, oom_floor};
 use crate::host::dns::DnsSettings;
@@ -12,6 +13,8 @@ use crate::kubelet::{Kubelet, Shared};
 use crate::node::info;
 use crate::objects::Objects;
 use crate::pleg::Pleg;
+use crate::server::auth::{Access, ApiAccess, NoAccess};
+use crate::server::{self, ServerError};
 use crate::sources::Sources;
 use crate::status_manager::StatusManager;
 use crate::worker::Workers;
@@ -29,6 +32,8 @@ pub enum RunError {
     Cri(#[from] CriError),
     #[error(transparent)]
     Cgroups(#[from] CgroupError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
     #[error("cannot make {}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
 }
@@ -122,6 +127,19 @@ pub async fn start(
         let statuses = kubelet.statuses.clone();
         async move { statuses.run().await }
     });
+    tasks.spawn(Collector::new(kubelet.clone(), workers.clone(), sources_ready.clone()).run());
+    if let Some(config) = &kubelet.config.server {
+        let access: Arc<dyn Access> = match kubelet.client.clone() {
+            Some(client) => Arc::new(ApiAccess::new(client)),
+            None => Arc::new(NoAccess),
+        };
+        let (listener, tls) = server::bind(config).await?;
+        tasks.spawn(server::serve(kubelet.clone(), workers.clone(), listener, tls, access));
+    }
+    if let Some(client) = kubelet.client.clone() {
+        tasks.spawn(crate::node::keep_status(kubelet.clone(), client.clone()));
+        tasks.spawn(crate::node::keep_lease(kubelet.clone(), client));
+    }
     Ok(Running { kubelet, workers, sources_ready, tasks })
 }
 

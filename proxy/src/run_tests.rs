@@ -246,6 +246,59 @@ fn services_carry_packets() {
     });
 }
 
+/// The API server's own service: its endpoint is the node.
+#[test]
+fn an_endpoint_on_the_node_itself() {
+    beside_proxy(|sources, _folder| async move {
+        let client = pod(2);
+        let listener = TcpListener::bind((NODE, 8080)).expect("bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let _ = stream.write_all(b"node");
+            }
+        });
+        let node = Pod { netns: Netns::current().expect("own"), address: ip(NODE), _stop: mpsc::channel().0 };
+        sources.services.apply(service("kubernetes", "10.96.0.1", Some(30_443)));
+        sources.slices.apply(slice("kubernetes", &[&node]));
+        eventually("rules", || dial(Some(&client), "10.96.0.1:80").is_ok()).await;
+        for to in ["10.96.0.1:80", "192.0.2.1:30443"] {
+            assert_eq!(dial(None, to), Ok("node".into()), "{to}");
+            assert_eq!(dial(Some(&client), to), Ok("node".into()), "{to}");
+        }
+    });
+}
+
+#[test]
+fn outsiders_keep_their_address_where_the_policy_says_so() {
+    beside_proxy(|sources, _folder| async move {
+        let (a, stranger) = (pod(2), outsider());
+        start_server(&a, "a");
+        let mut web = service("web", "10.96.5.5", Some(30_080));
+        sources.services.apply(web.clone());
+        sources.slices.apply(slice("web", &[&a]));
+        eventually("rules", || dial(Some(&stranger), "192.0.2.1:30080").is_ok()).await;
+        assert_eq!(dial(Some(&stranger), "192.0.2.1:30080"), Ok("a 10.244.7.1".into()));
+        web.spec.as_mut().expect("spec").external_traffic_policy = Some("Local".into());
+        sources.services.apply(web);
+        let kept = || dial(Some(&stranger), "192.0.2.1:30080") == Ok("a 198.51.100.9".into());
+        eventually("source kept", kept).await;
+        // No endpoint here: outsiders get silence, not a refusal.
+        let mut away = slice("web", &[&a]);
+        away.endpoints[0].node_name = Some("there".into());
+        sources.slices.apply(away);
+        eventually("dropped", || {
+            matches!(dial(Some(&stranger), "192.0.2.1:30080"), Err(std::io::ErrorKind::TimedOut))
+        })
+        .await;
+        assert_eq!(
+            dial(None, "192.0.2.1:30080"),
+            Ok("a 10.244.7.1".into()),
+            "the node reaches all endpoints"
+        );
+    });
+}
+
 #[test]
 fn client_affinity_holds() {
     beside_proxy(|sources, _folder| async move {

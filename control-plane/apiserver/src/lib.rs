@@ -31,6 +31,10 @@ mod scan;
 mod server;
 mod services;
 mod streaming;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod upkeep;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;

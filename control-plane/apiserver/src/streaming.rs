@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use keelson_api::doc::{Doc, Value};
 use keelson_api::f::core_v1 as f;
 use keelson_api::status::{GroupResource, Status};
@@ -27,7 +26,12 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How kubelets are reached: with the API server's client certificate, verified against the cluster's authority.
 pub struct Kubelets {
     pub tls: Arc<rustls::ClientConfig>,
+    /// A place for each exec, attach and port-forward session.
+    pub relays: Arc<tokio::sync::Semaphore>,
 }
+
+/// Sessions at once.
+pub const MAX_RELAYS: usize = 2048;
 
 /// A byte stream to somewhere.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,7 +52,7 @@ pub async fn serve(op: &Op<'_>, subresource: &str, parts: &http::request::Parts,
         ("pods", "log") if *op.call.method == Method::GET => log(op).await,
         ("pods", "exec" | "attach" | "portforward") => {
             let target = stream_target(op, subresource).await?;
-            upgrade(op, target, parts, body).await
+            crate::upgrade::serve(op, target, parts).await
         }
         ("nodes", "proxy") => {
             let target = node_proxy(op).await?;
@@ -202,7 +206,7 @@ fn check_log_options(op: &Op<'_>) -> Result<(), Status> {
 }
 
 /// What a kubelet's refusal says, as a Status.
-async fn kubelet_error(code: StatusCode, body: hyper::body::Incoming, what: &str) -> Status {
+pub async fn kubelet_error(code: StatusCode, body: hyper::body::Incoming, what: &str) -> Status {
     let text = match crate::body::read_whole(request_body(body)).await {
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
         Err(_) => String::new(),
@@ -262,13 +266,6 @@ async fn node_proxy(op: &Op<'_>) -> Result<Target, Status> {
     Ok(Target { host, port, path: format!("{path}{query}") })
 }
 
-/// Relays the upgraded connection of exec, attach or port-forward. The translation between WebSocket and SPDY is
-/// keelson-streams'; what connects the two sides comes with it.
-async fn upgrade(op: &Op<'_>, target: Target, parts: &http::request::Parts, _body: RequestBody) -> Result<Response<Body>, Status> {
-    let _ = (target, parts);
-    Err(Status::not_implemented(format!("{} is not implemented yet", op.info().subresource)))
-}
-
 /// Opens a TLS connection to a kubelet.
 pub async fn dial(kubelets: &Kubelets, target: &Target) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Status> {
     let connect = async {
@@ -302,7 +299,7 @@ pub async fn send_over(io: impl Io + 'static, mut request: Request<RequestBody>,
 }
 
 /// Sends a request to a kubelet.
-async fn send_https(kubelets: &Kubelets, target: &Target, request: Request<RequestBody>) -> Result<Response<hyper::body::Incoming>, Status> {
+pub async fn send_https(kubelets: &Kubelets, target: &Target, request: Request<RequestBody>) -> Result<Response<hyper::body::Incoming>, Status> {
     let stream = dial(kubelets, target).await?;
     send_over(stream, request, &format!("{}:{}", target.host, target.port)).await
 }
@@ -343,12 +340,3 @@ pub fn relayed(response: Response<hyper::body::Incoming>) -> Response<Body> {
     *answer.headers_mut() = passed_on(&head.headers);
     answer
 }
-
-/// Kept here so that relays name one executor.
-pub type Executor = TokioExecutor;
-
-/// An empty chunk; relays end with it.
-pub const END: Bytes = Bytes::new();
-
-/// Names used by upgrades.
-pub const UPGRADE: HeaderName = http::header::UPGRADE;

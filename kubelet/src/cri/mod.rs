@@ -121,6 +121,14 @@ impl Cri {
         response.status.ok_or(CriError::Incomplete { call: "Status", subject: String::new(), missing: "status" })
     }
 
+    /// The image the runtime makes sandboxes from, where it tells.
+    pub async fn sandbox_image(&self) -> Option<String> {
+        let request = api::StatusRequest { verbose: true };
+        let info = timed("Status", "", READ, self.runtime.clone().status(request)).await.ok()?.info;
+        let config: serde_json::Value = serde_json::from_str(info.get("config")?).ok()?;
+        Some(config.get("sandboxImage")?.as_str()?.to_owned())
+    }
+
     /// Tells the runtime the pod range, where it wants to know.
     pub async fn update_pod_cidr(&self, cidr: &str) -> Result<(), CriError> {
         let network_config = Some(api::NetworkConfig { pod_cidr: cidr.to_owned() });

@@ -1,5 +1,12 @@
-//! The node object: registration, status, lease.
+//! The node object: registration, status, lease. All of it runs apart from pod work, so that slow pods never make a
+//! node NotReady; and a kubelet's user may do no more than this (NodeRestriction).
 pub mod info;
+mod lease;
+pub mod pressure;
+mod status;
+
+pub use lease::keep as keep_lease;
+pub use status::keep as keep_status;
 
 use crate::config::KubeletConfig;
 use std::collections::BTreeMap;

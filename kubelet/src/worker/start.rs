@@ -32,13 +32,13 @@ fn not_started(reason: &str, message: impl Into<String>, retry: Duration) -> Not
 
 impl Worker {
     /// Carries a plan out; answers when to look again.
-    pub(super) async fn apply(&mut self, plan: Plan, want: &watch::Receiver<Want>) -> Duration {
+    pub(super) async fn apply(&mut self, mut plan: Plan, want: &watch::Receiver<Want>) -> Duration {
         let resync = self.kubelet.config.resync.mul_f64(1.0 + rand::random::<f64>() / 2.0);
-        for kill in &plan.kill {
-            if let Err(error) = self.kill(kill).await {
-                tracing::warn!(container = kill.id, error = %error, "container was not stopped, trying again");
-                return SOON;
-            }
+        if !plan.kill.is_empty()
+            && let Err(error) = self.carry_out_kills(&mut plan).await
+        {
+            tracing::warn!(pod = pod::name(&self.pod), error = %error, "container was not stopped, trying again");
+            return SOON;
         }
         let starting = plan.start.iter().any(|start| start.wait.is_none());
         if starting || matches!(plan.sandbox, SandboxAction::Create { .. }) {
@@ -62,6 +62,22 @@ impl Worker {
             wait = wait.min(left.unwrap_or(resync));
         }
         wait
+    }
+
+    /// Stops what is to be replaced; what was stopped just now waits its back-off like any other.
+    async fn carry_out_kills(&mut self, plan: &mut Plan) -> Result<(), CriError> {
+        for kill in &plan.kill {
+            self.kill(kill).await?;
+        }
+        self.observe().await?;
+        let now = self.kubelet.now_nanos();
+        for start in &mut plan.start {
+            let Some(container) = pod::container(&self.pod, start.container) else { continue };
+            let ended = self.observed.latest(&start.name).filter(|c| c.state == RunState::Exited);
+            let key = crate::plan::backoff_key(&self.pod, &container);
+            start.wait = ended.and_then(|c| self.backoff.remaining(&key, c.finished_at, now));
+        }
+        Ok(())
     }
 
     fn ends(&self, want: &watch::Receiver<Want>) -> bool {

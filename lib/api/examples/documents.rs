@@ -14,11 +14,24 @@ fn main() -> std::io::Result<()> {
         json::encode_canonical(doc, json::EncodeOptions::FULL, &mut out);
         out
     };
-    std::fs::write(folder.join("aggregated_v2.json"), text(&discovery::aggregated(&table, false, discovery::Aggregated::V2)))?;
+    std::fs::write(
+        folder.join("aggregated_v2.json"),
+        text(&discovery::aggregated(&table, false, discovery::Aggregated::V2)),
+    )?;
+    std::fs::write(
+        folder.join("aggregated_v2_core.json"),
+        text(&discovery::aggregated(&table, true, discovery::Aggregated::V2)),
+    )?;
+    std::fs::write(folder.join("api.json"), text(&discovery::api_versions(&table, "127.0.0.1:6443")))?;
+    std::fs::write(folder.join("openapi_v3.json"), openapi::v3_index(&table, "v1.35.0").to_string())?;
     std::fs::write(folder.join("apis.json"), text(&discovery::group_list(&table)))?;
     for group in table.groups() {
         for version in table.versions(group) {
-            let name = if group.is_empty() { format!("api__{version}") } else { format!("apis__{group}__{version}") };
+            let name = if group.is_empty() {
+                format!("api__{version}")
+            } else {
+                format!("apis__{group}__{version}")
+            };
             if let Some(list) = discovery::resource_list(&table, group, version) {
                 std::fs::write(folder.join(format!("{name}.json")), text(&list))?;
             }

@@ -61,7 +61,9 @@ fn first_value(field: &FieldDef) -> Option<Value> {
         });
     }
     match field.kind {
-        Kind::Struct(ty) if !field.flags.has(Flags::POINTER) && plan(ty).fills => Some(Value::Struct(Struct::new(ty))),
+        Kind::Struct(ty) if !field.flags.has(Flags::POINTER) && plan(ty).fills => {
+            Some(Value::Struct(Struct::new(ty)))
+        }
         _ => None,
     }
 }
@@ -106,7 +108,8 @@ fn make_plans() -> Vec<Plan> {
     TypeId::all()
         .map(|ty| {
             let steps = ty.def().fields.iter().enumerate().filter(|(_, field)| {
-                field.default().is_some() || field.kind.element_struct().is_some_and(|inner| reaches[inner.0 as usize])
+                field.default().is_some()
+                    || field.kind.element_struct().is_some_and(|inner| reaches[inner.0 as usize])
             });
             Plan { steps: steps.map(|(index, _)| index as u16).collect(), fills: fills[ty.0 as usize] }
         })

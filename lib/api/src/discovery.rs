@@ -27,7 +27,8 @@ pub fn aggregated(table: &Table, core: bool, form: Aggregated) -> Doc {
             .versions(group)
             .iter()
             .map(|version| {
-                let resources: Vec<Value> = sorted_rows(table, group, version).into_iter().map(aggregated_resource).collect();
+                let resources: Vec<Value> =
+                    sorted_rows(table, group, version).into_iter().map(aggregated_resource).collect();
                 json!({"version": version.as_str(), "resources": resources, "freshness": "Current"})
             })
             .collect();
@@ -56,8 +57,12 @@ pub fn api_versions(table: &Table, server_address: &str) -> Doc {
 
 /// `/apis` as `APIGroupList`.
 pub fn group_list(table: &Table) -> Doc {
-    let groups: Vec<Value> = table.groups().filter(|group| !group.is_empty()).map(|name| group_value(table, name)).collect();
-    document(t::meta_v1::API_GROUP_LIST, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    let groups: Vec<Value> =
+        table.groups().filter(|group| !group.is_empty()).map(|name| group_value(table, name)).collect();
+    document(
+        t::meta_v1::API_GROUP_LIST,
+        json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
+    )
 }
 
 /// `/apis/<group>` as `APIGroup`; `None` where the group is not served.
@@ -107,7 +112,8 @@ fn sorted_rows<'a>(table: &'a Table, group: &'a str, version: &'a str) -> Vec<&'
 }
 
 fn group_value(table: &Table, name: &str) -> Value {
-    let version_value = |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let version_value =
+        |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     let versions: Vec<Value> = table.versions(name).iter().map(|v| version_value(v)).collect();
     json!({"name": name, "preferredVersion": versions.first().cloned().unwrap_or_default(), "versions": versions})
 }
@@ -200,7 +206,13 @@ mod tests {
     #[test]
     fn legacy_documents() {
         let list = text(&resource_list(&table(), "", "v1").expect("core"));
-        let find = |name: &str| list["resources"].as_array().and_then(|all| all.iter().find(|r| r["name"] == name)).cloned().expect("a resource");
+        let find = |name: &str| {
+            list["resources"]
+                .as_array()
+                .and_then(|all| all.iter().find(|r| r["name"] == name))
+                .cloned()
+                .expect("a resource")
+        };
         assert_eq!(list["groupVersion"], "v1");
         // Recorded from upstream.
         assert_eq!(
@@ -233,7 +245,10 @@ mod tests {
                 for group in text(&doc)["items"].as_array().expect("items") {
                     let name = group["metadata"]["name"].as_str().unwrap_or("");
                     for version in group["versions"].as_array().expect("versions") {
-                        let legacy = text(&resource_list(&table, name, version["version"].as_str().unwrap_or("")).expect("served"));
+                        let legacy = text(
+                            &resource_list(&table, name, version["version"].as_str().unwrap_or(""))
+                                .expect("served"),
+                        );
                         let mut ours: Vec<String> = Vec::new();
                         for resource in version["resources"].as_array().expect("resources") {
                             let plural = resource["resource"].as_str().unwrap_or("").to_owned();
@@ -243,7 +258,12 @@ mod tests {
                             ours.push(plural);
                         }
                         ours.sort();
-                        let theirs: Vec<&str> = legacy["resources"].as_array().expect("resources").iter().filter_map(|r| r["name"].as_str()).collect();
+                        let theirs: Vec<&str> = legacy["resources"]
+                            .as_array()
+                            .expect("resources")
+                            .iter()
+                            .filter_map(|r| r["name"].as_str())
+                            .collect();
                         assert_eq!(ours, theirs);
                         seen += ours.len();
                     }

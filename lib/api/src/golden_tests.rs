@@ -25,14 +25,18 @@ struct Golden {
 
 fn golden() -> Vec<Golden> {
     let Some(folder) = golden_folder() else {
-        println!("SKIPPED: no golden objects: set KEELSON_GOLDEN to the folder or put it at ../shared/golden");
+        println!(
+            "SKIPPED: no golden objects: set KEELSON_GOLDEN to the folder or put it at ../shared/golden"
+        );
         return Vec::new();
     };
     let mut all = Vec::new();
     for entry in std::fs::read_dir(&folder).expect("the golden folder") {
         let path = entry.expect("an entry").path();
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(name) = file.strip_suffix(".json").filter(|name| !name.ends_with(".after_roundtrip")) else { continue };
+        let Some(name) = file.strip_suffix(".json").filter(|name| !name.ends_with(".after_roundtrip")) else {
+            continue;
+        };
         let (rest, kind) = name.rsplit_once('.').expect("group.version.kind");
         let (group, version) = rest.rsplit_once('.').expect("group.version");
         let group = if group == "core" { "" } else { group };
@@ -40,12 +44,7 @@ fn golden() -> Vec<Golden> {
         let read = |suffix: &str| std::fs::read(folder.join(format!("{name}{suffix}"))).ok();
         let json = read(".json").expect("the JSON");
         let proto = read(".pb").expect("the protobuf");
-        all.push(Golden {
-            name: name.to_owned(),
-            ty,
-            json,
-            proto,
-        });
+        all.push(Golden { name: name.to_owned(), ty, json, proto });
     }
     assert!(all.len() > 150, "only {} golden objects", all.len());
     all
@@ -58,7 +57,10 @@ fn report(wrong: Vec<String>, total: usize) {
 
 fn first_difference(a: &[u8], b: &[u8]) -> String {
     let at = a.iter().zip(b).position(|(x, y)| x != y).unwrap_or(a.len().min(b.len()));
-    let window = |bytes: &[u8]| String::from_utf8_lossy(&bytes[at.saturating_sub(60).min(bytes.len())..(at + 60).min(bytes.len())]).into_owned();
+    let window = |bytes: &[u8]| {
+        String::from_utf8_lossy(&bytes[at.saturating_sub(60).min(bytes.len())..(at + 60).min(bytes.len())])
+            .into_owned()
+    };
     format!("at {at}:\n    got  {:?}\n    want {:?}", window(a), window(b))
 }
 
@@ -161,7 +163,9 @@ fn json_to_protobuf_byte_for_byte() {
             .and_then(|(doc, _)| proto::encode(&doc, &mut out).map_err(|e| e.to_string()));
         match encoded {
             Err(e) => wrong.push(format!("{}: {e}", one.name)),
-            Ok(()) if out != one.proto => wrong.push(format!("{} {}", one.name, first_difference(&out, &one.proto))),
+            Ok(()) if out != one.proto => {
+                wrong.push(format!("{} {}", one.name, first_difference(&out, &one.proto)))
+            }
             Ok(()) => {}
         }
     }
@@ -184,7 +188,11 @@ fn protobuf_to_json_and_back() {
                 }
                 let mut again = Vec::new();
                 if proto::encode(&doc, &mut again).is_err() || again != one.proto {
-                    wrong.push(format!("{} protobuf again {}", one.name, first_difference(&again, &one.proto)));
+                    wrong.push(format!(
+                        "{} protobuf again {}",
+                        one.name,
+                        first_difference(&again, &one.proto)
+                    ));
                 }
             }
         }

@@ -66,9 +66,13 @@ pub fn v3_index(table: &Table, version: &str) -> Value {
     let mut paths = serde_json::Map::new();
     for group in table.groups() {
         for served in table.versions(group) {
-            let path = if group.is_empty() { format!("api/{served}") } else { format!("apis/{group}/{served}") };
+            let path =
+                if group.is_empty() { format!("api/{served}") } else { format!("apis/{group}/{served}") };
             let hash = v3_hash(table, group, served, version);
-            paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
+            paths.insert(
+                path.clone(),
+                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}),
+            );
         }
     }
     json!({"paths": paths})
@@ -134,7 +138,9 @@ fn entry(name: &str, value: &Value, first: &mut bool, out: &mut Vec<u8>) {
 /// All paths of the table, and the definitions they lead to.
 fn all(table: &Table) -> (impl Iterator<Item = PathItem> + '_, BTreeSet<String>) {
     let items = || {
-        table.groups().flat_map(move |group| table.versions(group).iter().flat_map(move |served| paths::group_version(table, group, served)))
+        table.groups().flat_map(move |group| {
+            table.versions(group).iter().flat_map(move |served| paths::group_version(table, group, served))
+        })
     };
     let mut used = BTreeSet::new();
     items().for_each(|item| item.definitions(&mut used));
@@ -170,7 +176,8 @@ pub fn v2_proto(table: &Table, version: &str, source: &dyn Source) -> Vec<u8> {
     let (items, used) = all(table);
     let rows: Vec<&Resource> = table.rows().iter().map(|row| &**row).collect();
     let paths = items.map(|item| (item.path.clone(), paths::v2(&item)));
-    let definitions = used.iter().map(|name| (name.clone(), schemas::definition(name, Dialect::V2, &rows, source)));
+    let definitions =
+        used.iter().map(|name| (name.clone(), schemas::definition(name, Dialect::V2, &rows, source)));
     gnostic::document(TITLE, version, paths, definitions)
 }
 

@@ -46,7 +46,8 @@ pub fn encode(doc: &Doc, out: &mut Vec<u8>) -> Result<(), NoProtobuf> {
 
 /// Appends the bare message.
 pub fn encode_raw(doc: &Doc, out: &mut Vec<u8>) -> Result<(), NoProtobuf> {
-    let root = doc.root.as_struct().filter(|root| !root.ty().def().proto_name.is_empty()).ok_or(NoProtobuf)?;
+    let root =
+        doc.root.as_struct().filter(|root| !root.ty().def().proto_name.is_empty()).ok_or(NoProtobuf)?;
     encode::message(root.ty(), Some(root), out);
     Ok(())
 }
@@ -119,7 +120,8 @@ impl<'a> Envelope<'a> {
     fn read(bytes: &'a [u8]) -> Result<Envelope<'a>, DecodeError> {
         let Some(body) = bytes.strip_prefix(&MAGIC) else {
             return Err(DecodeError::Syntax(
-                "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into(),
+                "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+                    .into(),
             ));
         };
         let mut envelope = Envelope { api_version: "", kind: "", raw: &[] };

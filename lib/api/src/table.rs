@@ -54,7 +54,11 @@ impl Resource {
     }
     /// The kind objects are stored as; another group version's where this row is not the hub.
     pub fn storage_gvk(&self) -> Gvk {
-        Gvk { group: self.storage_group.clone(), version: self.storage_version.clone(), kind: self.kind.clone() }
+        Gvk {
+            group: self.storage_group.clone(),
+            version: self.storage_version.clone(),
+            kind: self.kind.clone(),
+        }
     }
     /// The type objects are stored as; `None` for custom resources.
     pub fn storage_ty(&self) -> Option<TypeId> {
@@ -66,7 +70,11 @@ impl Resource {
     }
     /// `deployments.apps`, `pods`: the resource as messages name it.
     pub fn group_resource(&self) -> CompactString {
-        if self.group.is_empty() { self.plural.clone() } else { compact_str::format_compact!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            compact_str::format_compact!("{}.{}", self.plural, self.group)
+        }
     }
     /// The subresource of this name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
@@ -117,7 +125,6 @@ pub struct Table {
     /// Groups in discovery's order, versions in order of preference.
     groups: Vec<(CompactString, Vec<CompactString>)>,
 }
-
 
 impl Table {
     /// The built-in rows that the gates let through.
@@ -203,14 +210,21 @@ impl Table {
         self.groups.iter().find(|(name, _)| name == group).map_or(&[], |(_, versions)| versions)
     }
     /// The rows of one group version, in the table's order.
-    pub fn rows_of<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
+    pub fn rows_of<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
         self.rows.iter().filter(move |row| row.group == group && row.version == version)
     }
     /// Stored resources once each, in the version they are stored in: what the watch cache and garbage collector go over.
     pub fn stored(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.rows.iter().filter(|row| {
             let hub_served = || self.lookup(&row.storage_group, &row.storage_version, &row.plural).is_some();
-            row.stored && (row.is_hub() || (!hub_served() && self.preferred(&row.group, &row.plural).is_some_and(|p| Arc::ptr_eq(p, row))))
+            row.stored
+                && (row.is_hub()
+                    || (!hub_served()
+                        && self.preferred(&row.group, &row.plural).is_some_and(|p| Arc::ptr_eq(p, row))))
         })
     }
 }
@@ -281,7 +295,13 @@ mod tests {
                 for def in version.resources {
                     let row = builtin_row(group.name, version.version, def);
                     assert_eq!(row.ty.map(|ty| ty.def().go_name()), Some(def.kind), "{}", row.plural);
-                    assert!(row.storage_ty().is_some(), "{}/{} {} has no stored type", row.group, row.version, row.plural);
+                    assert!(
+                        row.storage_ty().is_some(),
+                        "{}/{} {} has no stored type",
+                        row.group,
+                        row.version,
+                        row.plural
+                    );
                     assert!(row.subresources.iter().all(|sub| sub.ty.is_some()), "{}", row.plural);
                     assert!(!row.verbs.has(Verbs::LIST) || row.list_ty.is_some(), "{}", row.plural);
                 }
@@ -297,7 +317,9 @@ mod tests {
         assert!(served.lookup("scheduling.k8s.io", "v1alpha1", "workloads").is_none());
         assert_eq!(served.versions("certificates.k8s.io"), ["v1"]);
         assert_eq!(served.versions("autoscaling"), ["v2", "v1"]);
-        let chosen = Table::with_versions(&Gates::default(), |group, version| (group == "resource.k8s.io" && version == "v1beta1").then_some(true));
+        let chosen = Table::with_versions(&Gates::default(), |group, version| {
+            (group == "resource.k8s.io" && version == "v1beta1").then_some(true)
+        });
         assert_eq!(chosen.versions("resource.k8s.io"), ["v1", "v1beta1"]);
     }
 
@@ -305,7 +327,8 @@ mod tests {
     fn rows_come_and_go() {
         let mut served = table();
         let mut row = Resource::clone(served.lookup("apps", "v1", "deployments").expect("deployments"));
-        (row.group, row.storage_group, row.ty, row.list_ty) = ("example.com".into(), "example.com".into(), None, None);
+        (row.group, row.storage_group, row.ty, row.list_ty) =
+            ("example.com".into(), "example.com".into(), None, None);
         for version in ["v1beta2", "v1", "v1alpha1", "v2"] {
             row.version = version.into();
             served.add(row.clone());
@@ -322,9 +345,14 @@ mod tests {
     #[test]
     fn events_are_stored_once() {
         let served = table();
-        let events: Vec<_> = served.stored().filter(|row| row.plural == "events").map(|row| row.api_version()).collect();
+        let events: Vec<_> =
+            served.stored().filter(|row| row.plural == "events").map(|row| row.api_version()).collect();
         assert_eq!(events, ["v1"]);
-        let scalers: Vec<_> = served.stored().filter(|row| row.kind == "HorizontalPodAutoscaler").map(|row| row.version.clone()).collect();
+        let scalers: Vec<_> = served
+            .stored()
+            .filter(|row| row.kind == "HorizontalPodAutoscaler")
+            .map(|row| row.version.clone())
+            .collect();
         assert_eq!(scalers, ["v2"]);
     }
 }

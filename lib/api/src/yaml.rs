@@ -22,7 +22,9 @@ pub fn decode(
     let decoded = crate::json::decode_any(ty, &json, validation);
     match (duplicate, validation) {
         (None, _) | (_, FieldValidation::Ignore) => decoded,
-        (Some(text), FieldValidation::Warn) => decoded.map(|(doc, warnings)| (doc, [vec![text], warnings].concat())),
+        (Some(text), FieldValidation::Warn) => {
+            decoded.map(|(doc, warnings)| (doc, [vec![text], warnings].concat()))
+        }
         (Some(text), FieldValidation::Strict) => match decoded {
             Ok(_) => Err(DecodeError::Strict(vec![text])),
             Err(DecodeError::Strict(more)) => Err(DecodeError::Strict([vec![text], more].concat())),
@@ -60,21 +62,30 @@ mod tests {
     #[test]
     fn yaml_reads_as_json_does() {
         let text = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  x: \"1\"\n  y: |\n    two\n    lines\n";
-        let (doc, warnings) = decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Strict).expect("reads");
+        let (doc, warnings) =
+            decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Strict).expect("reads");
         assert!(warnings.is_empty());
         assert_eq!((doc.gvk.kind.as_str(), doc.meta().name()), ("ConfigMap", "a"));
-        assert_eq!(doc.map(&[crate::f::core_v1::config_map::DATA]).and_then(|d| d.get_str("y")), Some("two\nlines\n"));
-        let again = decode(Some(t::core_v1::CONFIG_MAP), &encode(&doc), FieldValidation::Strict).expect("reads again");
+        assert_eq!(
+            doc.map(&[crate::f::core_v1::config_map::DATA]).and_then(|d| d.get_str("y")),
+            Some("two\nlines\n")
+        );
+        let again = decode(Some(t::core_v1::CONFIG_MAP), &encode(&doc), FieldValidation::Strict)
+            .expect("reads again");
         assert_eq!(again.0, doc);
     }
 
     #[test]
     fn duplicates_are_reported_and_the_last_counts() {
         let text = b"metadata: {name: a}\ndata:\n  x: a\n  x: b\n";
-        let (doc, warnings) = decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Warn).expect("reads");
+        let (doc, warnings) =
+            decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Warn).expect("reads");
         assert_eq!(doc.map(&[crate::f::core_v1::config_map::DATA]).and_then(|d| d.get_str("x")), Some("b"));
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(matches!(decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Strict), Err(DecodeError::Strict(_))));
+        assert!(matches!(
+            decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Strict),
+            Err(DecodeError::Strict(_))
+        ));
     }
 
     #[test]

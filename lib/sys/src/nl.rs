@@ -23,6 +23,8 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
+/// Acknowledgements that fit the receive buffer with room to spare.
+const ACKS_AT_ONCE: usize = 64;
 /// Dumps that the kernel marks as interrupted are read again at most this often.
 const DUMP_TRIES: usize = 16;
 
@@ -319,26 +321,41 @@ impl Socket {
         &self.buf[..n]
     }
 
-    /// Sends messages that each carry F_ACK and waits for every acknowledgement. Returns the first refusal.
+    /// Sends messages that each carry F_ACK and waits for every acknowledgement; later messages are sent even where
+    /// earlier ones are refused. Returns the first refusal.
     pub fn exchange(&mut self, buf: &Buf) -> Result<(), NlError> {
-        let mut waiting = messages(buf.bytes()).filter(|m| m.flags & F_ACK != 0).count();
-        self.send(buf.bytes())?;
         let mut first: Option<NlError> = None;
+        let mut rest = buf.bytes();
+        while !rest.is_empty() {
+            let chunk: Vec<Message<'_>> = messages(rest).take(ACKS_AT_ONCE).collect();
+            let len: usize = chunk.iter().map(|m| (m.body.len() + HEADER).next_multiple_of(4)).sum();
+            let waiting = chunk.iter().filter(|m| m.flags & F_ACK != 0).count();
+            let (now, later) = rest.split_at(len.min(rest.len()));
+            if now.is_empty() {
+                return Err(NlError::Malformed("unfinished request"));
+            }
+            self.send(now)?;
+            if let Some(e) = self.acknowledged(waiting)? {
+                first.get_or_insert(e);
+            }
+            rest = later;
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Waits for so many acknowledgements; the first refusal among them.
+    fn acknowledged(&mut self, mut waiting: usize) -> Result<Option<NlError>, NlError> {
+        let mut first = None;
         while waiting > 0 {
             let n = self.receive(true)?.unwrap_or(0);
-            for message in messages(&self.buf[..n]) {
-                if message.kind == NLMSG_ERROR {
-                    waiting -= 1;
-                    if let Err(e) = ack(&message) {
-                        first.get_or_insert(e);
-                    }
-                    if waiting == 0 {
-                        break;
-                    }
+            for message in messages(&self.buf[..n]).filter(|m| m.kind == NLMSG_ERROR) {
+                waiting = waiting.saturating_sub(1);
+                if let Err(e) = ack(&message) {
+                    first.get_or_insert(e);
                 }
             }
         }
-        first.map_or(Ok(()), Err)
+        Ok(first)
     }
 
     /// Sends one request whose answer is a single message and hands its (kind, body) to `read`.

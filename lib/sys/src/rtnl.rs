@@ -425,3 +425,85 @@ fn read_route(body: &[u8]) -> Option<Route> {
         ipv6: i32::from(family) == libc::AF_INET6,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testns::isolated;
+
+    #[test]
+    fn links_addresses_and_many_routes() {
+        isolated(|| {
+            let mut rtnl = Rtnl::open().expect("rtnl");
+            assert_eq!(rtnl.link("br0").expect("asked"), None);
+            Batch::new().add_link("br0", "bridge").send(&mut rtnl).expect("link");
+            let index = rtnl.link("br0").expect("read").expect("there").index;
+            let ip: IpAddr = "192.0.2.1".parse().expect("ip");
+            let six: IpAddr = "2001:db8::1".parse().expect("ip");
+            Batch::new()
+                .set_alias(index, "a test")
+                .set_up(index)
+                .add_address(index, ip, 24)
+                .add_address(index, six, 64)
+                .add_host_address(index, "10.96.0.10".parse().expect("ip"))
+                .send(&mut rtnl)
+                .expect("set up");
+            let link = rtnl.link("br0").expect("read").expect("there");
+            assert_eq!((link.alias.as_str(), link.kind.as_str(), link.up), ("a test", "bridge", true));
+            let addresses = rtnl.addresses().expect("addresses");
+            let found =
+                |ip| addresses.iter().find(|a| a.ip == ip && a.index == index).map(|a| (a.prefix, a.scope));
+            assert_eq!(found(ip), Some((24, 0)));
+            assert_eq!(found(six), Some((64, 0)));
+            assert_eq!(found("10.96.0.10".parse().expect("ip")), Some((32, 254)));
+            // More requests than acknowledgements fit a receive buffer.
+            let routes: Vec<RouteSpec> = (0..2000u32)
+                .map(|n| RouteSpec {
+                    dst: Some((IpAddr::from((0x0a00_0000 + n * 256).to_be_bytes()), 24)),
+                    gateway: Some("192.0.2.2".parse().expect("ip")),
+                    index,
+                    ..RouteSpec::default()
+                })
+                .collect();
+            let mut batch = Batch::new();
+            for route in &routes {
+                batch.replace_route(route);
+            }
+            batch.send(&mut rtnl).expect("routes");
+            let ours = |rtnl: &mut Rtnl| {
+                rtnl.routes().expect("routes").iter().filter(|r| r.protocol == ROUTE_PROTOCOL).count()
+            };
+            assert_eq!(ours(&mut rtnl), 2000);
+            let mut batch = Batch::new();
+            for route in &routes {
+                batch.delete_route(route);
+            }
+            batch.send(&mut rtnl).expect("deleted");
+            assert_eq!(ours(&mut rtnl), 0);
+            let refused = Batch::new().delete_route(&routes[0]).set_up(index).send(&mut rtnl);
+            assert_eq!(refused.expect_err("gone").errno(), Some(Errno::ESRCH));
+        });
+    }
+
+    #[test]
+    fn vxlan_with_neighbours() {
+        isolated(|| {
+            let mut rtnl = Rtnl::open().expect("rtnl");
+            let local: IpAddr = "192.0.2.1".parse().expect("ip");
+            Batch::new().add_vxlan("vx0", 1, local, 8472, Some(1450)).send(&mut rtnl).expect("vxlan");
+            let link = rtnl.link("vx0").expect("read").expect("there");
+            assert_eq!((link.kind.as_str(), link.mtu), ("vxlan", 1450));
+            let mac = [0x0a, 0x58, 10, 244, 1, 0];
+            Batch::new()
+                .set_up(link.index)
+                .replace_neighbour(link.index, "10.244.1.0".parse().expect("ip"), mac, false)
+                .replace_neighbour(link.index, "192.0.2.2".parse().expect("ip"), mac, true)
+                .send(&mut rtnl)
+                .expect("neighbours");
+            let neighbours = crate::testns::tool("ip", &["neigh", "show", "dev", "vx0"]);
+            assert!(neighbours.contains("10.244.1.0 lladdr 0a:58:0a:f4:01:00 PERMANENT"), "{neighbours}");
+            let fdb = crate::testns::tool("bridge", &["fdb", "show", "dev", "vx0"]);
+            assert!(fdb.contains("0a:58:0a:f4:01:00 dst 192.0.2.2"), "{fdb}");
+        });
+    }
+}

@@ -18,7 +18,8 @@ pub fn emit(model: &Model<'_>, sources: &Sources) -> anyhow::Result<Vec<(String,
             ids.insert(of.message.clone(), (ids.len(), package.module.clone(), constant(of.name())));
         }
     }
-    let mut files = vec![("mod.rs".to_owned(), root(model, sources)?), ("resources.rs".to_owned(), resources(model)?)];
+    let mut files =
+        vec![("mod.rs".to_owned(), root(model, sources)?), ("resources.rs".to_owned(), resources(model)?)];
     for package in &model.packages {
         files.push((format!("{}.rs", package.module), package_file(package, &ids)?));
     }
@@ -40,9 +41,14 @@ fn constant(name: &str) -> String {
         let after = chars.get(i + 1).copied();
         if c.is_ascii_uppercase() && before.is_some_and(|b| b.is_ascii_alphanumeric()) {
             let b = before.unwrap_or(' ');
-            let plural_acronym = after == Some('s') && chars.get(i + 2).is_none_or(|n| n.is_ascii_uppercase());
-            let word_starts = b.is_ascii_uppercase() && after.is_some_and(|a| a.is_ascii_lowercase()) && !plural_acronym;
-            if b.is_ascii_lowercase() || (b.is_ascii_digit() && after.is_some_and(|a| a.is_ascii_lowercase())) || word_starts {
+            let plural_acronym =
+                after == Some('s') && chars.get(i + 2).is_none_or(|n| n.is_ascii_uppercase());
+            let word_starts =
+                b.is_ascii_uppercase() && after.is_some_and(|a| a.is_ascii_lowercase()) && !plural_acronym;
+            if b.is_ascii_lowercase()
+                || (b.is_ascii_digit() && after.is_some_and(|a| a.is_ascii_lowercase()))
+                || word_starts
+            {
                 out.push('_');
             }
         }
@@ -63,11 +69,21 @@ fn root(model: &Model<'_>, sources: &Sources) -> anyhow::Result<String> {
     }
     out.push_str("pub use resources::GROUPS;\n\n/// The numbers of the structs.\npub mod t {\n");
     for package in &model.packages {
-        writeln!(out, "    {}pub use super::{module}::t as {module};", cfg(package), module = package.module)?;
+        writeln!(
+            out,
+            "    {}pub use super::{module}::t as {module};",
+            cfg(package),
+            module = package.module
+        )?;
     }
     out.push_str("}\n\n/// The fields of the structs.\npub mod f {\n");
     for package in &model.packages {
-        writeln!(out, "    {}pub use super::{module}::f as {module};", cfg(package), module = package.module)?;
+        writeln!(
+            out,
+            "    {}pub use super::{module}::f as {module};",
+            cfg(package),
+            module = package.module
+        )?;
     }
     out.push_str("}\n\n");
     let mut base = 0;
@@ -97,7 +113,12 @@ fn cfg(package: &Package) -> &'static str {
 
 fn package_file(package: &Package, ids: &Ids) -> anyhow::Result<String> {
     let mut out = String::from(HEADER);
-    writeln!(out, "//! {}/{}\n", if package.group.is_empty() { "core" } else { &package.group }, package.version)?;
+    writeln!(
+        out,
+        "//! {}/{}\n",
+        if package.group.is_empty() { "core" } else { &package.group },
+        package.version
+    )?;
     out.push_str("#![allow(unused_imports)]\n#![cfg_attr(rustfmt, rustfmt_skip)]\n\nuse crate::schema::*;\nuse crate::schema::build::*;\nuse crate::schema::Kind::*;\n\n");
     writeln!(out, "pub static STRUCTS: [StructDef; {}] = [", package.structs.len())?;
     for of in &package.structs {
@@ -110,7 +131,11 @@ fn package_file(package: &Package, ids: &Ids) -> anyhow::Result<String> {
     out.push_str("}\n\npub mod f {\n");
     for of in &package.structs {
         let number = id(ids, &of.message)?;
-        writeln!(out, "    pub mod {} {{\n        use crate::schema::Field;", constant(of.name()).to_lowercase())?;
+        writeln!(
+            out,
+            "    pub mod {} {{\n        use crate::schema::Field;",
+            constant(of.name()).to_lowercase()
+        )?;
         let mut names = BTreeSet::new();
         for (index, field) in of.fields.iter().enumerate() {
             let name = constant(&field.json);
@@ -137,13 +162,19 @@ fn id(ids: &Ids, message: &str) -> anyhow::Result<usize> {
 fn struct_source(out: &mut String, package: &Package, of: &Struct, ids: &Ids) -> anyhow::Result<()> {
     let mut by_name: Vec<usize> = (0..of.fields.len()).collect();
     by_name.sort_by(|a, b| of.fields[*a].json.cmp(&of.fields[*b].json));
-    writeln!(out, "    StructDef {{ name: {:?}, proto_name: {:?},", of.definition, format!("k8s.io.{}", of.message))?;
+    writeln!(
+        out,
+        "    StructDef {{ name: {:?}, proto_name: {:?},",
+        of.definition,
+        format!("k8s.io.{}", of.message)
+    )?;
     writeln!(out, "        fields: &[")?;
     for field in &of.fields {
         writeln!(out, "            {},", field_source(field, ids)?)?;
     }
     writeln!(out, "        ],\n        by_name: &{by_name:?},")?;
-    let embeds: Vec<String> = of.embeds.iter().map(|(path, go)| format!("Embed {{ path: &{path:?}, go: {go:?} }}")).collect();
+    let embeds: Vec<String> =
+        of.embeds.iter().map(|(path, go)| format!("Embed {{ path: &{path:?}, go: {go:?} }}")).collect();
     writeln!(out, "        embeds: &[{}],", embeds.join(", "))?;
     if of.gvk {
         writeln!(out, "        gvks: &[{}],", gvks(package, of))?;
@@ -155,7 +186,9 @@ fn struct_source(out: &mut String, package: &Package, of: &Struct, ids: &Ids) ->
 }
 
 fn gvks(package: &Package, of: &Struct) -> String {
-    let gvk = |group: &str| format!("GvkDef {{ group: {:?}, version: {:?}, kind: {:?} }}", group, package.version, of.name());
+    let gvk = |group: &str| {
+        format!("GvkDef {{ group: {:?}, version: {:?}, kind: {:?} }}", group, package.version, of.name())
+    };
     let mut all = vec![gvk(&package.group)];
     if package.module == "meta_v1" {
         all.push(gvk("meta.k8s.io"));
@@ -215,20 +248,36 @@ fn ext_source(field: &Field) -> anyhow::Result<String> {
         Some(DefaultFact::Bool(v)) => format!("Some(DefaultValue::Bool({v}))"),
         Some(DefaultFact::Empty) => "Some(DefaultValue::EmptyStruct)".to_owned(),
     };
-    if field.map_keys.is_empty() && field.merge_key.is_empty() && strategy == 0 && field.default.is_none() && field.go_type.is_empty() {
+    if field.map_keys.is_empty()
+        && field.merge_key.is_empty()
+        && strategy == 0
+        && field.default.is_none()
+        && field.go_type.is_empty()
+        && field.enums.is_empty()
+    {
         return Ok("&NO_EXT".into());
     }
-    Ok(format!("&ext(&{:?}, {:?}, {strategy}, {default}, {:?})", field.map_keys, field.merge_key, field.go_type))
+    Ok(format!(
+        "&ext(&{:?}, {:?}, {strategy}, {default}, {:?}, &{:?})",
+        field.map_keys, field.merge_key, field.go_type, field.enums
+    ))
 }
 
 fn resources(model: &Model<'_>) -> anyhow::Result<String> {
     let mut out = String::from(HEADER);
     out.push_str("//! The built-in resources.\n#![cfg_attr(rustfmt, rustfmt_skip)]\n\nuse crate::schema::*;\nuse crate::schema::build::*;\n\n");
-    writeln!(out, "/// Every group with its versions in order of preference.\npub static GROUPS: &[GroupDef] = &[")?;
+    writeln!(
+        out,
+        "/// Every group with its versions in order of preference.\npub static GROUPS: &[GroupDef] = &["
+    )?;
     for group in model.groups {
         writeln!(out, "    GroupDef {{ name: {:?}, versions: &[", group.name)?;
         for version in &group.versions {
-            writeln!(out, "        VersionDef {{ version: {:?}, gate: {:?}, resources: &[", version.version, version.gate)?;
+            writeln!(
+                out,
+                "        VersionDef {{ version: {:?}, gate: {:?}, resources: &[",
+                version.version, version.gate
+            )?;
             for row in &version.rows {
                 writeln!(out, "            {},", row_source(model, &group.name, version, row)?)?;
             }
@@ -259,11 +308,21 @@ fn verbs(names: Option<&Vec<String>>, default: u16) -> anyhow::Result<u16> {
     Ok(bits)
 }
 
-fn row_source(model: &Model<'_>, group: &str, version: &VersionFact, row: &RowFact) -> anyhow::Result<String> {
+fn row_source(
+    model: &Model<'_>,
+    group: &str,
+    version: &VersionFact,
+    row: &RowFact,
+) -> anyhow::Result<String> {
     let package = model
         .packages
         .iter()
-        .find(|p| p.served && p.group == group && p.version == version.version && p.structs.iter().any(|s| s.name() == row.kind))
+        .find(|p| {
+            p.served
+                && p.group == group
+                && p.version == version.version
+                && p.structs.iter().any(|s| s.name() == row.kind)
+        })
         .with_context(|| format!("the package of {group}/{}", version.version))?;
     let list_kind = format!("{}List", row.kind);
     let has_list = package.structs.iter().any(|s| s.name() == list_kind);
@@ -273,7 +332,8 @@ fn row_source(model: &Model<'_>, group: &str, version: &VersionFact, row: &RowFa
         bail!("{} has no {list_kind}", row.plural);
     }
     let ty = |kind: &str| format!("super::{}::t::{}", package.module, constant(kind));
-    let subs = row.subs.iter().map(|s| sub_source(group, version, row, s)).collect::<anyhow::Result<Vec<_>>>()?;
+    let subs =
+        row.subs.iter().map(|s| sub_source(group, version, row, s)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(format!(
         "ResourceDef {{ kind: {:?}, list_kind: {:?}, plural: {:?}, singular: {:?}, short_names: &{:?}, categories: &{:?}, namespaced: {}, verbs: Verbs({bits}), ty: {}, list_ty: {}, subresources: &[{}], storage_version: {:?}, gate: {:?}, acted_on_by: {:?}, stored: {stored} }}",
         row.kind,

@@ -46,6 +46,7 @@ pub struct MessageFact {
     pub merge_key: BTreeMap<String, String>,
     pub map: BTreeMap<String, String>,
     pub go: BTreeMap<String, String>,
+    pub enums: BTreeMap<String, Vec<String>>,
 }
 
 impl MessageFact {
@@ -63,6 +64,7 @@ impl MessageFact {
             .chain(self.merge_key.keys())
             .chain(self.map.keys())
             .chain(self.go.keys())
+            .chain(self.enums.keys())
     }
 }
 
@@ -138,7 +140,12 @@ fn field_line(facts: &mut Facts, line: &str) -> anyhow::Result<()> {
                 ["unserved"] => false,
                 other => bail!("unknown words {other:?}"),
             };
-            facts.packages.push(PackageFact { proto: proto.to_string(), group: unquote(group), module: module.to_string(), served });
+            facts.packages.push(PackageFact {
+                proto: proto.to_string(),
+                group: unquote(group),
+                module: module.to_string(),
+                served,
+            });
         }
         ["codec", message, kind] => {
             facts.codecs.insert(message.to_string(), kind.to_string());
@@ -167,7 +174,8 @@ fn message_item(fact: &mut MessageFact, item: &str) -> anyhow::Result<()> {
     }
     if let Some((word, rest)) = item.split_once('(') {
         let inner = rest.strip_suffix(')').context("no closing bracket")?;
-        let pair = || inner.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).context("no = in brackets");
+        let pair =
+            || inner.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).context("no = in brackets");
         match word {
             "json" => fact.json.extend([pair()?]),
             "inline" => fact.inline.extend([inner.to_owned()]),
@@ -182,6 +190,10 @@ fn message_item(fact: &mut MessageFact, item: &str) -> anyhow::Result<()> {
             "patch" => fact.patch.extend([pair()?]),
             "mergekey" => fact.merge_key.extend([pair()?]),
             "map" => fact.map.extend([pair()?]),
+            "enum" => {
+                let (field, values) = pair()?;
+                fact.enums.insert(field, values.split('|').map(|value| value.replace('~', " ")).collect());
+            }
             "go" => {
                 for one in inner.split(',') {
                     let (field, ty) = one.split_once('=').context("no = in go()")?;
@@ -246,7 +258,9 @@ fn resource_line(facts: &mut Facts, line: &str) -> anyhow::Result<()> {
     let words = words(line);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["group", name, _versions @ ..] => facts.groups.push(GroupFact { name: unquote(name), versions: Vec::new() }),
+        ["group", name, _versions @ ..] => {
+            facts.groups.push(GroupFact { name: unquote(name), versions: Vec::new() })
+        }
         ["version", version, rest @ ..] => {
             let gate = match rest {
                 [] => String::new(),
@@ -258,7 +272,11 @@ fn resource_line(facts: &mut Facts, line: &str) -> anyhow::Result<()> {
         }
         [plural, kind, scope, rest @ ..] => {
             let row = row(plural, kind, scope, rest)?;
-            let version = facts.groups.last_mut().and_then(|g| g.versions.last_mut()).context("a row before any version")?;
+            let version = facts
+                .groups
+                .last_mut()
+                .and_then(|g| g.versions.last_mut())
+                .context("a row before any version")?;
             version.rows.push(row);
         }
         _ => bail!("not understood"),
@@ -317,4 +335,50 @@ fn sub(text: &str) -> anyhow::Result<SubFact> {
         Some(_) => bail!("kind of {text}"),
     };
     Ok(SubFact { name: name.to_owned(), verbs, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_line() {
+        let mut facts = Facts::default();
+        let line = "a.v1.Foo top *p &s -k +o json(uID=uid) inline(inner) list(l=map:a,b) enum(t=|one~two) go(t=v1.T)";
+        field_line(&mut facts, line).expect("reads");
+        let fact = &facts.messages["a.v1.Foo"];
+        assert!(fact.top && fact.pointer.contains("p") && fact.by_value.contains("s"));
+        assert!(fact.keep.contains("k") && fact.omit.contains("o") && fact.inline.contains("inner"));
+        assert_eq!(fact.json["uID"], "uid");
+        assert_eq!(fact.list["l"], ("map".into(), vec!["a".into(), "b".into()]));
+        assert_eq!(fact.enums["t"], ["", "one two"]);
+        assert!(field_line(&mut facts, line).is_err(), "a second line of a message");
+        assert!(field_line(&mut facts, "a.v1.Bar nope(x)").is_err());
+    }
+
+    #[test]
+    fn a_resource_line() {
+        let mut facts = Facts::default();
+        for line in [
+            "group apps v1",
+            "version v1 gate=off",
+            "things Thing N short=t,th hub=v1 acted=\"a, b\" sub scale:get=autoscaling/v1/Scale sub status",
+        ] {
+            resource_line(&mut facts, line).expect("reads");
+        }
+        let version = &facts.groups[0].versions[0];
+        let row = &version.rows[0];
+        assert_eq!((version.gate.as_str(), row.acted.as_str(), row.subs.len()), ("off", "a, b", 2));
+        assert_eq!(row.subs[0].kind, Some(("autoscaling".into(), "v1".into(), "Scale".into())));
+        assert!(resource_line(&mut facts, "things Thing X").is_err());
+    }
+
+    #[test]
+    fn a_default_line() {
+        let mut facts = Facts::default();
+        default_line(&mut facts, "a.v1.Foo.x = \"y\"").expect("reads");
+        assert_eq!(facts.defaults[&("a.v1.Foo".into(), "x".into())], DefaultFact::Str("y".into()));
+        assert!(default_line(&mut facts, "a.v1.Foo.x = 1").is_err(), "a second default");
+        assert!(default_line(&mut facts, "a.v1.Foo.z = nope").is_err());
+    }
 }

@@ -48,7 +48,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 fn check(dir: &Path, files: &[(String, String)]) -> anyhow::Result<()> {
     for (name, text) in files {
         let path = dir.join(name);
-        let committed = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let committed =
+            std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         if committed != *text {
             bail!("{} is not what the sources make; run `cargo xtask schema`", path.display());
         }

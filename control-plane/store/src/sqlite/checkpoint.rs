@@ -11,8 +11,9 @@ use rusqlite::wal::CheckpointMode;
 const PART: u64 = 8;
 const LEAST: u64 = 256;
 const MOST: u64 = 4096;
-/// Pages that the writer may copy itself.
+/// Pages that the writer may copy itself at any time, and when the thread cannot get nearer: some tens of milliseconds.
 const NEARLY: u64 = 64;
+const AT_MOST: u64 = 1024;
 /// Rounds in which the thread tries to catch up with the writer.
 const ROUNDS: usize = 4;
 
@@ -22,26 +23,35 @@ pub(super) fn passive(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     Ok((log.max(0) as u64, done.max(0) as u64))
 }
 
+/// Copies all and empties the WAL's file, unless a reader holds it.
+pub(super) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
+    connection.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE).map(drop)
+}
+
 /// The thread's part. True if the writer should finish.
 pub(super) fn catch_up(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut left = u64::MAX;
     for _ in 0..ROUNDS {
         let (log, done) = passive(connection)?;
-        if log.saturating_sub(done) <= NEARLY {
-            return Ok(true);
+        left = log.saturating_sub(done);
+        if left <= NEARLY {
+            break;
         }
     }
-    Ok(false)
+    Ok(left <= AT_MOST)
 }
 
 /// When the WAL has grown enough to be copied.
 pub(super) struct Trigger {
     due: u64,
     last: u64,
+    /// The thread is at work, or its word is not yet heard: the writer must find the checkpoint lock free.
+    running: bool,
 }
 
 impl Trigger {
     pub fn new() -> Trigger {
-        Trigger { due: LEAST, last: 0 }
+        Trigger { due: LEAST, last: 0, running: false }
     }
 
     /// Told of the WAL's pages after each turn; true when a checkpoint is to begin.
@@ -50,7 +60,7 @@ impl Trigger {
             self.due = LEAST;
         }
         self.last = wal_pages;
-        if wal_pages < self.due {
+        if wal_pages < self.due || self.running {
             return false;
         }
         let threshold = (database_pages() / PART).clamp(LEAST, MOST);
@@ -58,8 +68,14 @@ impl Trigger {
             self.due = threshold;
             return false;
         }
-        // Not at every write while one is under way.
+        // If the WAL does not begin anew after this one, the next is not due at once.
         self.due = wal_pages + threshold / 4;
+        self.running = true;
         true
+    }
+
+    /// The thread has done what it could.
+    pub fn done(&mut self) {
+        self.running = false;
     }
 }

@@ -130,6 +130,7 @@ impl SqliteStore {
         writer.turn(requests);
         if inline.trigger.observe(writer.wal_pages(), || writer.database_pages()) {
             Self::copy(inline);
+            inline.trigger.done();
         }
         !idle
     }

@@ -14,6 +14,8 @@ pub(crate) mod inline;
 mod read;
 mod schema;
 mod site;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;
@@ -118,8 +120,8 @@ type ReadJob = Option<Box<dyn FnOnce(&Connection) + Send>>;
 /// What the writer's thread is told.
 enum Message {
     Request(Request),
-    /// Little of the WAL is left to copy.
-    FinishCheckpoint,
+    /// The checkpoint thread is done; little of the WAL is left to copy if `finish`.
+    Copied { finish: bool },
     /// Another thread's I/O failed.
     Fail(String),
     Close(Option<oneshot::Sender<Result<(), StoreError>>>),
@@ -309,12 +311,13 @@ fn copy_wal(site: &dyn Site, woken: &Receiver<()>, tell: &Sender<Message>) {
         if connection.is_none() {
             connection = site.connect(true).and_then(|new| schema::set_up(&new, -256).map(|()| new)).ok();
         }
-        let Some(connection) = &connection else { continue };
-        let message = match checkpoint::catch_up(connection) {
-            Ok(true) => Message::FinishCheckpoint,
-            Ok(false) => continue,
-            Err(error) if writer::is_full(&error) || writer::is_busy(&error) => continue,
-            Err(error) => Message::Fail(format!("a checkpoint failed: {}", describe(&error))),
+        let message = match connection.as_ref().map(checkpoint::catch_up) {
+            Some(Ok(finish)) => Message::Copied { finish },
+            Some(Err(error)) if !writer::is_full(&error) && !writer::is_busy(&error) => {
+                Message::Fail(format!("a checkpoint failed: {}", describe(&error)))
+            }
+            // The next trigger tries again.
+            _ => Message::Copied { finish: false },
         };
         if tell.send(message).is_err() {
             return;
@@ -335,7 +338,8 @@ struct WriterThread {
 impl WriterThread {
     fn run(mut self) {
         let mut trigger = checkpoint::Trigger::new();
-        let mut compact_at = Instant::now() + self.retention;
+        let period = self.retention / 2;
+        let mut compact_at = Instant::now() + period;
         loop {
             let message = if self.writer.has_work() {
                 self.inbox.try_recv().ok()
@@ -348,13 +352,18 @@ impl WriterThread {
                 }
             };
             if Instant::now() >= compact_at {
-                compact_at = Instant::now() + self.retention;
+                compact_at = Instant::now() + period;
                 self.writer.compact_by_time();
             }
             let (requests, other) = self.gather(message);
             self.writer.turn(requests);
             match other {
-                Some(Message::FinishCheckpoint) => self.writer.finish_checkpoint(),
+                Some(Message::Copied { finish }) => {
+                    trigger.done();
+                    if finish {
+                        self.writer.finish_checkpoint();
+                    }
+                }
                 Some(Message::Fail(reason)) => self.writer.close(&reason),
                 Some(Message::Close(answer)) => return self.end(answer),
                 Some(Message::Request(_)) | None => {}

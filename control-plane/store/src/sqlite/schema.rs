@@ -111,7 +111,7 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     }
     connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
-    connection.pragma_update(None, "journal_size_limit", 16 << 20).map_err(failed)?;
+    connection.pragma_update(None, "journal_size_limit", 4 << 20).map_err(failed)?;
     if !filled {
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(CREATE).map_err(failed)?;

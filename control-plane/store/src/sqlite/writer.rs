@@ -28,11 +28,11 @@ const VACUUM_ALONE: u32 = 64;
 /// Free pages that are kept for coming writes: at least so many, and this part of the database.
 const KEEP_FREE: u32 = if cfg!(test) { 4 } else { 64 };
 const KEEP_PART: u32 = 16;
-/// History beyond the retention is only kept while it is smaller than the live data or this.
-const HISTORY_BYTES: u64 = 32 << 20;
-/// Between two marks of time in the history.
-const MARK_EVERY: Duration = Duration::from_secs(10);
-const MARK_BYTES: u64 = 4 << 20;
+/// History is kept for the retention while it is smaller than half the live data or this.
+const HISTORY_BYTES: u64 = 8 << 20;
+/// Between two marks of time in the history: this part of the retention, or so many bytes.
+const MARKS: u32 = 20;
+const MARK_BYTES: u64 = 1 << 20;
 
 /// What the store's users ask of the writer.
 pub(super) enum Request {
@@ -236,11 +236,14 @@ impl Writer {
         for (transaction, (_, result)) in transactions.into_iter().zip(settled.iter_mut()) {
             *result = self.apply(transaction, work)?;
         }
+        // Large turns take a larger step with them: compaction keeps pace with the writes.
         let swept = if self.sweeping {
-            self.compact_step(if alone { COMPACT_ALONE } else { COMPACT_BESIDE }, work.revision)?;
+            let beside = COMPACT_BESIDE.max(2 * settled.len());
+            self.compact_step(if alone { COMPACT_ALONE } else { beside }, work.revision)?;
             true
         } else if self.vacuuming {
-            self.vacuum_step(if alone { VACUUM_ALONE } else { VACUUM_BESIDE })?;
+            let beside = VACUUM_BESIDE.max(settled.len() as u32 / 4);
+            self.vacuum_step(if alone { VACUUM_ALONE } else { beside })?;
             true
         } else {
             false
@@ -410,6 +413,9 @@ impl Writer {
             self.answer_compactions();
             self.bound_history();
         }
+        if self.closed.get().is_none() && self.full.is_some() {
+            self.relieve();
+        }
     }
 
     fn mark(&mut self) {
@@ -420,7 +426,7 @@ impl Writer {
     fn note_time(&mut self) {
         let due = self.marks.back().is_none_or(|last| {
             last.revision != self.meta.revision
-                && (last.at.elapsed() >= MARK_EVERY || self.history_written - last.written >= MARK_BYTES)
+                && (last.at.elapsed() >= self.retention / MARKS || self.history_written - last.written >= MARK_BYTES)
         });
         if due {
             self.mark();
@@ -453,7 +459,7 @@ impl Writer {
         };
         let (Ok(pages), Ok(free)) = (count("PRAGMA page_count"), count("PRAGMA freelist_count")) else { return };
         let live = (pages.saturating_sub(free) * 4096).saturating_sub(history);
-        if history < live {
+        if history < live / 2 {
             return;
         }
         let half = self.history_written - history / 2;
@@ -510,6 +516,18 @@ impl Writer {
         self.compact_to(self.meta.revision);
         self.vacuuming = true;
         self.rest_until = Some(Instant::now() + self.pace.rest);
+    }
+
+    /// Copies the WAL and gives its space back: only then is what was compacted free to the file system.
+    fn relieve(&mut self) {
+        self.finish_checkpoint();
+        if self.closed.get().is_none()
+            && let Err(error) = super::checkpoint::truncate(&self.connection)
+            && !is_full(&error)
+            && !is_busy(&error)
+        {
+            self.close(&super::describe(&error));
+        }
     }
 
     fn try_leave_full(&mut self) -> bool {

@@ -52,7 +52,11 @@ pub fn value_to_typed<T: DeserializeOwned>(value: &Value) -> Result<T, TypedErro
     T::deserialize(Part(value))
 }
 
-pub(super) fn set_from_typed(doc: &mut Doc, path: &[Field], value: &impl serde::Serialize) -> Result<(), TypedError> {
+pub(super) fn set_from_typed(
+    doc: &mut Doc,
+    path: &[Field],
+    value: &impl serde::Serialize,
+) -> Result<(), TypedError> {
     let kind = match (path.last(), doc.ty()) {
         (Some(field), _) => field.def().kind,
         (None, Some(ty)) => Kind::Struct(ty),
@@ -123,7 +127,11 @@ impl<'de> Deserializer<'de> for Whole<'de> {
             fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypedError> {
                 visitor.visit_some(self)
             }
-            fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, TypedError> {
+            fn deserialize_newtype_struct<V: Visitor<'de>>(
+                self,
+                _: &'static str,
+                visitor: V,
+            ) -> Result<V::Value, TypedError> {
                 visitor.visit_newtype_struct(self)
             }
             serde::forward_to_deserialize_any! {
@@ -132,13 +140,18 @@ impl<'de> Deserializer<'de> for Whole<'de> {
             }
         }
         let own = [("apiVersion", self.api_version), ("kind", self.doc.gvk.kind.as_str())];
-        let own = own.into_iter().filter(|(_, text)| !text.is_empty()).map(|(key, text)| (BorrowedStr(key), Entry::Text(text)));
+        let own = own
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(key, text)| (BorrowedStr(key), Entry::Text(text)));
         match &self.doc.root {
             Value::Struct(root) => {
                 let rest = named(root).map(|(key, part)| (BorrowedStr(key), Entry::Part(part)));
                 visitor.visit_map(MapDeserializer::new(own.chain(rest)))
             }
-            Value::Map(root) => visitor.visit_map(MapDeserializer::new(own.chain(keyed(root).map(|(key, part)| (key, Entry::Part(part)))))),
+            Value::Map(root) => visitor.visit_map(MapDeserializer::new(
+                own.chain(keyed(root).map(|(key, part)| (key, Entry::Part(part)))),
+            )),
             other => Part(other).deserialize_any(visitor),
         }
     }
@@ -161,7 +174,9 @@ impl<'de> Deserializer<'de> for Part<'de> {
             Value::Str(text) => visitor.visit_borrowed_str(text),
             Value::Raw(text) => {
                 let text = if text.is_empty() { "null" } else { text.as_str() };
-                serde_json::Deserializer::from_str(text).deserialize_any(visitor).map_err(|e| TypedError::Read(e.to_string()))
+                serde_json::Deserializer::from_str(text)
+                    .deserialize_any(visitor)
+                    .map_err(|e| TypedError::Read(e.to_string()))
             }
             Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Part))),
             Value::Struct(of) => visitor.visit_map(MapDeserializer::new(named(of))),
@@ -177,7 +192,11 @@ impl<'de> Deserializer<'de> for Part<'de> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, TypedError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TypedError> {
         visitor.visit_newtype_struct(self)
     }
 

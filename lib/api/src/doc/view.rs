@@ -7,7 +7,7 @@ use crate::schema::TypeId;
 pub fn to_json_value(doc: &Doc) -> serde_json::Value {
     let mut bytes = Vec::new();
     crate::json::encode_canonical(doc, crate::json::EncodeOptions::FULL, &mut bytes);
-    serde_json::from_slice(&bytes).unwrap_or(serde_json::Value::Null)
+    crate::json::decode_untyped(&bytes).map_or(serde_json::Value::Null, |value| value_to_json(&value))
 }
 
 /// An object from untyped JSON; `ty` is `None` for a custom resource.
@@ -32,7 +32,9 @@ pub fn value_to_json(value: &Value) -> serde_json::Value {
         Value::Float(n) => Json::from(*n),
         Value::Str(text) => Json::String(text.to_string()),
         Value::List(items) => Json::Array(items.iter().map(value_to_json).collect()),
-        Value::Map(map) => Json::Object(map.iter().map(|(key, value)| (key.to_owned(), value_to_json(value))).collect()),
+        Value::Map(map) => {
+            Json::Object(map.iter().map(|(key, value)| (key.to_owned(), value_to_json(value))).collect())
+        }
         Value::Raw(_) | Value::Struct(_) => {
             let mut bytes = Vec::new();
             crate::json::encode_value(value, &mut bytes);

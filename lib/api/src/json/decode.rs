@@ -11,13 +11,18 @@ use compact_str::CompactString;
 use super::scan::{MAX_DEPTH, Scanner, compact, syntax};
 use super::{DecodeError, FieldValidation, Warning};
 use crate::canonical;
-use crate::doc::{Doc, Gvk, Map, Struct, Value, empty_value};
+use crate::doc::{Doc, Gvk, Map, MapBuilder, Struct, Value, empty_value};
+use crate::field_errors::quoted;
 use crate::schema::{FieldDef, Flags, Kind, StructDef, TypeId};
 use crate::t;
 
 const MAX_STRICT_ERRORS: usize = 100;
 
-pub(super) fn document(ty: Option<TypeId>, bytes: &[u8], validation: FieldValidation) -> Result<(Doc, Vec<Warning>), DecodeError> {
+pub(super) fn document(
+    ty: Option<TypeId>,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<(Doc, Vec<Warning>), DecodeError> {
     let mut decoder = Decoder::new(bytes, validation != FieldValidation::Ignore);
     let mut gvk = (CompactString::default(), CompactString::default());
     let root = match ty {
@@ -58,7 +63,10 @@ struct Decoder<'a> {
     scan: Scanner<'a>,
     steps: Vec<Step<'a>>,
     strict: Option<Vec<String>>,
+    /// The first value of another type; Go notes it and goes on.
     type_error: Option<String>,
+    /// The first text a type's own reader refused; Go stops there, so it counts before the type errors noted.
+    fatal: Option<String>,
 }
 
 /// Why a value has no place in the tree: it is null, or was noted as of the wrong type.
@@ -66,11 +74,17 @@ type Absent = Option<Value>;
 
 impl<'a> Decoder<'a> {
     fn new(bytes: &'a [u8], strict: bool) -> Decoder<'a> {
-        Decoder { scan: Scanner::new(bytes), steps: Vec::with_capacity(16), strict: strict.then(Vec::new), type_error: None }
+        Decoder {
+            scan: Scanner::new(bytes),
+            steps: Vec::with_capacity(16),
+            strict: strict.then(Vec::new),
+            type_error: None,
+            fatal: None,
+        }
     }
 
     fn finish(self) -> Result<Vec<String>, DecodeError> {
-        match self.type_error {
+        match self.fatal.or(self.type_error) {
             Some(text) => Err(DecodeError::Type(text)),
             None => Ok(self.strict.unwrap_or_default()),
         }
@@ -90,18 +104,15 @@ impl<'a> Decoder<'a> {
             }
         }
         push_dotted(&mut path, name);
-        let text = format!("{what} {path:?}");
+        let text = format!("{what} {}", quoted(&path));
         if !seen.contains(&text) {
             seen.push(text);
         }
     }
 
-    /// Notes Go's error for a value of another type than the field's.
+    /// Go's error for a value of another type than the field's.
     #[cold]
-    fn note_type(&mut self, found: &str, go_type: &str) {
-        if self.type_error.is_some() {
-            return;
-        }
+    fn type_text(&self, found: &str, go_type: &str) -> String {
         let mut path = String::new();
         let mut of = None;
         for step in &self.steps {
@@ -115,28 +126,57 @@ impl<'a> Decoder<'a> {
                 of = Some(*within);
             }
         }
-        self.type_error = Some(match of {
-            Some(of) => format!("json: cannot unmarshal {found} into Go struct field {}.{path} of type {go_type}", of.go_name()),
+        match of {
+            Some(of) => format!(
+                "json: cannot unmarshal {found} into Go struct field {}.{path} of type {go_type}",
+                of.go_name()
+            ),
             None => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
-        });
+        }
     }
 
-    /// Skips a value that does not fit and notes it.
     #[cold]
-    fn mismatch(&mut self, go_type: &str, depth: u32) -> Result<Absent, DecodeError> {
-        let found = match self.scan.peek() {
+    fn note_type(&mut self, found: &str, go_type: &str) {
+        if self.type_error.is_none() {
+            self.type_error = Some(self.type_text(found, go_type));
+        }
+    }
+
+    /// What kind of value comes next, in Go's words.
+    fn next_word(&mut self) -> &'static str {
+        match self.scan.peek() {
             Some(b'{') => "object",
             Some(b'[') => "array",
             Some(b'"') => "string",
             Some(b't' | b'f') => "bool",
             _ => "number",
-        };
+        }
+    }
+
+    /// Skips a value a type's own reader does not take.
+    #[cold]
+    fn refuse(&mut self, go_type: &str, depth: u32) -> Result<Absent, DecodeError> {
+        let found = self.next_word();
+        self.scan.skip(depth)?;
+        let text = self.type_text(found, go_type);
+        self.fail(text);
+        Ok(None)
+    }
+
+    /// Skips a value that does not fit and notes it.
+    #[cold]
+    fn mismatch(&mut self, go_type: &str, depth: u32) -> Result<Absent, DecodeError> {
+        let found = self.next_word();
         self.scan.skip(depth)?;
         self.note_type(found, go_type);
         Ok(None)
     }
 
-    fn root_struct(&mut self, ty: TypeId, gvk: &mut (CompactString, CompactString)) -> Result<Value, DecodeError> {
+    fn root_struct(
+        &mut self,
+        ty: TypeId,
+        gvk: &mut (CompactString, CompactString),
+    ) -> Result<Value, DecodeError> {
         let empty = Value::Struct(Struct::new(ty));
         match self.scan.peek() {
             Some(b'{') => {}
@@ -173,23 +213,28 @@ impl<'a> Decoder<'a> {
             return Ok(Value::Map(Map::new()));
         }
         self.scan.bump();
-        let mut root = Map::new();
+        let mut root = MapBuilder::default();
         let mut first = true;
         while let Some(key) = self.scan.key(first)? {
-            if root.contains_key(&key) {
+            if root.contains(&key) {
                 self.note_strict("duplicate field", &key);
             }
             let is_metadata = key == "metadata";
             self.steps.push(Step::Key(key));
-            let value = if is_metadata { self.value(Kind::Struct(t::meta_v1::OBJECT_META), "", 1)? } else { Some(self.any(1)?) };
+            let value = if is_metadata {
+                self.value(Kind::Struct(t::meta_v1::OBJECT_META), "", 1)?
+            } else {
+                Some(self.any(1)?)
+            };
             if let (Some(Step::Key(key)), Some(value)) = (self.steps.pop(), value) {
-                root.insert(key.as_ref(), value);
+                root.push(to_compact(key), value);
             }
             if !self.scan.another_member()? {
                 break;
             }
             first = false;
         }
+        let mut root = root.finish();
         for (key, slot) in [("apiVersion", &mut gvk.0), ("kind", &mut gvk.1)] {
             match root.remove(key) {
                 Some(Value::Str(text)) => *slot = text,
@@ -272,11 +317,13 @@ impl<'a> Decoder<'a> {
                 _ => self.mismatch(ty.def().go_qualified(), depth),
             },
             Kind::List(of) | Kind::WrappedList(of) => match next {
-                b'[' => self.list(of, depth).map(Some),
+                b'[' => self.list(of, go_type, depth).map(Some),
+                _ if !go_type.is_empty() => self.mismatch(go_type, depth),
                 _ => self.mismatch(&go_type_name(kind), depth),
             },
             Kind::Map(of) => match next {
                 b'{' => self.map(of, depth).map(Some),
+                _ if !go_type.is_empty() => self.mismatch(go_type, depth),
                 _ => self.mismatch(&go_type_name(kind), depth),
             },
             _ => self.special(kind, next, depth),
@@ -304,13 +351,14 @@ impl<'a> Decoder<'a> {
         Ok(value)
     }
 
-    fn list(&mut self, of: &Kind, depth: u32) -> Result<Value, DecodeError> {
+    fn list(&mut self, of: &Kind, go_type: &str, depth: u32) -> Result<Value, DecodeError> {
         self.scan.bump();
+        let go_type = go_type.strip_prefix("[]").unwrap_or("");
         let mut items = Vec::new();
         let mut more = self.scan.first_element();
         while more {
             self.steps.push(Step::Index(items.len()));
-            let item = self.value(*of, "", depth + 1)?;
+            let item = self.value(*of, go_type, depth + 1)?;
             self.steps.pop();
             items.push(item.unwrap_or_else(|| empty_value(*of)));
             more = self.scan.another_element()?;
@@ -320,37 +368,45 @@ impl<'a> Decoder<'a> {
 
     fn map(&mut self, of: &Kind, depth: u32) -> Result<Value, DecodeError> {
         self.scan.bump();
-        let mut map = Map::new();
+        let mut map = MapBuilder::default();
         let mut first = true;
         while let Some(key) = self.scan.key(first)? {
-            if map.contains_key(&key) {
+            if map.contains(&key) {
                 self.note_strict("duplicate field", &key);
             }
             self.steps.push(Step::Key(key));
             let value = self.value(*of, "", depth + 1)?;
             if let Some(Step::Key(key)) = self.steps.pop() {
-                map.insert(to_compact(key), value.unwrap_or_else(|| empty_value(*of)));
+                map.push(to_compact(key), value.unwrap_or_else(|| empty_value(*of)));
             }
             if !self.scan.another_member()? {
                 break;
             }
             first = false;
         }
-        Ok(Value::Map(map))
+        Ok(Value::Map(map.finish()))
     }
 
     /// Kinds whose JSON form is a scalar text or opaque.
     fn special(&mut self, kind: Kind, next: u8, depth: u32) -> Result<Absent, DecodeError> {
         match kind {
-            Kind::Time | Kind::MicroTime | Kind::Bytes | Kind::Duration if next != b'"' => {
-                self.mismatch(if kind == Kind::Bytes { "[]uint8" } else { "string" }, depth)
+            Kind::Bytes if next != b'"' => self.mismatch("[]uint8", depth),
+            Kind::Bytes => {
+                let text = self.scan.string()?;
+                match canonical::base64(&text) {
+                    Ok(text) => Ok(Some(Value::Str(text))),
+                    Err(why) => {
+                        self.type_error.get_or_insert(why);
+                        Ok(None)
+                    }
+                }
             }
-            Kind::Time | Kind::MicroTime | Kind::Bytes | Kind::Duration => {
+            Kind::Time | Kind::MicroTime | Kind::Duration if next != b'"' => self.refuse("string", depth),
+            Kind::Time | Kind::MicroTime | Kind::Duration => {
                 let text = self.scan.string()?;
                 let canonical = match kind {
                     Kind::Time => canonical::time(&text),
                     Kind::MicroTime => canonical::micro_time(&text),
-                    Kind::Bytes => canonical::base64(&text),
                     _ => Ok(text.as_ref().into()),
                 };
                 Ok(self.canonical(canonical))
@@ -368,10 +424,19 @@ impl<'a> Decoder<'a> {
             }
             Kind::IntOrString => match next {
                 b'"' => Ok(Some(Value::Str(to_compact(self.scan.string()?)))),
-                _ => self.numeric(Kind::Int32, next, depth),
+                b'-' | b'0'..=b'9' => {
+                    let text = self.scan.number()?;
+                    if let Ok(n) = text.parse::<i32>() {
+                        return Ok(Some(Value::from(n)));
+                    }
+                    let why = self.type_text(&format!("number {text}"), "int32");
+                    self.fail(why);
+                    Ok(None)
+                }
+                _ => self.refuse("int32", depth),
             },
             Kind::SchemaOrArray(ty) => match next {
-                b'[' => self.list(&Kind::Struct(ty), depth).map(Some),
+                b'[' => self.list(&Kind::Struct(ty), "", depth).map(Some),
                 _ => self.value(Kind::Struct(ty), "", depth),
             },
             Kind::SchemaOrBool(ty) => match next {
@@ -384,7 +449,7 @@ impl<'a> Decoder<'a> {
                 }
             },
             Kind::SchemaOrStrings(ty) => match next {
-                b'[' => self.list(&Kind::Str, depth).map(Some),
+                b'[' => self.list(&Kind::Str, "", depth).map(Some),
                 _ => self.value(Kind::Struct(ty), "", depth),
             },
             Kind::FieldsV1 | Kind::RawExtension | Kind::Json => {
@@ -408,7 +473,7 @@ impl<'a> Decoder<'a> {
 
     #[cold]
     fn fail(&mut self, why: String) {
-        self.type_error.get_or_insert(why);
+        self.fatal.get_or_insert(why);
     }
 
     /// A value without a schema: object keys sorted, integers kept exact.
@@ -419,23 +484,23 @@ impl<'a> Decoder<'a> {
         match self.scan.peek() {
             Some(b'{') => {
                 self.scan.bump();
-                let mut map = Map::new();
+                let mut map = MapBuilder::default();
                 let mut first = true;
                 while let Some(key) = self.scan.key(first)? {
-                    if map.contains_key(&key) {
+                    if map.contains(&key) {
                         self.note_strict("duplicate field", &key);
                     }
                     self.steps.push(Step::Key(key));
                     let value = self.any(depth + 1)?;
                     if let Some(Step::Key(key)) = self.steps.pop() {
-                        map.insert(to_compact(key), value);
+                        map.push(to_compact(key), value);
                     }
                     if !self.scan.another_member()? {
                         break;
                     }
                     first = false;
                 }
-                Ok(Value::Map(map))
+                Ok(Value::Map(map.finish()))
             }
             Some(b'[') => {
                 self.scan.bump();
@@ -507,7 +572,9 @@ pub(crate) fn is_kept(field: &FieldDef, value: &Value) -> bool {
         Value::Struct(inner) => !inner.is_empty(),
         Value::List(items) => !items.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
         Value::Map(map) => !map.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
-        Value::Str(text) if field.kind == Kind::Bytes => !text.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
+        Value::Str(text) if field.kind == Kind::Bytes => {
+            !text.is_empty() || !field.flags.has(Flags::OMIT_EMPTY)
+        }
         // A zero IntOrString by value is the integer 0; "" is another value.
         Value::Str(_) if field.kind == Kind::IntOrString => true,
         Value::Str(_) if field.kind == Kind::Quantity => true,
@@ -532,7 +599,9 @@ pub(crate) fn go_type_name(kind: Kind) -> String {
         Kind::FieldsV1 => "v1.FieldsV1".into(),
         Kind::RawExtension => "runtime.RawExtension".into(),
         Kind::Json => "v1.JSON".into(),
-        Kind::SchemaOrArray(ty) | Kind::SchemaOrBool(ty) | Kind::SchemaOrStrings(ty) | Kind::Struct(ty) => ty.def().go_qualified().into(),
+        Kind::SchemaOrArray(ty) | Kind::SchemaOrBool(ty) | Kind::SchemaOrStrings(ty) | Kind::Struct(ty) => {
+            ty.def().go_qualified().into()
+        }
         Kind::List(of) => format!("[]{}", go_type_name(*of)),
         Kind::WrappedList(_) => "v1.ExtraValue".into(),
         Kind::Map(of) => format!("map[string]{}", go_type_name(*of)),

@@ -43,10 +43,12 @@ fn custom(doc: &Doc, root: &Map, options: EncodeOptions, out: &mut Vec<u8>) {
     out.push(b'{');
     let mut first = true;
     let api_version = doc.gvk.api_version();
-    let mut own = [("apiVersion", api_version.as_str()), ("kind", doc.gvk.kind.as_str())].into_iter().peekable();
+    let mut own =
+        [("apiVersion", api_version.as_str()), ("kind", doc.gvk.kind.as_str())].into_iter().peekable();
     let mut rest = root.iter().peekable();
     loop {
-        let own_next = own.peek().is_some_and(|(name, _)| rest.peek().is_none_or(|(other, _)| *name < *other));
+        let own_next =
+            own.peek().is_some_and(|(name, _)| rest.peek().is_none_or(|(other, _)| *name < *other));
         if own_next {
             if let Some((name, text)) = own.next().filter(|(_, text)| options.type_meta && !text.is_empty()) {
                 key(name, out, &mut first);
@@ -57,7 +59,9 @@ fn custom(doc: &Doc, root: &Map, options: EncodeOptions, out: &mut Vec<u8>) {
         let Some((name, inner)) = rest.next() else { break };
         key(name, out, &mut first);
         match inner {
-            Value::Struct(meta) if name == "metadata" && meta.ty() == t::meta_v1::OBJECT_META => object_meta(Some(meta), out, options.resource_version),
+            Value::Struct(meta) if name == "metadata" && meta.ty() == t::meta_v1::OBJECT_META => {
+                object_meta(Some(meta), out, options.resource_version)
+            }
             other => value(other, out),
         }
     }
@@ -122,13 +126,21 @@ fn object_meta(meta: Option<&Struct>, out: &mut Vec<u8>, resource_version: bool)
     out.push(b'}');
 }
 
-fn fields(def: &'static StructDef, present: Option<&Struct>, out: &mut Vec<u8>, first: &mut bool, resource_version: bool) {
+fn fields(
+    def: &'static StructDef,
+    present: Option<&Struct>,
+    out: &mut Vec<u8>,
+    first: &mut bool,
+    resource_version: bool,
+) {
     let mut values = present.map(Struct::iter).into_iter().flatten().peekable();
     for (index, field) in def.fields.iter().enumerate() {
         let here = values.next_if(|(at, _)| *at as usize == index).map(|(_, inner)| inner);
         match here {
             Some(inner) if is_omitted(field, inner) => {}
-            Some(Value::Struct(meta)) if !resource_version && meta.ty() == t::meta_v1::OBJECT_META && field.json == "metadata" => {
+            Some(Value::Struct(meta))
+                if !resource_version && meta.ty() == t::meta_v1::OBJECT_META && field.json == "metadata" =>
+            {
                 key(field.json, out, first);
                 object_meta(Some(meta), out, false);
             }
@@ -171,7 +183,9 @@ fn absent(field: &'static FieldDef, out: &mut Vec<u8>, first: &mut bool) {
             key(field.json, out, first);
             structure(ty.def(), None, out);
         }
-        Kind::Time | Kind::MicroTime | Kind::RawExtension | Kind::FieldsV1 | Kind::Json if !field.flags.has(Flags::OMIT_ZERO) => {
+        Kind::Time | Kind::MicroTime | Kind::RawExtension | Kind::FieldsV1 | Kind::Json
+            if !field.flags.has(Flags::OMIT_ZERO) =>
+        {
             key(field.json, out, first);
             out.extend_from_slice(b"null");
         }
@@ -229,7 +243,14 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
         };
         out.extend_from_slice(&bytes[start..i]);
         if escape == 0 {
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
+            out.extend_from_slice(&[
+                b'\\',
+                b'u',
+                b'0',
+                b'0',
+                HEX[(byte >> 4) as usize],
+                HEX[(byte & 15) as usize],
+            ]);
         } else {
             out.extend_from_slice(&[b'\\', escape]);
         }

@@ -75,7 +75,8 @@ pub fn decode_untyped_strict(bytes: &[u8]) -> Result<(Value, Vec<Warning>), Deco
 ///
 /// The error's text is upstream's: `couldn't get version/kind; json parse error: …`.
 pub fn peek_type_meta(bytes: &[u8]) -> Result<(String, String), DecodeError> {
-    let wrap = |e: DecodeError| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}"));
+    let wrap =
+        |e: DecodeError| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}"));
     let mut scan = scan::Scanner::new(bytes);
     let mut found = (String::new(), String::new());
     if scan.peek() != Some(b'{') {
@@ -87,7 +88,9 @@ pub fn peek_type_meta(bytes: &[u8]) -> Result<(String, String), DecodeError> {
             Some(b'n') => return Ok(found),
             _ => "number",
         };
-        let text = format!("json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}");
+        let text = format!(
+            "json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        );
         return Err(wrap(DecodeError::Type(text)));
     }
     let mut walk = || -> Result<(), DecodeError> {
@@ -102,7 +105,9 @@ pub fn peek_type_meta(bytes: &[u8]) -> Result<(String, String), DecodeError> {
             match (slot, scan.peek()) {
                 (Some(slot), Some(b'"')) => *slot = scan.string()?.into_owned(),
                 (Some(_), Some(b'{' | b'[' | b't' | b'f' | b'-' | b'0'..=b'9')) => {
-                    return Err(DecodeError::Type(format!("json: cannot unmarshal value into Go struct field .{key} of type string")));
+                    return Err(DecodeError::Type(format!(
+                        "json: cannot unmarshal value into Go struct field .{key} of type string"
+                    )));
                 }
                 _ => scan.skip(1)?,
             }

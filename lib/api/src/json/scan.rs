@@ -138,8 +138,16 @@ impl<'a> Scanner<'a> {
             match self.bytes.get(self.pos) {
                 Some(&byte) if byte == expected => self.pos += 1,
                 Some(&byte) => {
-                    let text = format!("invalid character {} in literal {word} (expecting {})", quote(byte), quote(expected));
-                    return syntax(if i == 0 { format!("invalid character {} looking for beginning of value", quote(byte)) } else { text });
+                    let text = format!(
+                        "invalid character {} in literal {word} (expecting {})",
+                        quote(byte),
+                        quote(expected)
+                    );
+                    return syntax(if i == 0 {
+                        format!("invalid character {} looking for beginning of value", quote(byte))
+                    } else {
+                        text
+                    });
                 }
                 None => return syntax("unexpected end of JSON input"),
             }
@@ -232,7 +240,9 @@ impl<'a> Scanner<'a> {
                     self.pos += 1;
                     self.escape(&mut out)?;
                 }
-                Some(&byte @ 0..0x20) => return syntax(format!("invalid character {} in string literal", quote(byte))),
+                Some(&byte @ 0..0x20) => {
+                    return syntax(format!("invalid character {} in string literal", quote(byte)));
+                }
                 Some(&byte) => {
                     out.push(byte);
                     self.pos += 1;
@@ -267,7 +277,10 @@ impl<'a> Scanner<'a> {
         for _ in 0..4 {
             let Some(&byte) = self.bytes.get(self.pos) else { return syntax("unexpected end of JSON input") };
             let Some(digit) = (byte as char).to_digit(16) else {
-                return syntax(format!("invalid character {} in \\u hexadecimal character escape", quote(byte)));
+                return syntax(format!(
+                    "invalid character {} in \\u hexadecimal character escape",
+                    quote(byte)
+                ));
             };
             value = value * 16 + digit;
             self.pos += 1;

@@ -25,27 +25,74 @@ fn unknown_and_duplicate_fields_are_named() {
         r#"unknown field "spec.template.spec.containers[1].imag", unknown field "spec.template.spec.containers[1].env[0].Value""#
     );
     assert_eq!(error(t::apps_v1::DEPLOYMENT, input), expected);
-    let (doc, warnings) = decode(t::apps_v1::DEPLOYMENT, input.as_bytes(), FieldValidation::Warn).expect("decodes");
+    let (doc, warnings) =
+        decode(t::apps_v1::DEPLOYMENT, input.as_bytes(), FieldValidation::Warn).expect("decodes");
     assert_eq!(warnings.len(), 5);
-    assert_eq!(doc.int(&[crate::f::apps_v1::deployment::SPEC, crate::f::apps_v1::deployment_spec::REPLICAS]), Some(2));
-    assert_eq!(decode(t::apps_v1::DEPLOYMENT, input.as_bytes(), FieldValidation::Ignore).expect("decodes").1.len(), 0);
+    assert_eq!(
+        doc.int(&[crate::f::apps_v1::deployment::SPEC, crate::f::apps_v1::deployment_spec::REPLICAS]),
+        Some(2)
+    );
+    assert_eq!(
+        decode(t::apps_v1::DEPLOYMENT, input.as_bytes(), FieldValidation::Ignore).expect("decodes").1.len(),
+        0
+    );
 }
 
 #[test]
 fn type_mismatches_read_as_gos() {
     let cases = [
-        (t::apps_v1::DEPLOYMENT, r#"{"spec":{"replicas":"3"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (t::apps_v1::DEPLOYMENT, r#"{"spec":{"replicas":1.5}}"#, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (t::apps_v1::DEPLOYMENT, r#"{"spec":{"replicas":4294967296}}"#, "json: cannot unmarshal number 4294967296 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (t::core_v1::POD, r#"{"spec":{"containers":{"name":"a"}}}"#, "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
-        (t::core_v1::POD, r#"{"spec":{"containers":[{"env":[{"name":"a","value":1}]}]}}"#, "json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string"),
-        (t::core_v1::POD, r#"{"spec":{"restartPolicy":false}}"#, "json: cannot unmarshal bool into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy"),
-        (t::core_v1::POD, r#"{"metadata":{"labels":{"a":1}}}"#, "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
-        (t::core_v1::POD, r#"{"metadata":"x"}"#, "json: cannot unmarshal string into Go struct field Pod.metadata of type v1.ObjectMeta"),
+        (
+            t::apps_v1::DEPLOYMENT,
+            r#"{"spec":{"replicas":"3"}}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            t::apps_v1::DEPLOYMENT,
+            r#"{"spec":{"replicas":1.5}}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            t::apps_v1::DEPLOYMENT,
+            r#"{"spec":{"replicas":4294967296}}"#,
+            "json: cannot unmarshal number 4294967296 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            t::core_v1::POD,
+            r#"{"spec":{"containers":{"name":"a"}}}"#,
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+        ),
+        (
+            t::core_v1::POD,
+            r#"{"spec":{"containers":[{"env":[{"name":"a","value":1}]}]}}"#,
+            "json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string",
+        ),
+        (
+            t::core_v1::POD,
+            r#"{"spec":{"restartPolicy":false}}"#,
+            "json: cannot unmarshal bool into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+        ),
+        (
+            t::core_v1::POD,
+            r#"{"metadata":{"labels":{"a":1}}}"#,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+        (
+            t::core_v1::POD,
+            r#"{"metadata":"x"}"#,
+            "json: cannot unmarshal string into Go struct field Pod.metadata of type v1.ObjectMeta",
+        ),
         (t::core_v1::POD, r#"["x"]"#, "json: cannot unmarshal array into Go value of type v1.Pod"),
-        (t::core_v1::POD, r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"one"}}}]}}"#, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
+        (
+            t::core_v1::POD,
+            r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"one"}}}]}}"#,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
         (t::core_v1::SECRET, r#"{"data":{"a":"x*y="}}"#, "illegal base64 data at input byte 1"),
-        (t::core_v1::POD, r#"{"metadata":{"creationTimestamp":"yesterday"}}"#, r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#),
+        (
+            t::core_v1::POD,
+            r#"{"metadata":{"creationTimestamp":"yesterday"}}"#,
+            r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#,
+        ),
     ];
     for (ty, input, expected) in cases {
         assert_eq!(error(ty, input), expected, "{input}");
@@ -81,6 +128,29 @@ fn depth_is_bounded() {
 }
 
 #[test]
+fn a_large_map_in_falling_order() {
+    // With work growing by the square this takes minutes, and so would a request.
+    let keys: Vec<String> = (0..100_000).rev().map(|i| format!("\"{i:06}\":\"v\"")).collect();
+    let input = format!("{{\"data\":{{{}}}}}", keys.join(","));
+    let (doc, _) =
+        decode(t::core_v1::CONFIG_MAP, input.as_bytes(), FieldValidation::Strict).expect("decodes");
+    let mut proto = Vec::new();
+    crate::proto::encode_raw(&doc, &mut proto).expect("protobuf");
+    assert_eq!(crate::proto::decode_raw(t::core_v1::CONFIG_MAP, &proto).expect("decodes").root, doc.root);
+    let map = doc.map(&[crate::f::core_v1::config_map::DATA]).expect("data");
+    assert!(map.len() == 100_000 && map.iter().is_sorted_by(|a, b| a.0 < b.0));
+}
+
+#[test]
+fn of_equal_keys_the_last_counts() {
+    let input = br#"{"data":{"b":"1","a":"2","b":"3"}}"#;
+    let (doc, warnings) = decode(t::core_v1::CONFIG_MAP, input, FieldValidation::Warn).expect("decodes");
+    assert_eq!(warnings, ["duplicate field \"data.b\""]);
+    let pairs: Vec<_> = doc.map(&[crate::f::core_v1::config_map::DATA]).expect("data").str_pairs().collect();
+    assert_eq!(pairs, [("a", "2"), ("b", "3")]);
+}
+
+#[test]
 fn canonical_forms() {
     let input = r#"{"kind":"Pod","apiVersion":"v1","status":{},"metadata":{"resourceVersion":"7","creationTimestamp":"2024-02-03T04:05:06.789+02:00","name":"a","labels":{"z":"1","a":"2"}},
         "spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"0.5","memory":"1024Mi"}},"command":[],"stdin":false}],"nodeName":"","nodeSelector":{}}}"#;
@@ -92,7 +162,10 @@ fn canonical_forms() {
             r#""spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"500m","memory":"1Gi"}}}]},"status":{}}"#
         )
     );
-    assert!(encoded(&doc, EncodeOptions::FULL).starts_with(r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7","#));
+    assert!(
+        encoded(&doc, EncodeOptions::FULL)
+            .starts_with(r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7","#)
+    );
 }
 
 #[test]
@@ -112,15 +185,29 @@ fn custom_resources_keep_their_shape() {
 
 #[test]
 fn strings_are_escaped_and_broken_utf8_replaced() {
-    let (doc, _) = decode(t::core_v1::CONFIG_MAP, b"{\"data\":{\"a\":\"\\u00e9\\ud83d\\ude00\\ud800 \\n\\\"\\u0001<\xff>\"}}", FieldValidation::Strict).expect("decodes");
-    assert_eq!(encoded(&doc, EncodeOptions::STORED), "{\"metadata\":{},\"data\":{\"a\":\"é😀\u{fffd} \\n\\\"\\u0001<\u{fffd}>\"}}");
+    let (doc, _) = decode(
+        t::core_v1::CONFIG_MAP,
+        b"{\"data\":{\"a\":\"\\u00e9\\ud83d\\ude00\\ud800 \\n\\\"\\u0001<\xff>\"}}",
+        FieldValidation::Strict,
+    )
+    .expect("decodes");
+    assert_eq!(
+        encoded(&doc, EncodeOptions::STORED),
+        "{\"metadata\":{},\"data\":{\"a\":\"é😀\u{fffd} \\n\\\"\\u0001<\u{fffd}>\"}}"
+    );
 }
 
 #[test]
 fn type_meta_is_peeked() {
-    assert_eq!(peek_type_meta(br#"{"spec":{"kind":"x"},"kind":"Pod","apiVersion":"v1"}"#).expect("peeks"), ("v1".into(), "Pod".into()));
+    assert_eq!(
+        peek_type_meta(br#"{"spec":{"kind":"x"},"kind":"Pod","apiVersion":"v1"}"#).expect("peeks"),
+        ("v1".into(), "Pod".into())
+    );
     let broken = peek_type_meta(b"{\"kind\":}").expect_err("broken").to_string();
-    assert_eq!(broken, "couldn't get version/kind; json parse error: invalid character '}' looking for beginning of value");
+    assert_eq!(
+        broken,
+        "couldn't get version/kind; json parse error: invalid character '}' looking for beginning of value"
+    );
 }
 
 #[test]

@@ -123,7 +123,9 @@ fn response(response: &Object, out: &mut Vec<u8>) {
 }
 
 fn parameters(number: u32, of: &Object, out: &mut Vec<u8>) {
-    for param in of.get("parameters").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+    for param in
+        of.get("parameters").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    {
         put_message(number, out, |out| put_message(1, out, |out| parameter(param, out)));
     }
 }
@@ -166,7 +168,9 @@ fn schema(of: &Object, out: &mut Vec<u8>) {
         any(20, value, out);
     }
     match of.get("additionalProperties") {
-        Some(Value::Object(inner)) => put_message(21, out, |out| put_message(1, out, |out| schema(inner, out))),
+        Some(Value::Object(inner)) => {
+            put_message(21, out, |out| put_message(1, out, |out| schema(inner, out)))
+        }
         Some(Value::Bool(b)) => put_message(21, out, |out| put_varint_field(2, u64::from(*b), out)),
         _ => {}
     }

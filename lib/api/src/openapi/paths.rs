@@ -54,8 +54,13 @@ const fn in_path(name: &'static str, description: &'static str) -> Param {
 }
 
 const DRY_RUN: Param = query("dryRun", "string", "All: every stage runs and nothing is persisted.");
-const FIELD_MANAGER: Param = query("fieldManager", "string", "The actor that makes the change; required for apply.");
-const FIELD_VALIDATION: Param = query("fieldValidation", "string", "What happens on unknown or duplicate fields: Ignore, Warn or Strict.");
+const FIELD_MANAGER: Param =
+    query("fieldManager", "string", "The actor that makes the change; required for apply.");
+const FIELD_VALIDATION: Param = query(
+    "fieldValidation",
+    "string",
+    "What happens on unknown or duplicate fields: Ignore, Warn or Strict.",
+);
 const FORCE: Param = query("force", "boolean", "Take over conflicting fields; for apply only.");
 
 const READ: &[Param] = &[];
@@ -76,7 +81,11 @@ const LIST: &[Param] = &[
 const DELETE: &[Param] = &[
     DRY_RUN,
     query("gracePeriodSeconds", "integer", "Seconds before the object is deleted; 0: at once."),
-    query("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean", "Delete an object that cannot be read from the store."),
+    query(
+        "ignoreStoreReadErrorWithClusterBreakingPotential",
+        "boolean",
+        "Delete an object that cannot be read from the store.",
+    ),
     query("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
     query("propagationPolicy", "string", "Orphan, Background or Foreground."),
 ];
@@ -137,7 +146,14 @@ fn capital(word: &str) -> String {
 pub(super) fn group_version(table: &Table, group: &str, version: &str) -> Vec<PathItem> {
     let base = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     let words = format!("{}{}", group_word(group), capital(version));
-    let tag = format!("{}_{version}", group_word(group).chars().enumerate().map(|(i, c)| if i == 0 { c.to_ascii_lowercase() } else { c }).collect::<String>());
+    let tag = format!(
+        "{}_{version}",
+        group_word(group)
+            .chars()
+            .enumerate()
+            .map(|(i, c)| if i == 0 { c.to_ascii_lowercase() } else { c })
+            .collect::<String>()
+    );
     let mut items = vec![PathItem {
         path: format!("{base}/"),
         params: Vec::new(),
@@ -171,26 +187,53 @@ impl Paths<'_> {
     fn add(&self, items: &mut Vec<PathItem>) {
         let row = self.row;
         let scope = if row.namespaced { "Namespaced" } else { "" };
-        let collection = if row.namespaced { format!("{}/namespaces/{{namespace}}/{}", self.base, row.plural) } else { format!("{}/{}", self.base, row.plural) };
+        let collection = if row.namespaced {
+            format!("{}/namespaces/{{namespace}}/{}", self.base, row.plural)
+        } else {
+            format!("{}/{}", self.base, row.plural)
+        };
         let scope_params: Vec<Param> = if row.namespaced { vec![NAMESPACE, PRETTY] } else { vec![PRETTY] };
         if row.namespaced && row.verbs.has(Verbs::LIST) {
             items.push(PathItem {
                 path: format!("{}/{}", self.base, row.plural),
                 params: vec![PRETTY],
-                ops: vec![self.op("get", "list", format!("list{}{}ForAllNamespaces", self.words, row.kind), LIST, None, schemas::list_definition(row))],
+                ops: vec![self.op(
+                    "get",
+                    "list",
+                    format!("list{}{}ForAllNamespaces", self.words, row.kind),
+                    LIST,
+                    None,
+                    schemas::list_definition(row),
+                )],
             });
         }
-        items.push(PathItem { path: collection.clone(), params: scope_params.clone(), ops: self.collection_ops(scope) });
+        items.push(PathItem {
+            path: collection.clone(),
+            params: scope_params.clone(),
+            ops: self.collection_ops(scope),
+        });
         let with_name: Vec<Param> = [NAME].into_iter().chain(scope_params).collect();
         let item = format!("{collection}/{{name}}");
         items.push(PathItem { path: item.clone(), params: with_name.clone(), ops: self.item_ops(scope) });
         for sub in &row.subresources {
-            items.push(PathItem { path: format!("{item}/{}", sub.name), params: with_name.clone(), ops: self.sub_ops(scope, sub) });
+            items.push(PathItem {
+                path: format!("{item}/{}", sub.name),
+                params: with_name.clone(),
+                ops: self.sub_ops(scope, sub),
+            });
         }
         items.retain(|item| !item.ops.is_empty());
     }
 
-    fn op(&self, method: &'static str, action: &'static str, id: String, params: &'static [Param], body: Option<Body>, response: String) -> Op {
+    fn op(
+        &self,
+        method: &'static str,
+        action: &'static str,
+        id: String,
+        params: &'static [Param],
+        body: Option<Body>,
+        response: String,
+    ) -> Op {
         let kind = self.row.kind.as_str();
         let description = match action {
             "list" => format!("list or watch objects of kind {kind}"),
@@ -203,7 +246,18 @@ impl Paths<'_> {
             _ => format!("{action} {kind}"),
         };
         let gvk = (self.row.group.to_string(), self.row.version.to_string(), kind.to_owned());
-        Op { method, id, action, description, params, created: action == "post", body, response: Some(response), tag: self.tag.into(), gvk: Some(gvk) }
+        Op {
+            method,
+            id,
+            action,
+            description,
+            params,
+            created: action == "post",
+            body,
+            response: Some(response),
+            tag: self.tag.into(),
+            gvk: Some(gvk),
+        }
     }
 
     fn collection_ops(&self, scope: &str) -> Vec<Op> {
@@ -211,14 +265,35 @@ impl Paths<'_> {
         let own = schemas::row_definition(row);
         let mut ops = Vec::new();
         if row.verbs.has(Verbs::LIST) {
-            ops.push(self.op("get", "list", format!("list{words}{scope}{}", row.kind), LIST, None, schemas::list_definition(row)));
+            ops.push(self.op(
+                "get",
+                "list",
+                format!("list{words}{scope}{}", row.kind),
+                LIST,
+                None,
+                schemas::list_definition(row),
+            ));
         }
         if row.verbs.has(Verbs::CREATE) {
-            ops.push(self.op("post", "post", format!("create{words}{scope}{}", row.kind), WRITE, Some(Body::Object(own.clone())), own));
+            ops.push(self.op(
+                "post",
+                "post",
+                format!("create{words}{scope}{}", row.kind),
+                WRITE,
+                Some(Body::Object(own.clone())),
+                own,
+            ));
         }
         if row.verbs.has(Verbs::DELETE_COLLECTION) {
             let id = format!("delete{words}Collection{scope}{}", row.kind);
-            ops.push(self.op("delete", "deletecollection", id, DELETE, Some(Body::Options), schemas::STATUS.into()));
+            ops.push(self.op(
+                "delete",
+                "deletecollection",
+                id,
+                DELETE,
+                Some(Body::Options),
+                schemas::STATUS.into(),
+            ));
         }
         ops
     }
@@ -232,20 +307,45 @@ impl Paths<'_> {
             ops.push(self.op("get", "get", id("read"), READ, None, own.clone()));
         }
         if row.verbs.has(Verbs::UPDATE) {
-            ops.push(self.op("put", "put", id("replace"), WRITE, Some(Body::Object(own.clone())), own.clone()));
+            ops.push(self.op(
+                "put",
+                "put",
+                id("replace"),
+                WRITE,
+                Some(Body::Object(own.clone())),
+                own.clone(),
+            ));
         }
         if row.verbs.has(Verbs::PATCH) {
-            ops.push(self.op("patch", "patch", id("patch"), PATCH, Some(Body::Patch { strategic: row.ty.is_some() }), own));
+            ops.push(self.op(
+                "patch",
+                "patch",
+                id("patch"),
+                PATCH,
+                Some(Body::Patch { strategic: row.ty.is_some() }),
+                own,
+            ));
         }
         if row.verbs.has(Verbs::DELETE) {
-            ops.push(self.op("delete", "delete", id("delete"), DELETE, Some(Body::Options), schemas::STATUS.into()));
+            ops.push(self.op(
+                "delete",
+                "delete",
+                id("delete"),
+                DELETE,
+                Some(Body::Options),
+                schemas::STATUS.into(),
+            ));
         }
         ops
     }
 
     fn sub_ops(&self, scope: &str, sub: &Subresource) -> Vec<Op> {
         let (row, words) = (self.row, self.words);
-        let own = if sub.kind == row.kind { schemas::row_definition(row) } else { schemas::kind_definition(&sub.group, &sub.version, &sub.kind) };
+        let own = if sub.kind == row.kind {
+            schemas::row_definition(row)
+        } else {
+            schemas::kind_definition(&sub.group, &sub.version, &sub.kind)
+        };
         let id = |verb: &str| format!("{verb}{words}{scope}{}{}", row.kind, capital(&sub.name));
         let connect: Option<&'static [Param]> = match sub.name.as_str() {
             "exec" | "attach" => Some(EXEC),
@@ -258,10 +358,23 @@ impl Paths<'_> {
             op.gvk = Some((sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()));
             ops.push(op);
         };
-        let methods = [(Verbs::GET, "get"), (Verbs::UPDATE, "put"), (Verbs::PATCH, "patch"), (Verbs::CREATE, "post"), (Verbs::DELETE, "delete")];
+        let methods = [
+            (Verbs::GET, "get"),
+            (Verbs::UPDATE, "put"),
+            (Verbs::PATCH, "patch"),
+            (Verbs::CREATE, "post"),
+            (Verbs::DELETE, "delete"),
+        ];
         for (_, method) in methods.into_iter().filter(|(verb, _)| sub.verbs.has(*verb)) {
             if let Some(params) = connect {
-                let mut op = self.op(method, "connect", id(&format!("connect{}", capital(method))), params, None, String::new());
+                let mut op = self.op(
+                    method,
+                    "connect",
+                    id(&format!("connect{}", capital(method))),
+                    params,
+                    None,
+                    String::new(),
+                );
                 op.response = None;
                 add(op);
                 continue;
@@ -269,9 +382,20 @@ impl Paths<'_> {
             let mut op = match method {
                 "get" if sub.name == "log" => self.op("get", "get", id("read"), LOG, None, String::new()),
                 "get" => self.op("get", "get", id("read"), READ, None, own.clone()),
-                "put" => self.op("put", "put", id("replace"), WRITE, Some(Body::Object(own.clone())), own.clone()),
-                "patch" => self.op("patch", "patch", id("patch"), PATCH, Some(Body::Patch { strategic: row.ty.is_some() }), own.clone()),
-                "post" => self.op("post", "post", id("create"), WRITE, Some(Body::Object(own.clone())), own.clone()),
+                "put" => {
+                    self.op("put", "put", id("replace"), WRITE, Some(Body::Object(own.clone())), own.clone())
+                }
+                "patch" => self.op(
+                    "patch",
+                    "patch",
+                    id("patch"),
+                    PATCH,
+                    Some(Body::Patch { strategic: row.ty.is_some() }),
+                    own.clone(),
+                ),
+                "post" => {
+                    self.op("post", "post", id("create"), WRITE, Some(Body::Object(own.clone())), own.clone())
+                }
                 _ => continue,
             };
             if op.response.as_deref() == Some("") {
@@ -288,12 +412,16 @@ fn gvk_value(op: &Op, into: &mut Map<String, Value>) {
         into.insert("x-kubernetes-action".into(), op.action.into());
     }
     if let Some((group, version, kind)) = &op.gvk {
-        into.insert("x-kubernetes-group-version-kind".into(), json!({"group": group, "version": version, "kind": kind}));
+        into.insert(
+            "x-kubernetes-group-version-kind".into(),
+            json!({"group": group, "version": version, "kind": kind}),
+        );
     }
 }
 
 fn patch_types(strategic: bool) -> Vec<&'static str> {
-    let mut types = vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+    let mut types =
+        vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
     if strategic {
         types.push("application/strategic-merge-patch+json");
     }
@@ -314,10 +442,19 @@ pub(super) fn v3(item: &PathItem) -> Value {
         }
         let reference = |name: &str| json!({"schema": {"$ref": Dialect::V3.reference(name)}});
         match &op.body {
-            Some(Body::Object(name)) => drop(value.insert("requestBody".into(), json!({"content": {"*/*": reference(name)}, "required": true}))),
-            Some(Body::Options) => drop(value.insert("requestBody".into(), json!({"content": {"*/*": reference(schemas::DELETE_OPTIONS)}}))),
+            Some(Body::Object(name)) => drop(value.insert(
+                "requestBody".into(),
+                json!({"content": {"*/*": reference(name)}, "required": true}),
+            )),
+            Some(Body::Options) => drop(value.insert(
+                "requestBody".into(),
+                json!({"content": {"*/*": reference(schemas::DELETE_OPTIONS)}}),
+            )),
             Some(Body::Patch { strategic }) => {
-                let content: Map<String, Value> = patch_types(*strategic).into_iter().map(|ty| (ty.to_owned(), reference(schemas::PATCH))).collect();
+                let content: Map<String, Value> = patch_types(*strategic)
+                    .into_iter()
+                    .map(|ty| (ty.to_owned(), reference(schemas::PATCH)))
+                    .collect();
                 value.insert("requestBody".into(), json!({"content": content, "required": true}));
             }
             None => {}
@@ -326,7 +463,8 @@ pub(super) fn v3(item: &PathItem) -> Value {
             Some(name) => ANSWERS.iter().map(|ty| ((*ty).to_owned(), reference(name))).collect(),
             None => Map::from_iter([("text/plain".to_owned(), json!({"schema": {"type": "string"}}))]),
         };
-        let mut responses = json!({"200": {"description": "OK", "content": content}, "401": {"description": "Unauthorized"}});
+        let mut responses =
+            json!({"200": {"description": "OK", "content": content}, "401": {"description": "Unauthorized"}});
         if op.created {
             responses["201"] = json!({"description": "Created", "content": content});
         }
@@ -389,7 +527,8 @@ pub(super) fn v2(item: &PathItem) -> Value {
         value.insert("consumes".into(), json!(consumes));
         value.insert("produces".into(), json!(ANSWERS));
         let schema = op.response.as_deref().map_or_else(|| json!({"type": "string"}), reference);
-        let mut responses = json!({"200": {"description": "OK", "schema": schema}, "401": {"description": "Unauthorized"}});
+        let mut responses =
+            json!({"200": {"description": "OK", "schema": schema}, "401": {"description": "Unauthorized"}});
         if op.created {
             responses["201"] = json!({"description": "Created", "schema": schema});
         }

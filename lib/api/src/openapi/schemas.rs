@@ -23,9 +23,11 @@ const DURATION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Duration";
 const FIELDS_V1: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 const JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
-const SCHEMA_OR_ARRAY: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray";
+const SCHEMA_OR_ARRAY: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray";
 const SCHEMA_OR_BOOL: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool";
-const SCHEMA_OR_STRINGS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
+const SCHEMA_OR_STRINGS: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
 
 /// The definition of a row's kind: a custom resource's is named by its reversed group.
 pub(super) fn row_definition(row: &Resource) -> String {
@@ -112,7 +114,9 @@ fn special(name: &str, dialect: Dialect) -> Option<Value> {
     let v3 = dialect == Dialect::V3;
     Some(match name {
         QUANTITY if v3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-        INT_OR_STRING if v3 => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+        INT_OR_STRING if v3 => {
+            json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
         INT_OR_STRING => json!({"format": "int-or-string", "type": "string"}),
         QUANTITY | DURATION => json!({"type": "string"}),
         TIME | MICRO_TIME => json!({"format": "date-time", "type": "string"}),
@@ -128,7 +132,10 @@ fn custom(name: &str, dialect: Dialect, rows: &[&Resource], source: &dyn Source)
     let meta = json!({"apiVersion": {"type": "string"}, "kind": {"type": "string"}});
     for row in rows.iter().filter(|row| row.ty.is_none()) {
         if row_definition(row) == name {
-            let mut schema = source.custom_schema(row).filter(Value::is_object).unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+            let mut schema = source
+                .custom_schema(row)
+                .filter(Value::is_object)
+                .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
             if !schema["properties"].is_object() {
                 schema["properties"] = json!({});
             }
@@ -141,7 +148,8 @@ fn custom(name: &str, dialect: Dialect, rows: &[&Resource], source: &dyn Source)
         if list_definition(row) == name {
             let mut properties = meta;
             properties["metadata"] = json!({"$ref": dialect.reference(LIST_META)});
-            properties["items"] = json!({"type": "array", "items": {"$ref": dialect.reference(&row_definition(row))}});
+            properties["items"] =
+                json!({"type": "array", "items": {"$ref": dialect.reference(&row_definition(row))}});
             return json!({"type": "object", "required": ["items"], "properties": properties, "x-kubernetes-group-version-kind": gvk(row, &row.list_kind)});
         }
     }
@@ -167,7 +175,11 @@ fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> 
         out.insert("required".into(), json!(required));
     }
     if !def.gvks.is_empty() {
-        let gvks: Vec<Value> = def.gvks.iter().map(|gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind})).collect();
+        let gvks: Vec<Value> = def
+            .gvks
+            .iter()
+            .map(|gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind}))
+            .collect();
         out.insert("x-kubernetes-group-version-kind".into(), gvks.into());
     }
     if def.atomic {
@@ -190,6 +202,14 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     if !text.is_empty() {
         value.insert("description".into(), text.into());
     }
+    if !field.enum_values().is_empty() && dialect == Dialect::V3 {
+        let values = json!(field.enum_values());
+        match value.get_mut("items") {
+            Some(Value::Object(items)) => drop(items.insert("enum".into(), values)),
+            _ if matches!(field.kind, Kind::Str) => drop(value.insert("enum".into(), values)),
+            _ => {}
+        }
+    }
     if let Some(default) = default {
         value.insert("default".into(), default);
     }
@@ -208,8 +228,13 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     if let Some(key) = field.patch_merge_key() {
         value.insert("x-kubernetes-patch-merge-key".into(), key.into());
     }
-    let words = [(PatchStrategy::MERGE, "merge"), (PatchStrategy::REPLACE, "replace"), (PatchStrategy::RETAIN_KEYS, "retainKeys")];
-    let words: Vec<&str> = words.into_iter().filter(|(s, _)| field.patch_strategy().has(*s)).map(|(_, word)| word).collect();
+    let words = [
+        (PatchStrategy::MERGE, "merge"),
+        (PatchStrategy::REPLACE, "replace"),
+        (PatchStrategy::RETAIN_KEYS, "retainKeys"),
+    ];
+    let words: Vec<&str> =
+        words.into_iter().filter(|(s, _)| field.patch_strategy().has(*s)).map(|(_, word)| word).collect();
     if !words.is_empty() {
         value.insert("x-kubernetes-patch-strategy".into(), words.join(",").into());
     }

@@ -11,11 +11,16 @@ const MAX_OPERATIONS: usize = 10_000;
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// The operations and the patch's unknown and duplicate fields.
-pub(super) fn parse(patch: &[u8], validation: FieldValidation) -> Result<(Vec<PatchOperation>, Vec<String>), PatchError> {
+pub(super) fn parse(
+    patch: &[u8],
+    validation: FieldValidation,
+) -> Result<(Vec<PatchOperation>, Vec<String>), PatchError> {
     let (value, duplicates) = super::read(patch, validation, "error decoding patch: ")?;
     let Value::Array(items) = value else {
         let what = super::type_word(&value);
-        return Err(PatchError::BadRequest(format!("error decoding patch: json: cannot unmarshal {what} into Go value of type []handlers.jsonPatchOp")));
+        return Err(PatchError::BadRequest(format!(
+            "error decoding patch: json: cannot unmarshal {what} into Go value of type []handlers.jsonPatchOp"
+        )));
     };
     if items.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
@@ -29,7 +34,9 @@ pub(super) fn parse(patch: &[u8], validation: FieldValidation) -> Result<(Vec<Pa
         if validation != FieldValidation::Ignore
             && let Value::Object(fields) = &item
         {
-            for name in fields.keys().filter(|name| !matches!(name.as_str(), "op" | "path" | "from" | "value")) {
+            for name in
+                fields.keys().filter(|name| !matches!(name.as_str(), "op" | "path" | "from" | "value"))
+            {
                 notes.push(format!("json patch unknown field {:?}", format!("[{i}].{name}")));
             }
         }
@@ -48,7 +55,9 @@ fn operation(mut item: Value) -> Result<PatchOperation, PatchError> {
         return unprocessable(format!("{op} operation failed to decode path: missing value"));
     }
     if matches!(op.as_str(), "move" | "copy") && item.get("from").is_none() {
-        return unprocessable(format!("{op} operation failed to decode from: operation, missing from field: missing value"));
+        return unprocessable(format!(
+            "{op} operation failed to decode from: operation, missing from field: missing value"
+        ));
     }
     // A missing value is null there.
     if matches!(op.as_str(), "add" | "replace" | "test")
@@ -56,7 +65,8 @@ fn operation(mut item: Value) -> Result<PatchOperation, PatchError> {
     {
         fields.entry("value").or_insert(Value::Null);
     }
-    serde_json::from_value(item).or_else(|e| unprocessable(format!("{op} operation failed to decode path: {e}")))
+    serde_json::from_value(item)
+        .or_else(|e| unprocessable(format!("{op} operation failed to decode path: {e}")))
 }
 
 /// Applies the operations in order.
@@ -73,7 +83,8 @@ pub(super) fn apply(object: &mut Value, ops: &[PatchOperation]) -> Result<(), Pa
                 )));
             }
         }
-        json_patch::patch_unsafe(object, std::slice::from_ref(op)).map_err(|e| failure(object, op, &e.kind))?;
+        json_patch::patch_unsafe(object, std::slice::from_ref(op))
+            .map_err(|e| failure(object, op, &e.kind))?;
     }
     Ok(())
 }
@@ -88,26 +99,51 @@ fn failure(object: &Value, op: &PatchOperation, kind: &PatchErrorKind) -> PatchE
     let in_list = |path: &str| parent_is_there(path).is_some_and(Value::is_array);
     let last = |path: &str| path.rsplit('/').next().unwrap_or("").to_owned();
     let text = match op {
-        PatchOperation::Test(_) if matches!(kind, PatchErrorKind::TestFailed) => format!("testing value {path} failed: test failed"),
-        PatchOperation::Test(_) if parent_is_there(path).is_some() => format!("testing value {path} failed: test failed"),
-        PatchOperation::Test(_) => format!("test operation does not apply: is missing path: {path}: missing value"),
-        PatchOperation::Add(_) if in_list(path) => {
-            format!("error in add for path: '{path}': Unable to access invalid index: {}: invalid index referenced", last(path))
+        PatchOperation::Test(_) if matches!(kind, PatchErrorKind::TestFailed) => {
+            format!("testing value {path} failed: test failed")
         }
-        PatchOperation::Add(_) => format!("add operation does not apply: doc is missing path: \"{path}\": missing value"),
+        PatchOperation::Test(_) if parent_is_there(path).is_some() => {
+            format!("testing value {path} failed: test failed")
+        }
+        PatchOperation::Test(_) => {
+            format!("test operation does not apply: is missing path: {path}: missing value")
+        }
+        PatchOperation::Add(_) if in_list(path) => {
+            format!(
+                "error in add for path: '{path}': Unable to access invalid index: {}: invalid index referenced",
+                last(path)
+            )
+        }
+        PatchOperation::Add(_) => {
+            format!("add operation does not apply: doc is missing path: \"{path}\": missing value")
+        }
         PatchOperation::Remove(_) if in_list(path) => {
-            format!("error in remove for path: '{path}': Unable to access invalid index: {}: invalid index referenced", last(path))
+            format!(
+                "error in remove for path: '{path}': Unable to access invalid index: {}: invalid index referenced",
+                last(path)
+            )
         }
         PatchOperation::Remove(_) if parent_is_there(path).is_some() => {
-            format!("error in remove for path: '{path}': Unable to remove nonexistent key: {}: missing value", last(path))
+            format!(
+                "error in remove for path: '{path}': Unable to remove nonexistent key: {}: missing value",
+                last(path)
+            )
         }
-        PatchOperation::Remove(_) => format!("remove operation does not apply: doc is missing path: \"{path}\": missing value"),
+        PatchOperation::Remove(_) => {
+            format!("remove operation does not apply: doc is missing path: \"{path}\": missing value")
+        }
         PatchOperation::Replace(_) if parent_is_there(path).is_some() => {
             format!("replace operation does not apply: doc is missing key: {path}: missing value")
         }
-        PatchOperation::Replace(_) => format!("replace operation does not apply: doc is missing path: {path}: missing value"),
-        PatchOperation::Move(op) => format!("move operation does not apply: doc is missing from path: {}: missing value", op.from),
-        PatchOperation::Copy(op) => format!("copy operation does not apply: doc is missing from path: {}: missing value", op.from),
+        PatchOperation::Replace(_) => {
+            format!("replace operation does not apply: doc is missing path: {path}: missing value")
+        }
+        PatchOperation::Move(op) => {
+            format!("move operation does not apply: doc is missing from path: {}: missing value", op.from)
+        }
+        PatchOperation::Copy(op) => {
+            format!("copy operation does not apply: doc is missing from path: {}: missing value", op.from)
+        }
     };
     PatchError::Unprocessable(text)
 }

@@ -53,14 +53,20 @@ pub fn merge_patch(original: &Doc, patch: &[u8], validation: FieldValidation) ->
 }
 
 /// `application/strategic-merge-patch+json`; built-in types only.
-pub fn strategic_merge(original: &Doc, patch: &[u8], validation: FieldValidation) -> Result<Patched, PatchError> {
+pub fn strategic_merge(
+    original: &Doc,
+    patch: &[u8],
+    validation: FieldValidation,
+) -> Result<Patched, PatchError> {
     let Some(ty) = original.ty() else {
         return Err(PatchError::BadRequest("strategic merge patch format is not supported".into()));
     };
     let (patch, duplicates) = read(patch, validation, "")?;
     let serde_json::Value::Object(patch) = patch else {
         let what = type_word(&patch);
-        return Err(PatchError::BadRequest(format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}")));
+        return Err(PatchError::BadRequest(format!(
+            "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+        )));
     };
     let object = match view(original)? {
         serde_json::Value::Object(object) => object,
@@ -74,13 +80,20 @@ pub fn strategic_merge(original: &Doc, patch: &[u8], validation: FieldValidation
 fn view(original: &Doc) -> Result<serde_json::Value, PatchError> {
     let mut bytes = Vec::new();
     crate::json::encode_canonical(original, EncodeOptions::FULL, &mut bytes);
-    serde_json::from_slice(&bytes).map_err(|e| PatchError::Unprocessable(format!("reading the object to patch: {e}")))
+    // The decoder's own limit on depth, not serde_json's lower one: what is stored can be patched.
+    let value = crate::json::decode_untyped(&bytes)
+        .map_err(|e| PatchError::Unprocessable(format!("reading the object to patch: {e}")))?;
+    Ok(crate::doc::value_to_json(&value))
 }
 
 /// The patch's JSON, and its duplicate fields.
-fn read(patch: &[u8], validation: FieldValidation, prefix: &str) -> Result<(serde_json::Value, Vec<String>), PatchError> {
-    let (value, duplicates) =
-        crate::json::decode_untyped_strict(patch).map_err(|e| PatchError::BadRequest(format!("{prefix}{e}")))?;
+fn read(
+    patch: &[u8],
+    validation: FieldValidation,
+    prefix: &str,
+) -> Result<(serde_json::Value, Vec<String>), PatchError> {
+    let (value, duplicates) = crate::json::decode_untyped_strict(patch)
+        .map_err(|e| PatchError::BadRequest(format!("{prefix}{e}")))?;
     let duplicates = if validation == FieldValidation::Ignore { Vec::new() } else { duplicates };
     Ok((crate::doc::value_to_json(&value), duplicates))
 }

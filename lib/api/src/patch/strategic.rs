@@ -39,7 +39,9 @@ struct Meta {
 
 fn place_of(kind: Kind) -> Place {
     match kind {
-        Kind::Struct(ty) | Kind::SchemaOrArray(ty) | Kind::SchemaOrBool(ty) | Kind::SchemaOrStrings(ty) => Place::Struct(ty),
+        Kind::Struct(ty) | Kind::SchemaOrArray(ty) | Kind::SchemaOrBool(ty) | Kind::SchemaOrStrings(ty) => {
+            Place::Struct(ty)
+        }
         Kind::Map(of) => Place::Map(of),
         Kind::List(of) | Kind::WrappedList(of) => place_of(*of),
         _ => Place::Opaque,
@@ -131,7 +133,12 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
     Ok(original)
 }
 
-fn merge_member(original: &mut Object, key: String, mut value: Value, place: Place) -> Result<(), PatchError> {
+fn merge_member(
+    original: &mut Object,
+    key: String,
+    mut value: Value,
+    place: Place,
+) -> Result<(), PatchError> {
     let (key, is_delete_list) = match key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST) {
         Some(rest) => match rest.strip_prefix('/') {
             Some(name) => (name.to_owned(), true),
@@ -160,7 +167,11 @@ fn merge_member(original: &mut Object, key: String, mut value: Value, place: Pla
         (Value::Object(old), Value::Object(new)) => {
             let meta = place.lookup(&key)?;
             let new = std::mem::take(new);
-            let merged = if meta.strategy.has(PatchStrategy::REPLACE) { new } else { merge_map(old, new, meta.place)? };
+            let merged = if meta.strategy.has(PatchStrategy::REPLACE) {
+                new
+            } else {
+                merge_map(old, new, meta.place)?
+            };
             original.insert(key, Value::Object(merged));
         }
         (Value::Array(old), Value::Array(new)) => {
@@ -179,7 +190,12 @@ fn merge_member(original: &mut Object, key: String, mut value: Value, place: Pla
     Ok(())
 }
 
-fn merge_list_field(old: Vec<Value>, new: Vec<Value>, meta: &Meta, is_delete_list: bool) -> Result<Vec<Value>, PatchError> {
+fn merge_list_field(
+    old: Vec<Value>,
+    new: Vec<Value>,
+    meta: &Meta,
+    is_delete_list: bool,
+) -> Result<Vec<Value>, PatchError> {
     if meta.strategy.has(PatchStrategy::MERGE) || is_delete_list {
         merge_list(old, new, meta.place, meta.merge_key, is_delete_list)
     } else {
@@ -204,11 +220,13 @@ fn apply_retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Pa
 
 /// `$setElementOrder/<list>`: merges the list and brings it into the order wanted.
 fn apply_element_orders(original: &mut Object, patch: &mut Object, place: Place) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
+    let directives: Vec<String> =
+        patch.keys().filter(|key| key.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let Some(order) = patch.remove(&directive) else { continue };
         let Value::Array(order) = order else { return bad_type("[]interface {}", &order) };
-        let Some(name) = directive.strip_prefix(SET_ELEMENT_ORDER).and_then(|rest| rest.strip_prefix('/')) else {
+        let Some(name) = directive.strip_prefix(SET_ELEMENT_ORDER).and_then(|rest| rest.strip_prefix('/'))
+        else {
             return bad_set_element_order();
         };
         let list_of = |value: Option<&Value>| match value {
@@ -245,14 +263,20 @@ fn server_order(old: Option<&[Value]>, new: Option<&[Value]>, meta: &Meta) -> Ve
     let new = new.unwrap_or(&[]);
     let directive = |item: &Value, name: &str| item.get(PATCH).is_some_and(|d| d == name);
     let by_key = !meta.merge_key.is_empty() && meta.strategy.has(PatchStrategy::MERGE);
-    if !by_key || !new.iter().any(|item| directive(item, "delete")) || new.iter().any(|item| directive(item, "replace")) {
+    if !by_key
+        || !new.iter().any(|item| directive(item, "delete"))
+        || new.iter().any(|item| directive(item, "replace"))
+    {
         return old.to_vec();
     }
     let key_of = |item: &Value| item.get(meta.merge_key).map(Value::to_string);
-    let gone: HashSet<Option<String>> = new.iter().filter(|item| directive(item, "delete")).map(key_of).collect();
+    let gone: HashSet<Option<String>> =
+        new.iter().filter(|item| directive(item, "delete")).map(key_of).collect();
     let mut order: Vec<Value> = old.iter().filter(|item| !gone.contains(&key_of(item))).cloned().collect();
     let known: HashSet<Option<String>> = order.iter().map(key_of).collect();
-    order.extend(new.iter().filter(|item| item.get(PATCH).is_none() && !known.contains(&key_of(item))).cloned());
+    order.extend(
+        new.iter().filter(|item| item.get(PATCH).is_none() && !known.contains(&key_of(item))).cloned(),
+    );
     order.truncate(old.len());
     order
 }
@@ -313,7 +337,8 @@ fn merge_list(
         }
         let server_order = old.clone();
         let mut seen = HashSet::new();
-        let both = old.into_iter().chain(new.iter().cloned()).filter(|item| seen.insert(item.to_string())).collect();
+        let both =
+            old.into_iter().chain(new.iter().cloned()).filter(|item| seen.insert(item.to_string())).collect();
         return in_order(both, &new, &server_order, "");
     }
     if merge_key.is_empty() {
@@ -334,14 +359,22 @@ fn elements_are_objects(old: &[Value], new: &[Value]) -> Result<bool, PatchError
         }
         let here = std::mem::discriminant(item);
         if *of.get_or_insert(here) != here {
-            return fail(format!("list element types are not identical: [{} {}]", go_list(old), go_list(new)));
+            return fail(format!(
+                "list element types are not identical: [{} {}]",
+                go_list(old),
+                go_list(new)
+            ));
         }
     }
     Ok(old.iter().chain(new).next().is_some_and(Value::is_object))
 }
 
 /// Takes the elements with `$patch` out of the patch and does what they say.
-fn apply_element_directives(old: Vec<Value>, new: Vec<Value>, merge_key: &str) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+fn apply_element_directives(
+    old: Vec<Value>,
+    new: Vec<Value>,
+    merge_key: &str,
+) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut replace = false;
     let mut gone = HashSet::new();
     let mut rest = Vec::with_capacity(new.len());
@@ -355,18 +388,27 @@ fn apply_element_directives(old: Vec<Value>, new: Vec<Value>, merge_key: &str) -
             },
             Some((_, Some("replace"))) => replace = true,
             Some((_, Some("merge"))) => return fail("merging lists cannot yet be specified in the patch"),
-            Some((other, _)) => return fail(format!("unknown patch type: {} in map: {}", go_value(other), go_object(map))),
+            Some((other, _)) => {
+                return fail(format!("unknown patch type: {} in map: {}", go_value(other), go_object(map)));
+            }
         }
     }
     if replace {
         return Ok((rest, Vec::new()));
     }
-    let kept = old.into_iter().filter(|item| item.get(merge_key).is_none_or(|value| !gone.contains(&value.to_string())));
+    let kept = old
+        .into_iter()
+        .filter(|item| item.get(merge_key).is_none_or(|value| !gone.contains(&value.to_string())));
     Ok((kept.collect(), rest))
 }
 
 /// Merges each element into the one of the same key, or appends it.
-fn merge_elements(mut old: Vec<Value>, new: &[Value], place: Place, merge_key: &str) -> Result<Vec<Value>, PatchError> {
+fn merge_elements(
+    mut old: Vec<Value>,
+    new: &[Value],
+    place: Place,
+    merge_key: &str,
+) -> Result<Vec<Value>, PatchError> {
     let mut position: HashMap<String, usize> = HashMap::with_capacity(old.len());
     for (at, item) in old.iter().enumerate() {
         if let Some(value) = item.get(merge_key) {
@@ -378,7 +420,9 @@ fn merge_elements(mut old: Vec<Value>, new: &[Value], place: Place, merge_key: &
         let Some(value) = map.get(merge_key) else { return no_merge_key(map, merge_key) };
         match position.get(&value.to_string()) {
             Some(&at) => {
-                let Value::Object(before) = old[at].take() else { return fail(format!("value for key {at} is not a map")) };
+                let Value::Object(before) = old[at].take() else {
+                    return fail(format!("value for key {at} is not a map"));
+                };
                 old[at] = Value::Object(merge_map(before, map.clone(), place)?);
             }
             None => {
@@ -391,7 +435,12 @@ fn merge_elements(mut old: Vec<Value>, new: &[Value], place: Place, merge_key: &
 }
 
 /// Elements the patch names in its order, the others in the server's, merged so that both orders hold where they can.
-fn in_order(merged: Vec<Value>, order: &[Value], server_order: &[Value], merge_key: &str) -> Result<Vec<Value>, PatchError> {
+fn in_order(
+    merged: Vec<Value>,
+    order: &[Value],
+    server_order: &[Value],
+    merge_key: &str,
+) -> Result<Vec<Value>, PatchError> {
     let positions = |list: &[Value]| -> Result<HashMap<String, usize>, PatchError> {
         let mut map = HashMap::with_capacity(list.len());
         for (at, item) in list.iter().enumerate() {
@@ -443,7 +492,9 @@ fn discard_nulls(value: &mut Value) {
 fn remove_directives(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) if map.contains_key(PATCH) => None,
-        Value::Object(map) => Some(Value::Object(map.into_iter().filter_map(|(k, v)| Some((k, remove_directives(v)?))).collect())),
+        Value::Object(map) => Some(Value::Object(
+            map.into_iter().filter_map(|(k, v)| Some((k, remove_directives(v)?))).collect(),
+        )),
         Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(remove_directives).collect())),
         other => Some(other),
     }
@@ -477,5 +528,8 @@ fn go_list(items: &[Value]) -> String {
 }
 
 fn go_object(map: &Object) -> String {
-    format!("map[{}]", map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect::<Vec<_>>().join(" "))
+    format!(
+        "map[{}]",
+        map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect::<Vec<_>>().join(" ")
+    )
 }

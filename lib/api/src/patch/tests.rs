@@ -60,7 +60,10 @@ fn strategic_merge_as_upstreams_tables_say() {
             got
         });
         if got.as_ref() != Ok(&want) {
-            wrong.push(format!("{}\n  original {}\n  patch    {}\n  got      {got:?}\n  want     {want}", case["name"], case["original"], case["patch"]));
+            wrong.push(format!(
+                "{}\n  original {}\n  patch    {}\n  got      {got:?}\n  want     {want}",
+                case["name"], case["original"], case["patch"]
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
@@ -94,8 +97,14 @@ fn strategic_merge_of_a_deployment() {
             {"name": "one", "$setElementOrder/env": [{"name": "C"}, {"name": "A"}], "env": [{"name": "B", "$patch": "delete"}, {"name": "A", "value": "9"}]}],
         "volumes": [{"name": "v", "$retainKeys": ["name", "configMap"], "configMap": {"name": "c"}}],
         "tolerations": [{"key": "other"}]}}}})));
-    assert_eq!(spec["containers"].as_array().map(|c| c.iter().map(|c| c["name"].clone()).collect::<Vec<_>>()), Some(vec![json!("two"), json!("three"), json!("one")]));
-    assert_eq!(spec["containers"][2]["env"], json!([{"name": "C", "value": "3"}, {"name": "A", "value": "9"}]));
+    assert_eq!(
+        spec["containers"].as_array().map(|c| c.iter().map(|c| c["name"].clone()).collect::<Vec<_>>()),
+        Some(vec![json!("two"), json!("three"), json!("one")])
+    );
+    assert_eq!(
+        spec["containers"][2]["env"],
+        json!([{"name": "C", "value": "3"}, {"name": "A", "value": "9"}])
+    );
     assert_eq!(spec["containers"][2]["image"], "i:1");
     assert_eq!(spec["volumes"], json!([{"name": "v", "configMap": {"name": "c"}}]));
     assert_eq!(spec["tolerations"], json!([{"key": "other"}]), "a list without a merge strategy is replaced");
@@ -114,12 +123,30 @@ fn strategic_merge_of_metadata() {
 fn strategic_merge_errors() {
     let cases = [
         (json!(["x"]), "json: cannot unmarshal array into Go value of type map[string]interface {}"),
-        (json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}), "map: map[image:x] does not contain declared merge key: name"),
-        (json!({"spec": {"template": {"spec": {"$patch": "nope"}}}}), "unknown patch type: nope in map: map[$patch:nope]"),
-        (json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}}}), "merging lists cannot yet be specified in the patch"),
-        (json!({"metadata": {"$deleteFromPrimitiveListfinalizers": ["b"]}}), "invalid patch format of primitive list"),
-        (json!({"spec": {"template": {"spec": {"$retainKeys": ["containers"], "volumes": []}}}}), "invalid patch format of retainKeys"),
-        (json!({"spec": {"replicas": "x"}}), "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (
+            json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}),
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"$patch": "nope"}}}}),
+            "unknown patch type: nope in map: map[$patch:nope]",
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}}}),
+            "merging lists cannot yet be specified in the patch",
+        ),
+        (
+            json!({"metadata": {"$deleteFromPrimitiveListfinalizers": ["b"]}}),
+            "invalid patch format of primitive list",
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"$retainKeys": ["containers"], "volumes": []}}}}),
+            "invalid patch format of retainKeys",
+        ),
+        (
+            json!({"spec": {"replicas": "x"}}),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
         (json!({"spec": {"foo": 1}}), "strict decoding error: unknown field \"spec.foo\""),
     ];
     for (patch, expected) in cases {
@@ -133,14 +160,23 @@ fn strategic_merge_errors() {
 #[test]
 fn merge_patch_of_a_deployment() {
     let patch = json!({"metadata": {"labels": {"x": null}}, "spec": {"replicas": 3, "template": {"spec": {"containers": [{"name": "n"}]}}}});
-    let (doc, _) = merge_patch(&deployment(), patch.to_string().as_bytes(), FieldValidation::Strict).expect("patches");
+    let (doc, _) =
+        merge_patch(&deployment(), patch.to_string().as_bytes(), FieldValidation::Strict).expect("patches");
     let object = crate::doc::to_json_value(&doc);
     assert_eq!(object["metadata"]["labels"], json!({"y": "2"}));
     assert_eq!(object["spec"]["template"]["spec"]["containers"], json!([{"name": "n", "resources": {}}]));
     assert_eq!(object["spec"]["selector"], json!({"matchLabels": {"app": "a"}}));
-    let duplicate = merge_patch(&deployment(), br#"{"spec":{"replicas":1,"replicas":2}}"#, FieldValidation::Strict).expect_err("fails");
+    let duplicate =
+        merge_patch(&deployment(), br#"{"spec":{"replicas":1,"replicas":2}}"#, FieldValidation::Strict)
+            .expect_err("fails");
     assert_eq!(duplicate.to_string(), "strict decoding error: duplicate field \"spec.replicas\"");
-    assert_eq!(merge_patch(&deployment(), br#"{"spec":{"replicas":1,"replicas":2}}"#, FieldValidation::Warn).expect("patches").1.len(), 1);
+    assert_eq!(
+        merge_patch(&deployment(), br#"{"spec":{"replicas":1,"replicas":2}}"#, FieldValidation::Warn)
+            .expect("patches")
+            .1
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -152,12 +188,27 @@ fn json_patch_of_a_deployment() {
     assert_eq!(doc.meta().label("a/b"), Some("c"));
     assert_eq!(doc.meta().finalizers().collect::<Vec<_>>(), ["c"]);
     let cases = [
-        (json!([{"op": "test", "path": "/metadata/name", "value": "b"}]), "testing value /metadata/name failed: test failed"),
-        (json!([{"op": "remove", "path": "/spec/paused"}]), "error in remove for path: '/spec/paused': Unable to remove nonexistent key: paused: missing value"),
-        (json!([{"op": "replace", "path": "/spec/paused", "value": true}]), "replace operation does not apply: doc is missing key: /spec/paused: missing value"),
-        (json!([{"op": "add", "path": "/nope/x", "value": 1}]), "add operation does not apply: doc is missing path: \"/nope/x\": missing value"),
+        (
+            json!([{"op": "test", "path": "/metadata/name", "value": "b"}]),
+            "testing value /metadata/name failed: test failed",
+        ),
+        (
+            json!([{"op": "remove", "path": "/spec/paused"}]),
+            "error in remove for path: '/spec/paused': Unable to remove nonexistent key: paused: missing value",
+        ),
+        (
+            json!([{"op": "replace", "path": "/spec/paused", "value": true}]),
+            "replace operation does not apply: doc is missing key: /spec/paused: missing value",
+        ),
+        (
+            json!([{"op": "add", "path": "/nope/x", "value": 1}]),
+            "add operation does not apply: doc is missing path: \"/nope/x\": missing value",
+        ),
         (json!([{"op": "nope", "path": "/spec"}]), "Unexpected kind: nope"),
-        (json!({"op": "add"}), "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
+        (
+            json!({"op": "add"}),
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ),
     ];
     for (patch, expected) in cases {
         assert_eq!(apply(patch.clone()).expect_err("fails").to_string(), expected, "{patch}");
@@ -165,14 +216,21 @@ fn json_patch_of_a_deployment() {
     let many = Value::Array(vec![json!({"op": "test", "path": "/kind", "value": "Deployment"}); 10_001]);
     assert_eq!(
         apply(many).expect_err("fails"),
-        PatchError::TooLarge("Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001".into())
+        PatchError::TooLarge(
+            "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001"
+                .into()
+        )
     );
 }
 
 #[test]
 fn a_copy_bomb_is_refused() {
-    let doubling: Vec<Value> = (0..60).map(|i| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/x{i}")})).collect();
-    let failed = json_patch(&deployment(), Value::Array(doubling).to_string().as_bytes(), FieldValidation::Ignore).expect_err("fails");
+    let doubling: Vec<Value> = (0..60)
+        .map(|i| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/x{i}")}))
+        .collect();
+    let failed =
+        json_patch(&deployment(), Value::Array(doubling).to_string().as_bytes(), FieldValidation::Ignore)
+            .expect_err("fails");
     assert!(failed.to_string().starts_with("Unable to complete the copy"), "{failed}");
 }
 

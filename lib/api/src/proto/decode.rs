@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::plan::{Item, Plan};
 use super::wire::{Reader, Wire, text};
 use crate::canonical;
-use crate::doc::{Struct, Value, empty_value};
+use crate::doc::{MapBuilder, Struct, Value, empty_value};
 use crate::json::{self, DecodeError};
 use crate::schema::{Kind, TypeId};
 
@@ -25,18 +25,30 @@ fn broken<T>(what: impl std::fmt::Display) -> Result<T, DecodeError> {
     Err(DecodeError::Syntax(format!("proto: {what}")))
 }
 
-fn level(ty: TypeId, plan: &'static Plan, bytes: &[u8], out: &mut Struct, depth: u32) -> Result<(), DecodeError> {
+fn level(
+    ty: TypeId,
+    plan: &'static Plan,
+    bytes: &[u8],
+    out: &mut Struct,
+    depth: u32,
+) -> Result<(), DecodeError> {
     if depth > MAX_DEPTH {
         return broken("exceeded max depth");
     }
     let def = ty.def();
+    let mut maps: Vec<(u16, MapBuilder)> = Vec::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
         match plan.item(number) {
             None => {}
             Some(Item::Embed(inner)) => match wire {
                 Wire::Bytes(bytes) => level(ty, inner, bytes, out, depth + 1)?,
-                _ => return broken(format_args!("wrong wireType for an embedded member of {}", def.go_name())),
+                _ => {
+                    return broken(format_args!(
+                        "wrong wireType for an embedded member of {}",
+                        def.go_name()
+                    ));
+                }
             },
             Some(Item::Field(index)) => {
                 let field = &def.fields[*index as usize];
@@ -49,13 +61,24 @@ fn level(ty: TypeId, plan: &'static Plan, bytes: &[u8], out: &mut Struct, depth:
                     }
                     Kind::Map(of) => {
                         let (key, value) = map_entry(*of, wire, depth)?;
-                        if let Value::Map(map) = out.entry_index(*index) {
-                            map.insert(key, value);
+                        match maps.iter_mut().find(|(at, _)| at == index) {
+                            Some((_, map)) => map.push(key, value),
+                            None => {
+                                let mut map = MapBuilder::default();
+                                map.push(key, value);
+                                maps.push((*index, map));
+                            }
                         }
                     }
                     // A message field given twice is merged.
                     Kind::Struct(inner) => {
-                        let Wire::Bytes(bytes) = wire else { return broken(format_args!("wrong wireType for {}.{}", def.go_name(), field.json)) };
+                        let Wire::Bytes(bytes) = wire else {
+                            return broken(format_args!(
+                                "wrong wireType for {}.{}",
+                                def.go_name(),
+                                field.json
+                            ));
+                        };
                         if let Value::Struct(target) = out.entry_index(*index) {
                             level(inner, Plan::of(inner), bytes, target, depth + 1)?;
                             drop_defaults(target);
@@ -69,6 +92,16 @@ fn level(ty: TypeId, plan: &'static Plan, bytes: &[u8], out: &mut Struct, depth:
                     }
                 }
             }
+        }
+    }
+    for (index, map) in maps {
+        let map = map.finish();
+        match out.get_index_mut(index) {
+            // The message came in two parts.
+            Some(Value::Map(before)) => {
+                map.into_entries().for_each(|(key, value)| drop(before.insert(key, value)))
+            }
+            _ => drop(out.set_index(index, Value::Map(map))),
         }
     }
     Ok(())
@@ -124,7 +157,9 @@ fn one(kind: Kind, wire: Wire<'_>, depth: u32) -> Result<Value, DecodeError> {
             Value::List(items)
         }
         (kind, Wire::Bytes(bytes)) => special(kind, bytes, depth)?,
-        (kind, _) => return broken(format_args!("wrong wireType for a field of type {}", json::go_type_name(kind))),
+        (kind, _) => {
+            return broken(format_args!("wrong wireType for a field of type {}", json::go_type_name(kind)));
+        }
     })
 }
 
@@ -186,7 +221,13 @@ fn special(kind: Kind, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
         },
         Kind::SchemaOrStrings(ty) => match bytes_of[1] {
             Some(content) => one(Kind::Struct(ty), Wire::Bytes(content), depth + 1)?,
-            None => Value::List(elements.into_iter().map(|e| Ok(Value::Str(text(e)?.into()))).collect::<Result<_, DecodeError>>()?),
+            None => {
+                Value::List(elements.into_iter().map(|e| Ok(Value::Str(text(e)?.into()))).collect::<Result<
+                    _,
+                    DecodeError,
+                >>(
+                )?)
+            }
         },
         other => return broken(format_args!("no codec for {}", json::go_type_name(other))),
     })

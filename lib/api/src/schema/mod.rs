@@ -14,7 +14,15 @@ pub mod generated;
 pub(crate) mod build {
     use super::*;
 
-    pub const fn fd(json: &'static str, kind: Kind, proto: u32, flags: u16, embed: u8, list: ListType, ext: &'static FieldExt) -> FieldDef {
+    pub const fn fd(
+        json: &'static str,
+        kind: Kind,
+        proto: u32,
+        flags: u16,
+        embed: u8,
+        list: ListType,
+        ext: &'static FieldExt,
+    ) -> FieldDef {
         FieldDef { json, kind, proto, flags: Flags(flags), embed, list, ext }
     }
 
@@ -24,11 +32,25 @@ pub(crate) mod build {
         patch_strategy: u8,
         default: Option<DefaultValue>,
         go_type: &'static str,
+        enum_values: &'static [&'static str],
     ) -> FieldExt {
-        FieldExt { map_keys, patch_merge_key, patch_strategy: PatchStrategy(patch_strategy), default, go_type, enum_values: &[] }
+        FieldExt {
+            map_keys,
+            patch_merge_key,
+            patch_strategy: PatchStrategy(patch_strategy),
+            default,
+            go_type,
+            enum_values,
+        }
     }
 
-    pub const fn sub(name: &'static str, verbs: u16, group: &'static str, version: &'static str, kind: &'static str) -> SubresourceDef {
+    pub const fn sub(
+        name: &'static str,
+        verbs: u16,
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+    ) -> SubresourceDef {
         SubresourceDef { name, verbs: Verbs(verbs), group, version, kind }
     }
 }
@@ -183,8 +205,9 @@ pub struct FieldExt {
     pub patch_merge_key: &'static str,
     pub patch_strategy: PatchStrategy,
     pub default: Option<DefaultValue>,
+    /// The values upstream's schema lists, sorted; empty where any string goes. Of a list or map: its elements' values.
     pub enum_values: &'static [&'static str],
-    /// Go's named string type, for error texts (`v1.RestartPolicy`); empty where it is plain.
+    /// Go's name of the type where it has one of its own, for error texts (`v1.RestartPolicy`, `[]v1.Capability`).
     pub go_type: &'static str,
 }
 

@@ -25,9 +25,11 @@ use crate::schema::TypeId;
 pub mod apps;
 pub mod batch;
 pub mod columns;
+pub mod convert;
 pub mod core;
 mod cron;
 pub mod meta;
+pub mod options;
 pub mod others;
 pub mod walk;
 

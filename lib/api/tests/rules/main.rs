@@ -2,5 +2,6 @@
 
 mod bad_others;
 mod bad_pods;
+mod columns;
 mod defaults;
 mod support;

@@ -38,7 +38,7 @@ pub static STRUCTS: [StructDef; 3] = [
             fd("acquireTime", MicroTime, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("renewTime", MicroTime, 4, 3, 0, ListType::Unset, &NO_EXT),
             fd("leaseTransitions", Int32, 5, 3, 0, ListType::Unset, &NO_EXT),
-            fd("strategy", Str, 6, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.CoordinatedLeaseStrategy")),
+            fd("strategy", Str, 6, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.CoordinatedLeaseStrategy", &[])),
             fd("preferredHolder", Str, 7, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[2, 0, 1, 4, 6, 3, 5],

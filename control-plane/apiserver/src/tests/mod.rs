@@ -1,0 +1,11 @@
+//! The server as a whole, in process on a memory store, and over TLS with a raw client.
+
+mod deletes;
+mod harness;
+mod lists;
+mod services;
+mod streams;
+mod tls;
+mod upkeep;
+mod watches;
+mod writes;
