@@ -80,7 +80,7 @@ pub async fn start(
         }
         None => Events::log_only(),
     };
-    let objects = Objects::new(client.clone());
+    let objects = Objects::new(client.clone(), config.resync.mul_f64(0.9));
     let services = client.clone().map(|client| {
         Informer::start(kube::Api::all(client), Selector::default(), ctx.drain.clone())
     });
