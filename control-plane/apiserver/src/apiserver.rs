@@ -72,13 +72,7 @@ impl ApiServer {
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
-<<<<<<< HEAD
-=======
         tokio::spawn(upkeep::expire_events(core.clone()));
-        tokio::spawn(upkeep::aggregate_roles(core.clone(), api.own_service()));
-        let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
-        tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
->>>>>>> http
         tokio::spawn(async move {
             ctx.drain.drained().await;
             core.health.drain();

@@ -31,7 +31,6 @@ mod scan;
 mod server;
 mod services;
 mod streaming;
-mod upgrade;
 #[cfg(test)]
 mod tests;
 mod upgrade;

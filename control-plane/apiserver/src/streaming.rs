@@ -52,11 +52,7 @@ pub async fn serve(op: &Op<'_>, subresource: &str, parts: &http::request::Parts,
         ("pods", "log") if *op.call.method == Method::GET => log(op).await,
         ("pods", "exec" | "attach" | "portforward") => {
             let target = stream_target(op, subresource).await?;
-<<<<<<< HEAD
             crate::upgrade::serve(op, target, parts).await
-=======
-            crate::upgrade::serve(op, subresource, target, parts).await
->>>>>>> http
         }
         ("nodes", "proxy") => {
             let target = node_proxy(op).await?;

@@ -1,14 +1,9 @@
-//! What the server does for the cluster besides answering: events expire, roles that gather others' rules are filled.
+//! What the server does for the cluster besides answering: events expire.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::apiserver::LocalService;
-use crate::authz::{AggregationInput, aggregate};
-use crate::bootstrap::Client;
-use crate::cache::{ListQuery, ReadAt, Scope, Start, WatchQuery};
+use crate::cache::{ListQuery, ReadAt, Scope};
 use crate::core::Core;
 use crate::keys;
 use crate::rest::WriteError;
@@ -16,8 +11,6 @@ use crate::rest::WriteError;
 /// How long an event is kept after it was last seen (upstream's --event-ttl).
 const EVENT_TTL: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 const EVENTS_EVERY: Duration = Duration::from_secs(300);
-/// Changes of roles that come together are looked at together.
-const SETTLE: Duration = Duration::from_millis(200);
 
 /// Deletes events that are over, until the server stops.
 pub async fn expire_events(core: Arc<Core>) {
@@ -77,46 +70,6 @@ pub async fn expire_events_once(core: &Arc<Core>) {
         if let Err(WriteError::Failed(status)) = core.commit(transaction).await {
             tracing::warn!(error = %status, "an event could not be expired");
             return;
-        }
-    }
-}
-
-/// Fills ClusterRoles with an aggregation rule whenever a ClusterRole changes, until the server stops.
-pub async fn aggregate_roles(core: Arc<Core>, service: LocalService) {
-    let mut client = Client::new(service);
-    loop {
-        let Some(row) = core.table.load().lookup("rbac.authorization.k8s.io", "v1", "clusterroles").cloned() else { return };
-        let query = WatchQuery { scope: Scope::All, filter: None, start: Start::Now, bookmarks: false };
-        if let Ok(mut stream) = core.cache(&row).watch(query).await {
-            fill_roles(&core, &mut client).await;
-            loop {
-                tokio::select! {
-                    item = stream.next() => if !matches!(item, Some(Ok(_))) { break },
-                    () = core.stop.cancelled() => return,
-                }
-                tokio::time::sleep(SETTLE).await;
-                while futures::FutureExt::now_or_never(stream.next()).flatten().is_some_and(|item| item.is_ok()) {}
-                fill_roles(&core, &mut client).await;
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = core.stop.cancelled() => return,
-        }
-    }
-}
-
-async fn fill_roles(core: &Arc<Core>, client: &mut Client) {
-    let Some(row) = core.table.load().lookup("rbac.authorization.k8s.io", "v1", "clusterroles").cloned() else { return };
-    let query = ListQuery { scope: Scope::All, filter: None, limit: 0, after: None, at: ReadAt::Newest };
-    let Ok(list) = core.cache(&row).list(query).await else { return };
-    let roles: Vec<AggregationInput> = list.objects.iter().filter_map(|object| serde_json::from_slice(object.json()).ok()).collect();
-    for (name, rules) in aggregate(&roles) {
-        let path = format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}");
-        let Ok(rules) = serde_json::to_value(&rules) else { continue };
-        let patch: Value = serde_json::json!({ "rules": rules });
-        if let Err(status) = client.patch(&path, &patch).await {
-            tracing::warn!(role = name, error = %status, "a role that gathers others' rules could not be filled");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Events expire; aggregated roles fill.
+//! Events expire.
 
 use serde_json::json;
 
@@ -39,23 +39,4 @@ async fn old_events_go_and_young_ones_stay() {
     let other = lab.get("/apis/events.k8s.io/v1/namespaces/default/events/young").await.expect(200);
     assert_eq!(other["apiVersion"], "events.k8s.io/v1");
     assert_eq!(other["regarding"]["name"], "p", "{other}");
-}
-
-#[tokio::test]
-async fn aggregated_roles_are_filled() {
-    let lab = Lab::start().await;
-    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
-    let mut frames = lab.watch(&format!("{roles}?watch&fieldSelector=metadata.name%3Dview&resourceVersion={}", lab.revision().await), &[]).await;
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-        "metadata": {"name": "view-widgets", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
-        "rules": [{"apiGroups": ["example.com"], "resources": ["widgets"], "verbs": ["get"]}],
-    });
-    lab.post(roles, &role).await.expect(201);
-    loop {
-        let event = frames.next().await.expect("the role's change");
-        if event["object"]["rules"].to_string().contains("widgets") {
-            break;
-        }
-    }
 }

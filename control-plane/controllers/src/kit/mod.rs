@@ -4,6 +4,7 @@ pub mod claims;
 pub mod conditions;
 pub mod expectations;
 pub mod hash;
+pub mod history;
 pub mod patch;
 pub mod pods;
 pub mod start;
