@@ -1283,15 +1283,20 @@ fn the_second_phase_refuses_alone() {
 #[test]
 fn pods_learn_their_nodes_zone() {
     let world = world();
-    let labels = json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x" });
+    let labels =
+        json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x" });
     world.objects.set("", "nodes", "", "n1", json!({ "metadata": { "labels": labels } }));
     let binding = |kind: &str| {
         let target = json!({ "kind": kind, "name": "n1" });
         let object = json!({ "metadata": { "name": "p", "labels": { "topology.kubernetes.io/zone": "lie" } }, "target": target });
-        let made = world.run(&jane(), "CREATE core/pods/binding ns/p", Some(doc("v1", "Binding", object)), None);
+        let made =
+            world.run(&jane(), "CREATE core/pods/binding ns/p", Some(doc("v1", "Binding", object)), None);
         made.unwrap()["metadata"]["labels"].clone()
     };
-    assert_eq!(binding("Node"), json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r" }));
+    assert_eq!(
+        binding("Node"),
+        json!({ "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r" })
+    );
     assert_eq!(binding("Other"), json!({ "topology.kubernetes.io/zone": "lie" }));
     let mut bound = minimal();
     bound["spec"]["nodeName"] = json!("n1");

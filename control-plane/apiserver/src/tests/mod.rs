@@ -3,6 +3,7 @@
 mod deletes;
 mod harness;
 mod lists;
+mod renewal;
 mod services;
 mod streams;
 mod tls;
