@@ -643,3 +643,7 @@ fn forbidden_labels(keys: &BTreeSet<String>) -> Vec<&str> {
     };
     keys.iter().map(String::as_str).filter(forbidden).collect()
 }
+
+#[cfg(test)]
+#[path = "node_restriction_tests.rs"]
+mod tests;
