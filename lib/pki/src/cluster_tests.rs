@@ -264,3 +264,49 @@ fn a_running_cluster_renews_in_time() {
     let verifier = ClientVerifier::new(&[renewed.ca.certificate().clone()]).unwrap();
     verifier.verify(&pki.admin.chain(), at("2026-08-02T00:00:00Z").as_second() as u64).unwrap();
 }
+
+/// A request comes from anybody who may create one: whatever its bytes, reading it fails or succeeds, and what
+/// succeeds is signed by its own key.
+#[test]
+fn broken_requests_are_only_refused() {
+    use base64::Engine as _;
+    use rand::{Rng, SeedableRng};
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.example".into(), "10.0.0.1".into()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "x");
+    let good = params.serialize_request(&key).unwrap().der().to_vec();
+    let pem = |der: &[u8]| {
+        let body = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<&str> =
+            body.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            lines.join("\n")
+        )
+    };
+    let known = parse_csr(&pem(&good)).unwrap();
+    assert_eq!((known.dns_names.len(), known.addresses.len(), known.other_names), (1, 1, 0));
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    for _ in 0..3000 {
+        let mut der = good.clone();
+        for _ in 0..random.random_range(1..4) {
+            match random.random_range(0..3) {
+                0 => {
+                    let at = random.random_range(0..der.len());
+                    der[at] = random.random();
+                }
+                1 => der.truncate(random.random_range(1..=der.len())),
+                _ => {
+                    let at = random.random_range(0..der.len());
+                    der.insert(at, random.random());
+                }
+            }
+        }
+        if let Ok(info) = parse_csr(&pem(&der)) {
+            assert_eq!(info, known, "a changed request passes only where the change means nothing");
+        }
+    }
+    for text in ["", "-----BEGIN CERTIFICATE REQUEST-----", "\u{0}\u{1F980}", &"A".repeat(100_000)] {
+        assert!(parse_csr(text).is_err());
+    }
+}
