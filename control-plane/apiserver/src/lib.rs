@@ -1,3 +1,41 @@
-//! keelson-apiserver
+//! The API server: one pipeline, driven by the resource table, between HTTP and the store.
+//!
+//! What always holds: every request passes the same stages in the same order, over TLS and in process alike; nothing
+//! but this crate reads or writes the store; every answer that is not an object is a `Status`; every queue, body,
+//! retry and wait has a limit.
 
+pub mod admission;
+mod access;
+mod apiserver;
+pub mod authn;
+pub mod authz;
+pub mod body;
+mod bootstrap;
 pub mod cache;
+mod config;
+mod core;
+mod documents;
+mod flow;
+mod keys;
+mod metrics;
+mod negotiate;
+mod nonresource;
+mod options;
+mod proxy;
+mod query;
+mod reads;
+mod request_info;
+mod respond;
+mod rest;
+mod scan;
+mod server;
+mod services;
+mod streaming;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod upkeep;
+
+pub use apiserver::{ApiServer, LocalService, StartError};
+pub use authn::UserInfo;
+pub use config::ApiServerConfig;

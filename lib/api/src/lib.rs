@@ -1,1 +1,27 @@
-//! keelson-api
+//! The object model: schema, documents, codecs, the resource table, patches, and the rules of each type.
+//!
+//! Pure: no tokio, no clock, no entropy, no client; time and seeds are arguments. What is kept is bytes; a [`doc::Doc`]
+//! lives inside one request.
+
+pub mod canonical;
+pub mod defaults;
+pub mod discovery;
+pub mod doc;
+pub mod field_errors;
+pub mod fields_selector;
+#[cfg(test)]
+mod golden_tests;
+pub mod json;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
+pub mod schema;
+pub mod selectors;
+pub mod status;
+pub mod table;
+pub mod types;
+pub mod yaml;
+
+pub use schema::generated::{f, t};

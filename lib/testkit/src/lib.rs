@@ -1,1 +1,2 @@
 //! keelson-testkit
+pub mod containerd;

@@ -151,6 +151,13 @@ impl WatchCache {
         self.inner.state.lock().objects.get(key).cloned()
     }
 
+    /// As [`WatchCache::peek`], all objects of a namespace (of all, where it is empty) in key order.
+    pub fn peek_all(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.start();
+        let objects = self.inner.state.lock().objects.clone();
+        objects.iter().filter(|object| namespace.is_empty() || object.namespace() == namespace).cloned().collect()
+    }
+
     /// How many objects there are and how many bytes they hold, for metrics; walks all objects.
     pub fn footprint(&self) -> (usize, usize) {
         let objects = self.inner.state.lock().objects.clone();

@@ -51,19 +51,22 @@ impl WatchCache {
                 .await;
         }
         let newest = self.reach(query.at).await?;
-        let (objects, revision) = {
+        // The guard must not live across the await below.
+        let snapshot = {
             let state = self.inner.state.lock();
-            if let ReadAt::Exact(revision) = query.at {
-                if state.changed > revision {
-                    // A write came in between; the store still knows.
-                    drop(state);
-                    return self
-                        .list_stored(&query.scope, query.filter.as_ref(), query.after.as_deref(), query.limit, revision)
-                        .await;
-                }
-                (state.objects.clone(), revision)
-            } else {
-                (state.objects.clone(), newest.max(state.applied))
+            match query.at {
+                ReadAt::Exact(revision) if state.changed > revision => Err(revision),
+                ReadAt::Exact(revision) => Ok((state.objects.clone(), revision)),
+                _ => Ok((state.objects.clone(), newest.max(state.applied))),
+            }
+        };
+        let (objects, revision) = match snapshot {
+            Ok(snapshot) => snapshot,
+            // A write came in between; the store still knows.
+            Err(revision) => {
+                return self
+                    .list_stored(&query.scope, query.filter.as_ref(), query.after.as_deref(), query.limit, revision)
+                    .await;
             }
         };
         Ok(page(&objects, &query, revision))

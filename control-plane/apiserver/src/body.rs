@@ -1,0 +1,177 @@
+//! Bodies of requests and responses. A response body is bytes where it can be: no boxing for a whole answer, a queue of
+//! shared slices for a list, a stream for a watch, an upstream body for a relay.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::BodyExt;
+
+/// Any error of a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of a request, whichever way it came.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The largest body that is read whole, as upstream's (3 MiB).
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// The body of a response.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// One piece.
+    Full(Option<Bytes>),
+    /// Several pieces whose total length is known.
+    Chunks { queue: VecDeque<Bytes>, left: u64 },
+    /// Pieces made when they are asked for; the length where it is known.
+    Lazy { pieces: Box<dyn Iterator<Item = Bytes> + Send>, left: Option<u64> },
+    /// Pieces as they come.
+    Stream(BoxStream<'static, Result<Bytes, BoxError>>),
+    /// Another body, passed on.
+    Relay(RequestBody),
+}
+
+impl Body {
+    /// One piece.
+    pub fn full(bytes: impl Into<Bytes>) -> Body {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Body::Empty } else { Body::Full(Some(bytes)) }
+    }
+
+    /// Several pieces.
+    pub fn chunks(pieces: impl IntoIterator<Item = Bytes>) -> Body {
+        let queue: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let left = queue.iter().map(|piece| piece.len() as u64).sum();
+        Body::Chunks { queue, left }
+    }
+
+    /// The length, where it is known before the body is sent.
+    pub fn len(&self) -> Option<u64> {
+        match self {
+            Body::Empty => Some(0),
+            Body::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Chunks { left, .. } => Some(*left),
+            Body::Lazy { left, .. } => *left,
+            Body::Stream(_) | Body::Relay(_) => None,
+        }
+    }
+
+    /// Whether the body is known to hold nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Chunks { queue, left } => Poll::Ready(queue.pop_front().map(|piece| {
+                *left -= piece.len() as u64;
+                Ok(Frame::data(piece))
+            })),
+            Body::Lazy { pieces, left } => Poll::Ready(pieces.next().map(|piece| {
+                *left = left.map(|left| left.saturating_sub(piece.len() as u64));
+                Ok(Frame::data(piece))
+            })),
+            Body::Stream(stream) => stream.as_mut().poll_next(context).map(|item| item.map(|piece| piece.map(Frame::data))),
+            Body::Relay(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full(bytes) => bytes.is_none(),
+            Body::Chunks { queue, .. } => queue.is_empty(),
+            Body::Lazy { left, .. } => *left == Some(0),
+            Body::Stream(_) => false,
+            Body::Relay(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Relay(body) => body.size_hint(),
+            known => known.len().map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
+}
+
+/// Why a body could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the body is larger than {MAX_BODY} bytes")]
+    TooLarge,
+    #[error("reading the request's body: {0}")]
+    Broken(BoxError),
+}
+
+/// Boxes any body of a request.
+pub fn request_body<B>(body: B) -> RequestBody
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Reads a body whole, up to [`MAX_BODY`].
+pub async fn read_whole(mut body: RequestBody) -> Result<Bytes, ReadError> {
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(ReadError::TooLarge);
+    }
+    let mut first: Option<Bytes> = None;
+    let mut all: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        // Most bodies are one frame: handed on without a copy.
+        match (&first, all.is_empty()) {
+            (None, true) => {
+                if data.len() > MAX_BODY {
+                    return Err(ReadError::TooLarge);
+                }
+                first = Some(data);
+                continue;
+            }
+            (Some(begin), true) => all.extend_from_slice(begin),
+            _ => {}
+        }
+        if all.len() + data.len() > MAX_BODY {
+            return Err(ReadError::TooLarge);
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first.unwrap_or_default() } else { all.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn chunks_arrive_in_order_and_know_their_length() {
+        let body = Body::chunks([Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]);
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    #[tokio::test]
+    async fn a_body_past_the_limit_is_refused() {
+        let long = request_body(http_body_util::Full::new(Bytes::from(vec![b' '; MAX_BODY + 1])));
+        assert!(matches!(read_whole(long).await, Err(ReadError::TooLarge)));
+        let stream = futures::stream::iter((0..4).map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b' '; 1 << 20])))));
+        let streamed = request_body(http_body_util::StreamBody::new(stream));
+        assert!(matches!(read_whole(streamed).await, Err(ReadError::TooLarge)));
+        let fits = request_body(http_body_util::Full::new(Bytes::from(vec![b' '; MAX_BODY])));
+        assert_eq!(read_whole(fits).await.unwrap().len(), MAX_BODY);
+    }
+}

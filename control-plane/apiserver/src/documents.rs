@@ -1,0 +1,323 @@
+//! Discovery and OpenAPI documents: made when first asked for, kept compressed as long as somebody asks, and made anew
+//! when the resource table changes.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use keelson_api::doc::Doc;
+use keelson_api::json::{self, EncodeOptions};
+use keelson_api::openapi::{self, Descriptions};
+use keelson_api::status::Status;
+use keelson_api::table::Table;
+use keelson_api::{discovery, proto};
+use sha2::Digest as _;
+use tokio::time::Instant;
+
+use crate::negotiate::{JSON, PROTOBUF};
+
+/// A document as it is sent.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// gzip.
+    packed: Bytes,
+    pub media_type: &'static str,
+    pub etag: String,
+    /// The path names the content by its hash.
+    pub immutable: bool,
+}
+
+impl Document {
+    fn new(body: &[u8], media_type: &'static str) -> Document {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+        // Writing to memory cannot fail.
+        let packed = encoder.write_all(body).and_then(|()| encoder.finish()).unwrap_or_default();
+        // Upstream's ETags are SHA-512 in upper-case hexadecimal.
+        let hash: String = sha2::Sha512::digest(body).iter().map(|byte| format!("{byte:02X}")).collect();
+        Document { packed: packed.into(), media_type, etag: format!("\"{hash}\""), immutable: false }
+    }
+
+    /// The body as gzip.
+    pub fn packed(&self) -> Bytes {
+        self.packed.clone()
+    }
+
+    /// The body.
+    pub fn unpacked(&self) -> Bytes {
+        let mut body = Vec::with_capacity(self.packed.len() * 8);
+        // What was packed above unpacks.
+        let _ = flate2::read::GzDecoder::new(&self.packed[..]).read_to_end(&mut body);
+        body.into()
+    }
+}
+
+struct Kept {
+    document: Document,
+    used: Instant,
+}
+
+/// What was made, by path and form, for one table.
+pub struct Cache {
+    /// `host:port` under which the server is reached.
+    pub server_address: String,
+    made: parking_lot::Mutex<Option<(Arc<Table>, HashMap<String, Kept>)>>,
+}
+
+/// What nobody asked for in this time is dropped.
+const KEEP: Duration = Duration::from_secs(600);
+/// Documents kept per table; paths are bounded by the table's groups, so this only guards against mistakes.
+const MAX_KEPT: usize = 512;
+const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+impl Cache {
+    pub fn new(server_address: String) -> Cache {
+        Cache { server_address, made: parking_lot::Mutex::new(None) }
+    }
+
+    /// The document of a path in the form the client accepts; 404 where there is none.
+    pub fn find(&self, table: &Arc<Table>, path: &str, accept: &str, hash: Option<&str>) -> Result<Document, Status> {
+        let form = Form::of(path, accept);
+        let key = format!("{path} {form:?}");
+        if let Some(found) = self.known(table, &key) {
+            return Ok(with_hash(found, hash, table, path));
+        }
+        let document = self.make(table, path, form)?;
+        let mut made = self.made.lock();
+        if let Some((of, documents)) = made.as_mut()
+            && Arc::ptr_eq(of, table)
+            && documents.len() < MAX_KEPT
+        {
+            documents.insert(key, Kept { document: document.clone(), used: Instant::now() });
+        }
+        drop(made);
+        Ok(with_hash(document, hash, table, path))
+    }
+
+    fn known(&self, table: &Arc<Table>, key: &str) -> Option<Document> {
+        let mut made = self.made.lock();
+        match made.as_mut() {
+            Some((of, documents)) if Arc::ptr_eq(of, table) => documents.get_mut(key).map(|kept| {
+                kept.used = Instant::now();
+                kept.document.clone()
+            }),
+            _ => {
+                *made = Some((table.clone(), HashMap::new()));
+                None
+            }
+        }
+    }
+
+    /// Drops what nobody asked for in a while.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        if let Some((_, documents)) = self.made.lock().as_mut() {
+            documents.retain(|_, kept| now.duration_since(kept.used) < KEEP);
+            documents.shrink_to_fit();
+        }
+    }
+
+    fn make(&self, table: &Table, path: &str, form: Form) -> Result<Document, Status> {
+        let missing = Status::resource_not_found;
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let doc = match (parts.as_slice(), form) {
+            (["openapi", rest @ ..], form) => return open_api(table, rest, form),
+            (["api"], Form::Aggregated(version, proto)) => return Ok(aggregated(table, true, version, proto)),
+            (["apis"], Form::Aggregated(version, proto)) => return Ok(aggregated(table, false, version, proto)),
+            (["api"], _) => discovery::api_versions(table, &self.server_address),
+            (["apis"], _) => discovery::group_list(table),
+            (["apis", name], _) => discovery::group(table, name).ok_or_else(missing)?,
+            (["api", version], _) => discovery::resource_list(table, "", version).ok_or_else(missing)?,
+            (["apis", group, version], _) => discovery::resource_list(table, group, version).ok_or_else(missing)?,
+            _ => return Err(missing()),
+        };
+        Ok(if form == Form::Protobuf { encoded(&doc, true, PROTOBUF) } else { encoded(&doc, false, JSON) })
+    }
+}
+
+/// Which form of a document a client takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+    /// Aggregated discovery of this version; true: as protobuf.
+    Aggregated(discovery::Aggregated, bool),
+    /// OpenAPI v2 as gnostic's protobuf.
+    Gnostic,
+}
+
+impl Form {
+    fn of(path: &str, accept: &str) -> Form {
+        let root = matches!(path, "/api" | "/apis");
+        for clause in accept.split(',') {
+            let mut parts = clause.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let params: Vec<&str> = parts.collect();
+            if kind == V2_PROTO || kind == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" {
+                return Form::Gnostic;
+            }
+            let proto = kind == PROTOBUF;
+            if params.contains(&"as=APIGroupDiscoveryList") {
+                let version = match () {
+                    () if params.contains(&"v=v2") => discovery::Aggregated::V2,
+                    () if params.contains(&"v=v2beta1") => discovery::Aggregated::V2Beta1,
+                    () => continue,
+                };
+                if root && params.contains(&"g=apidiscovery.k8s.io") && (proto || kind == JSON) {
+                    return Form::Aggregated(version, proto);
+                }
+                continue;
+            }
+            if proto && !path.starts_with("/openapi") {
+                return Form::Protobuf;
+            }
+            if matches!(kind, "application/json" | "*/*" | "application/*") {
+                return Form::Json;
+            }
+        }
+        Form::Json
+    }
+}
+
+fn encoded(doc: &Doc, as_proto: bool, media_type: &'static str) -> Document {
+    let mut body = Vec::new();
+    if !as_proto || proto::encode(doc, &mut body).is_err() {
+        body.clear();
+        json::encode_canonical(doc, EncodeOptions::FULL, &mut body);
+        let media_type = if as_proto { JSON } else { media_type };
+        return Document::new(&body, media_type);
+    }
+    Document::new(&body, media_type)
+}
+
+fn aggregated(table: &Table, core: bool, version: discovery::Aggregated, as_proto: bool) -> Document {
+    let media_type = match (version, as_proto) {
+        (discovery::Aggregated::V2, false) => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        (discovery::Aggregated::V2, true) => "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        (discovery::Aggregated::V2Beta1, false) => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        (discovery::Aggregated::V2Beta1, true) => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        }
+    };
+    encoded(&discovery::aggregated(table, core, version), as_proto, media_type)
+}
+
+/// The version that the documents name and their hashes depend on.
+fn build_version() -> String {
+    format!("{}+keelson.{}", keelson_base::consts::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"))
+}
+
+fn open_api(table: &Table, rest: &[&str], form: Form) -> Result<Document, Status> {
+    let version = build_version();
+    let v3 = |group: &str, served: &str| {
+        openapi::v3(table, group, served, &version, &Descriptions::new()).ok_or_else(Status::resource_not_found)
+    };
+    match (rest, form) {
+        (["v2"], Form::Gnostic) => Ok(Document::new(&openapi::v2_proto(table, &version, &Descriptions::new()), V2_PROTO)),
+        (["v2"], _) => Ok(Document::new(&openapi::v2(table, &version, &Descriptions::new()), JSON)),
+        (["v3"], _) => Ok(Document::new(openapi::v3_index(table, &version).to_string().as_bytes(), JSON)),
+        (["v3", "api", served], _) => Ok(Document::new(&v3("", served)?, JSON)),
+        (["v3", "apis", group, served], _) => Ok(Document::new(&v3(group, served)?, JSON)),
+        _ => Err(Status::resource_not_found()),
+    }
+}
+
+/// A v3 path that carries the hash that the index gave for it may be cached for ever; its ETag is that hash.
+fn with_hash(mut document: Document, hash: Option<&str>, table: &Table, path: &str) -> Document {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let now = match parts.as_slice() {
+        ["openapi", "v3", "api", served] => openapi::v3_hash(table, "", served, &build_version()),
+        ["openapi", "v3", "apis", group, served] => openapi::v3_hash(table, group, served, &build_version()),
+        _ => return document,
+    };
+    document.immutable = hash == Some(now.as_str());
+    document.etag = format!("\"{now}\"");
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keelson_base::gates::Gates;
+    use serde_json::Value;
+
+    fn get(path: &str, accept: &str) -> Result<(Value, Document), u16> {
+        let table = Arc::new(Table::builtin(&Gates::default()));
+        let cache = Cache::new("10.0.0.1:6443".to_owned());
+        let document = cache.find(&table, path, accept, None).map_err(|status| status.code)?;
+        let again = cache.find(&table, path, accept, None).map_err(|status| status.code)?;
+        assert_eq!(document.etag, again.etag);
+        Ok((serde_json::from_slice(&document.unpacked()).unwrap_or(Value::Null), document))
+    }
+
+    fn group_version(group: &str, version: &str) -> String {
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    }
+
+    const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+
+    #[test]
+    fn legacy_and_aggregated_discovery_agree() {
+        let (groups, _) = get("/apis", "application/json").unwrap();
+        let mut legacy = Vec::new();
+        let versions = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["versions"].as_array().unwrap());
+        let paths: Vec<String> = versions
+            .map(|version| format!("/apis/{}", version["groupVersion"].as_str().unwrap()))
+            .chain(["/api/v1".to_owned()])
+            .collect();
+        for path in &paths {
+            let (list, _) = get(path, "").unwrap();
+            for resource in list["resources"].as_array().unwrap() {
+                legacy.push(format!("{} {}", list["groupVersion"].as_str().unwrap(), resource["name"].as_str().unwrap()));
+            }
+        }
+        let mut aggregated = Vec::new();
+        for path in ["/api", "/apis"] {
+            let (list, document) = get(path, AGGREGATED).unwrap();
+            assert_eq!(document.media_type, AGGREGATED.split(',').next().unwrap());
+            for group in list["items"].as_array().unwrap() {
+                let name = group["metadata"]["name"].as_str().unwrap_or_default();
+                for version in group["versions"].as_array().unwrap() {
+                    let gv = group_version(name, version["version"].as_str().unwrap());
+                    for resource in version["resources"].as_array().unwrap() {
+                        let plural = resource["resource"].as_str().unwrap();
+                        aggregated.push(format!("{gv} {plural}"));
+                        for sub in resource["subresources"].as_array().into_iter().flatten() {
+                            aggregated.push(format!("{gv} {plural}/{}", sub["subresource"].as_str().unwrap()));
+                        }
+                    }
+                }
+            }
+        }
+        // Aggregated discovery leaves out resources that only exist below another one's path.
+        legacy.retain(|name| aggregated.contains(name) || !name.contains('/'));
+        legacy.sort();
+        aggregated.sort();
+        assert_eq!(legacy, aggregated);
+        assert!(legacy.contains(&"apps/v1 deployments/scale".to_owned()) && legacy.len() > 100, "{}", legacy.len());
+    }
+
+    #[test]
+    fn what_is_not_there_is_404() {
+        for path in ["/apis/none", "/apis/apps/v9", "/api/v2", "/nothing", "/openapi", "/openapi/v3/apis/apps/v9"] {
+            assert_eq!(get(path, "").unwrap_err(), 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn open_api_documents_are_hashed() {
+        let table = Arc::new(Table::builtin(&Gates::default()));
+        let cache = Cache::new(String::new());
+        let index = cache.find(&table, "/openapi/v3", "", None).unwrap().unpacked();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+        let (path, hash) = url.split_once("?hash=").unwrap();
+        let document = cache.find(&table, path, "application/json", Some(hash)).unwrap();
+        assert!(document.immutable);
+        assert!(!cache.find(&table, path, "application/json", Some("old")).unwrap().immutable);
+        let v2 = cache.find(&table, "/openapi/v2", V2_PROTO, None).unwrap();
+        assert_eq!(v2.media_type, V2_PROTO);
+    }
+}

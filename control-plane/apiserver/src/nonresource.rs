@@ -1,0 +1,200 @@
+//! Paths that name no resource: health, version, metrics, discovery, OpenAPI, OIDC documents.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{Method, Response, StatusCode};
+use keelson_api::status::{Reason, Status};
+use keelson_base::consts;
+
+use crate::authn::{JWKS_PATH, OPENID_CONFIG_PATH};
+use crate::body::{Body, RequestBody};
+use crate::core::Call;
+use crate::documents;
+use crate::negotiate::JSON;
+use crate::respond;
+
+/// What the health endpoints report on.
+#[derive(Default)]
+pub struct Health {
+    /// Named steps of the start that are still to come; readiness waits for them.
+    pending: parking_lot::Mutex<BTreeMap<&'static str, bool>>,
+    draining: AtomicBool,
+}
+
+impl Health {
+    /// Adds a step that must be done before the server is ready.
+    pub fn expect(&self, name: &'static str) {
+        self.pending.lock().insert(name, false);
+    }
+
+    /// The step is done.
+    pub fn done(&self, name: &'static str) {
+        self.pending.lock().insert(name, true);
+    }
+
+    /// From now on `/readyz` fails, so that others stop sending.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn steps(&self) -> Vec<(&'static str, bool)> {
+        self.pending.lock().iter().map(|(name, done)| (*name, *done)).collect()
+    }
+}
+
+/// Serves a request that names no resource.
+pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>, Status> {
+    let path = call.info.path.trim_end_matches('/');
+    if !matches!(*call.method, Method::GET | Method::HEAD) {
+        return Err(Status::other(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"));
+    }
+    match path {
+        "" => root(call),
+        "/version" => Ok(respond::bytes(StatusCode::OK, JSON, version())),
+        "/metrics" => Ok(metrics(call)),
+        OPENID_CONFIG_PATH | JWKS_PATH => openid(call, path),
+        _ => {
+            for (kind, prefix) in [(Probe::Live, "/livez"), (Probe::Ready, "/readyz"), (Probe::Health, "/healthz")] {
+                if let Some(rest) = path.strip_prefix(prefix)
+                    && (rest.is_empty() || rest.starts_with('/'))
+                {
+                    return probe(call, kind, prefix, rest.trim_start_matches('/')).await;
+                }
+            }
+            document(call, path)
+        }
+    }
+}
+
+fn root(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let table = call.core.table.load();
+    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+        .iter()
+        .map(|path| (*path).to_owned())
+        .collect();
+    for group in table.groups().filter(|group| !group.is_empty()) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(table.versions(group).iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    paths.sort();
+    let body = serde_json::to_vec_pretty(&serde_json::json!({ "paths": paths })).map_err(Status::internal)?;
+    Ok(respond::bytes(StatusCode::OK, JSON, body))
+}
+
+fn version() -> Vec<u8> {
+    let commit = option_env!("KEELSON_COMMIT").unwrap_or("unknown");
+    serde_json::to_vec_pretty(&serde_json::json!({
+        "major": consts::KUBERNETES_MAJOR,
+        "minor": consts::KUBERNETES_MINOR,
+        "emulationMajor": consts::KUBERNETES_MAJOR,
+        "emulationMinor": consts::KUBERNETES_MINOR,
+        "gitVersion": format!("{}+keelson", consts::KUBERNETES_VERSION),
+        "gitCommit": commit,
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, if std::env::consts::ARCH == "x86_64" { "amd64" } else if std::env::consts::ARCH == "aarch64" { "arm64" } else { std::env::consts::ARCH }),
+    }))
+    .unwrap_or_default()
+}
+
+fn metrics(call: &Call<'_>) -> Response<Body> {
+    respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", call.core.metrics.render())
+}
+
+fn openid(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
+    let documents = call.core.access.openid.as_ref().ok_or_else(Status::resource_not_found)?;
+    let (body, media_type) = if path == JWKS_PATH {
+        (documents.keys.clone(), "application/jwk-set+json")
+    } else {
+        (documents.config.clone(), JSON)
+    };
+    let mut response = respond::bytes(StatusCode::OK, media_type, body);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Ok(response)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    Live,
+    Ready,
+    Health,
+}
+
+/// `?verbose`, `?exclude=`, and single checks as sub-paths.
+async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Result<Response<Body>, Status> {
+    let mut checks: Vec<(&'static str, Result<(), String>)> = vec![("ping", Ok(()))];
+    let store = call.core.store.revision().await.map(|_| ()).map_err(|error| error.to_string());
+    checks.push(("etcd", store.clone()));
+    if kind != Probe::Live {
+        checks.push(("etcd-readiness", store));
+        for (step, done) in call.core.health.steps() {
+            checks.push((step, if done { Ok(()) } else { Err("not finished".to_owned()) }));
+        }
+    }
+    if kind == Probe::Ready {
+        let draining = call.core.health.draining.load(Ordering::Relaxed);
+        checks.push(("shutdown", if draining { Err("process is shutting down".to_owned()) } else { Ok(()) }));
+    }
+    if !single.is_empty() {
+        let Some((name, outcome)) = checks.iter().find(|(name, _)| *name == single) else {
+            return Err(Status::resource_not_found());
+        };
+        return Ok(match outcome {
+            Ok(()) => respond::text(StatusCode::OK, "ok"),
+            Err(why) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name}: {why}\n")),
+        });
+    }
+    let excluded: Vec<&str> = call.query.all("exclude").collect();
+    let mut text = String::new();
+    let mut failed = false;
+    for (name, outcome) in &checks {
+        let line = if excluded.contains(name) {
+            format!("[+]{name} excluded: ok\n")
+        } else if let Err(why) = outcome {
+            failed = true;
+            tracing::debug!(check = name, why, "health check");
+            format!("[-]{name} failed: reason withheld\n")
+        } else {
+            format!("[+]{name} ok\n")
+        };
+        text.push_str(&line);
+    }
+    let what = prefix.trim_start_matches('/');
+    Ok(match (failed, call.query.first("verbose").is_some()) {
+        (true, _) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}{what} check failed\n")),
+        (false, true) => respond::text(StatusCode::OK, format!("{text}{what} check passed\n")),
+        (false, false) => respond::text(StatusCode::OK, "ok"),
+    })
+}
+
+/// Discovery and OpenAPI documents, with ETag.
+fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
+    let accept: Vec<&str> = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let table = call.core.table.load_full();
+    let document = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"))?;
+    let known = call.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == document.etag.as_bytes());
+    let mut response = if known {
+        respond::with_body(StatusCode::NOT_MODIFIED, document.media_type, Body::Empty)
+    } else if crate::negotiate::accepts_gzip(call.headers) {
+        let mut response = respond::bytes(StatusCode::OK, document.media_type, document.packed());
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        respond::bytes(StatusCode::OK, document.media_type, document.unpacked())
+    };
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        headers.insert(ETAG, etag);
+        let cache = if document.immutable { "public, max-age=31536000, immutable" } else { "public" };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    }
+    headers.append(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    Ok(response)
+}
+
+/// The documents of one state of the table.
+pub type Documents = documents::Cache;

@@ -1,0 +1,214 @@
+//! What authentication, authorization and admission read of the cluster, from the watch caches; and the followers that
+//! keep the authorizers' own indices current.
+//!
+//! What always holds: before a write of one of these resources is answered, the caches and indices that decisions read
+//! show it (see [`Followers::caught_up`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use keelson_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::authn::ClusterReads;
+use crate::authz::{NodeGraph, PolicyKind, PolicyStore};
+use crate::cache::{EventKind, JsonPaths, Object, ReadAt, Scope, Settings, Start, WatchCache, WatchCaches, WatchItem, WatchQuery};
+use crate::keys;
+
+/// Resources that decisions read without waiting, so their caches are filled before the server is ready.
+pub const READ_BY_DECISIONS: &[(&str, &str, bool)] = &[
+    ("", "namespaces", false),
+    ("", "nodes", false),
+    ("", "pods", true),
+    ("", "serviceaccounts", true),
+    ("", "secrets", true),
+    ("", "limitranges", true),
+    ("", "resourcequotas", true),
+    ("", "persistentvolumeclaims", true),
+    ("", "persistentvolumes", false),
+    ("scheduling.k8s.io", "priorityclasses", false),
+    ("storage.k8s.io", "storageclasses", false),
+    ("storage.k8s.io", "volumeattachments", false),
+    ("storage.k8s.io", "csidrivers", false),
+    ("node.k8s.io", "runtimeclasses", false),
+    ("networking.k8s.io", "ingressclasses", false),
+    ("resource.k8s.io", "resourceslices", false),
+    ("rbac.authorization.k8s.io", "roles", true),
+    ("rbac.authorization.k8s.io", "rolebindings", true),
+    ("rbac.authorization.k8s.io", "clusterroles", false),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", false),
+];
+
+/// Makes the cache of a resource as the pipeline does: same prefix, same selectable fields.
+pub type CacheOf = dyn Fn(&str, &str) -> Option<Arc<WatchCache>> + Send + Sync;
+
+/// The caches as [`ClusterReads`].
+pub struct CachedReads {
+    pub caches: Arc<WatchCaches>,
+}
+
+impl CachedReads {
+    fn cache(&self, group: &str, resource: &str) -> Option<Arc<WatchCache>> {
+        let (.., namespaced) = READ_BY_DECISIONS.iter().find(|(g, r, _)| (*g, *r) == (group, resource))?;
+        let prefix = keys::prefix(group, resource, false);
+        // The caches were made with their own settings at start; these are for the case that one was not.
+        let settings = || Settings { prefix: prefix.clone(), namespaced: *namespaced, fields: Arc::new(JsonPaths::none()) };
+        Some(self.caches.resource(&prefix, settings))
+    }
+}
+
+impl ClusterReads for CachedReads {
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Bytes> {
+        let cache = self.cache(group, resource)?;
+        let object = if namespace.is_empty() { cache.peek(name) } else { cache.peek(&format!("{namespace}/{name}")) };
+        object.map(|object| Bytes::copy_from_slice(object.json()))
+    }
+
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Bytes> {
+        let Some(cache) = self.cache(group, resource) else { return Vec::new() };
+        cache.peek_all(namespace).iter().map(|object| Bytes::copy_from_slice(object.json())).collect()
+    }
+}
+
+/// The tasks that feed the authorizers' indices.
+pub struct Followers {
+    /// Per resource prefix: the revision up to which its index is current.
+    progress: AHashMap<String, watch::Receiver<u64>>,
+}
+
+/// How long an answer waits for the indices; they are behind by microseconds.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+impl Followers {
+    /// Starts them and waits until each has seen the present state.
+    pub async fn start(
+        cache_of: &CacheOf,
+        policy: &Arc<PolicyStore>,
+        graph: &Arc<NodeGraph>,
+        store: &Arc<dyn Store>,
+        stop: &CancellationToken,
+    ) -> Result<Followers, keelson_store::StoreError> {
+        let newest = store.revision().await?;
+        let mut progress = AHashMap::new();
+        for (group, resource, _) in READ_BY_DECISIONS {
+            let Some(cache) = cache_of(group, resource) else { continue };
+            // Fills the cache.
+            let _ = cache.get("", ReadAt::Newest).await;
+            let Some(index) = Index::of(group, resource, policy, graph) else { continue };
+            let (sender, receiver) = watch::channel(0);
+            tokio::spawn(follow(cache, index, sender, stop.clone()));
+            progress.insert(keys::prefix(group, resource, false), receiver);
+        }
+        let followers = Followers { progress };
+        for prefix in followers.progress.keys() {
+            followers.wait(prefix, newest.max(1)).await;
+        }
+        Ok(followers)
+    }
+
+    /// Waits until what decisions read of a resource shows a revision that one of its objects was just written at.
+    pub async fn caught_up(&self, prefix: &str, cache: &WatchCache, revision: u64) {
+        // An answer that comes a moment late is no failure of the write.
+        let _ = tokio::time::timeout(CATCH_UP, cache.get("", ReadAt::NotOlderThan(revision))).await;
+        self.wait(prefix, revision).await;
+    }
+
+    async fn wait(&self, prefix: &str, revision: u64) {
+        if let Some(progress) = self.progress.get(prefix) {
+            let mut progress = progress.clone();
+            if tokio::time::timeout(CATCH_UP, progress.wait_for(|seen| *seen >= revision)).await.is_err() {
+                tracing::warn!(prefix, revision, "an index of the authorizers is late");
+            }
+        }
+    }
+}
+
+/// Which index a resource feeds.
+enum Index {
+    Policy(PolicyKind, Arc<PolicyStore>),
+    Pods(Arc<NodeGraph>),
+    Volumes(Arc<NodeGraph>),
+    Attachments(Arc<NodeGraph>),
+    Slices(Arc<NodeGraph>),
+}
+
+impl Index {
+    fn of(group: &str, resource: &str, policy: &Arc<PolicyStore>, graph: &Arc<NodeGraph>) -> Option<Index> {
+        Some(match (group, resource) {
+            ("rbac.authorization.k8s.io", _) => Index::Policy(PolicyKind::from_resource(resource)?, policy.clone()),
+            ("", "pods") => Index::Pods(graph.clone()),
+            ("", "persistentvolumes") => Index::Volumes(graph.clone()),
+            ("storage.k8s.io", "volumeattachments") => Index::Attachments(graph.clone()),
+            ("resource.k8s.io", "resourceslices") => Index::Slices(graph.clone()),
+            _ => return None,
+        })
+    }
+
+    fn apply(&self, key: &str, object: Option<&Object>) {
+        let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+        let json = object.map(Object::json);
+        let outcome = match self {
+            Index::Policy(kind, policy) => policy.apply(*kind, namespace, name, json),
+            Index::Pods(graph) => graph.pod(namespace, name, json),
+            Index::Volumes(graph) => graph.persistent_volume(name, json),
+            Index::Attachments(graph) => graph.volume_attachment(name, json),
+            Index::Slices(graph) => graph.resource_slice(name, json),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(key, %error, "an object that decisions need cannot be read");
+        }
+    }
+}
+
+async fn follow(cache: Arc<WatchCache>, index: Index, progress: watch::Sender<u64>, stop: CancellationToken) {
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let query = WatchQuery {
+            scope: Scope::All,
+            filter: None,
+            start: Start::State { at: ReadAt::Newest, end_bookmark: true },
+            bookmarks: false,
+        };
+        if let Ok(mut stream) = cache.watch(query).await {
+            let mut fresh = Some(BTreeSet::new());
+            loop {
+                let item = tokio::select! {
+                    item = stream.next() => item,
+                    () = stop.cancelled() => return,
+                };
+                match item {
+                    Some(Ok(WatchItem::Event(event))) => {
+                        let key = event.object().key();
+                        if event.kind() == EventKind::Deleted {
+                            index.apply(key, None);
+                            known.remove(key);
+                        } else {
+                            index.apply(key, Some(event.object()));
+                            fresh.as_mut().unwrap_or(&mut known).insert(key.to_owned());
+                        }
+                        if fresh.is_none() {
+                            progress.send_replace(event.revision());
+                        }
+                    }
+                    Some(Ok(WatchItem::InitialEventsEnd(revision))) => {
+                        if let Some(fresh) = fresh.take() {
+                            known.difference(&fresh).for_each(|gone| index.apply(gone, None));
+                            known = fresh;
+                        }
+                        progress.send_replace(revision.max(1));
+                    }
+                    Some(Ok(WatchItem::Bookmark(_))) => {}
+                    Some(Err(_)) | None => break,
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}

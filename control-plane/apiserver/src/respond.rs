@@ -1,0 +1,134 @@
+//! Answers: Status bodies, byte bodies, warnings.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderName, Response, StatusCode};
+use keelson_api::status::Status;
+use parking_lot::Mutex;
+
+use crate::body::Body;
+use crate::negotiate::JSON;
+
+/// An answer with a body of this media type.
+pub fn bytes(code: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    with_body(code, media_type, Body::full(body))
+}
+
+/// An answer with any body.
+pub fn with_body(code: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// Plain text.
+pub fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = bytes(code, "text/plain; charset=utf-8", text.into());
+    response.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A Status as an answer.
+pub fn status(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = bytes(code, JSON, status.to_json());
+    if let Some(seconds) = status.retry_after_seconds() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// What upstream sets on every answer of the API.
+pub fn finish(response: &mut Response<Body>) {
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+}
+
+/// Warnings gathered while a request is served; they leave as `Warning` headers.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+/// Upstream cuts single warnings and their sum.
+const MAX_WARNING: usize = 256;
+const MAX_WARNINGS: usize = 4096;
+
+impl Warnings {
+    /// Adds a text once.
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut all = self.0.lock();
+        if !text.is_empty() && !all.contains(&text) {
+            all.push(text);
+        }
+    }
+
+    /// Adds several.
+    pub fn extend(&self, texts: impl IntoIterator<Item = String>) {
+        for text in texts {
+            self.add(text);
+        }
+    }
+
+    /// Puts them into the answer's head.
+    pub fn write(&self, response: &mut Response<Body>) {
+        let all = self.0.lock();
+        let mut total = 0;
+        for warning in all.iter() {
+            let value = warning_header(warning);
+            total += value.len();
+            if total > MAX_WARNINGS {
+                break;
+            }
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().append(http::header::WARNING, value);
+            }
+        }
+    }
+}
+
+/// `299 - "text"`, quoted as RFC 7234 wants it, on one line and not too long.
+fn warning_header(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 10);
+    out.push_str("299 - \"");
+    for c in text.chars() {
+        if out.len() >= MAX_WARNING {
+            break;
+        }
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => out.push(' '),
+            // A header is ASCII to most clients.
+            c if !c.is_ascii() => out.push('?'),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted_once_each() {
+        let warnings = Warnings::default();
+        warnings.add("unknown field \"spec.foo\"");
+        warnings.add("unknown field \"spec.foo\"");
+        warnings.add("two\nlines");
+        let mut response = Response::new(Body::Empty);
+        warnings.write(&mut response);
+        let got: Vec<_> = response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(got, ["299 - \"unknown field \\\"spec.foo\\\"\"", "299 - \"two lines\""]);
+    }
+
+    #[test]
+    fn a_status_says_when_to_retry() {
+        let response = status(&Status::too_many_requests("wait", 3));
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "3");
+    }
+}

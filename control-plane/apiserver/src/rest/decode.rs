@@ -1,0 +1,89 @@
+//! From a request's body to an object.
+
+use http::HeaderMap;
+use keelson_api::doc::Doc;
+use keelson_api::json::{self, DecodeError, FieldValidation};
+use keelson_api::schema::TypeId;
+use keelson_api::status::Status;
+use keelson_api::{proto, yaml};
+
+use super::Op;
+use crate::negotiate::{self, Encoding, OBJECT_TYPES};
+
+/// What a body must be.
+pub struct Expected<'a> {
+    pub ty: Option<TypeId>,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+}
+
+impl Op<'_> {
+    /// Reads a body as an object of the request's row.
+    pub fn decode_body(&self, body: &[u8], validation: FieldValidation) -> Result<Doc, Status> {
+        let expected = Expected { ty: self.row.ty, group: &self.row.group, version: &self.row.version, kind: &self.row.kind };
+        let (doc, warnings) = decode(self.call.headers, body, &expected, validation)?;
+        self.call.warnings.extend(warnings);
+        Ok(doc)
+    }
+}
+
+/// Reads a body as an object of the expected kind.
+pub fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+    expected: &Expected<'_>,
+    validation: FieldValidation,
+) -> Result<(Doc, Vec<String>), Status> {
+    let encoding = negotiate::body_encoding(headers).ok_or_else(|| Status::unsupported_media_type(&OBJECT_TYPES))?;
+    let decoded = match (encoding, expected.ty) {
+        (Encoding::Json, ty) => json::decode_any(ty, body, validation),
+        (Encoding::Yaml, ty) => yaml::decode(ty, body, validation),
+        (Encoding::Protobuf, Some(ty)) => proto::decode(ty, body).map(|doc| (doc, Vec::new())),
+        (Encoding::Protobuf, None) => return Err(Status::unsupported_media_type(&[negotiate::JSON, negotiate::YAML])),
+    };
+    let (mut doc, warnings) = decoded.map_err(|error| explain(&error, encoding, body, expected))?;
+    check_type(&mut doc, expected)?;
+    Ok((doc, warnings))
+}
+
+/// What the body says it is must be what the path is about; nothing said is taken as that.
+fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
+    let Expected { group, version, kind, .. } = expected;
+    if doc.gvk.version.is_empty() && doc.gvk.group.is_empty() {
+        doc.gvk.group = (*group).into();
+        doc.gvk.version = (*version).into();
+    }
+    if doc.gvk.kind.is_empty() {
+        doc.gvk.kind = (*kind).into();
+    }
+    if doc.gvk.kind != *kind && doc.gvk.group == *group && doc.gvk.version == *version {
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {kind}: converting ({}).{} to ({}).{kind}: unknown conversion",
+            doc.gvk.kind, doc.gvk.version, doc.gvk.api_version(), doc.gvk.kind, doc.gvk.api_version(),
+        )));
+    }
+    if doc.gvk.group != *group || doc.gvk.version != *version || doc.gvk.kind != *kind {
+        let wanted = if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") };
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({wanted})",
+            doc.gvk.api_version(),
+        )));
+    }
+    Ok(())
+}
+
+/// Upstream's text around a decoder's complaint.
+fn explain(error: &DecodeError, encoding: Encoding, body: &[u8], expected: &Expected<'_>) -> Status {
+    let said = match encoding {
+        Encoding::Protobuf => proto::peek_type_meta(body),
+        _ => json::peek_type_meta(body),
+    };
+    match said {
+        Ok((api_version, kind)) if !kind.is_empty() => {
+            let version = api_version.rsplit('/').next().unwrap_or_default();
+            Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {error}", expected.kind))
+        }
+        _ => Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", expected.kind)),
+    }
+}

@@ -1,0 +1,94 @@
+//! Selectable fields of stored objects: straight from the JSON where a field is a plain value at its path, else by the
+//! type's rules.
+
+use keelson_api::json::{self, FieldValidation};
+use keelson_api::schema::{Kind, TypeId};
+use keelson_api::table::Resource;
+use keelson_api::types::{self, Strategy};
+
+use crate::cache::Fields;
+use crate::scan;
+
+/// How one field is read.
+enum Source {
+    /// The members on the way, and what an absent value counts as.
+    Path(Vec<&'static str>, &'static str),
+    /// By the type's rules on the decoded object.
+    Rules,
+}
+
+/// The selectable fields of one type.
+pub struct TypeFields {
+    labels: Vec<Box<str>>,
+    sources: Vec<Source>,
+    ty: Option<TypeId>,
+    strategy: &'static Strategy,
+}
+
+impl TypeFields {
+    /// Of the storage version of a resource.
+    pub fn of(hub: &Resource) -> TypeFields {
+        let strategy = types::strategy(hub.ty);
+        let labels: Vec<Box<str>> = strategy.selectable.iter().map(|label| (*label).into()).collect();
+        let sources = strategy.selectable.iter().map(|label| source(hub.ty, label)).collect();
+        TypeFields { labels, sources, ty: hub.ty, strategy }
+    }
+}
+
+fn source(ty: Option<TypeId>, label: &'static str) -> Source {
+    let path: Vec<&'static str> = label.split('.').collect();
+    let Some(mut at) = ty else { return Source::Rules };
+    for (depth, member) in path.iter().enumerate() {
+        let Some(field) = at.def().field(member) else { return Source::Rules };
+        match (field.kind, depth + 1 == path.len()) {
+            (Kind::Struct(below), false) => at = below,
+            (Kind::Str, true) => return Source::Path(path, ""),
+            (Kind::Bool, true) => return Source::Path(path, "false"),
+            (Kind::Int32 | Kind::Int64, true) => return Source::Path(path, "0"),
+            _ => return Source::Rules,
+        }
+    }
+    Source::Rules
+}
+
+impl Fields for TypeFields {
+    fn labels(&self) -> &[Box<str>] {
+        &self.labels
+    }
+
+    fn values(&self, bytes: &[u8], put: &mut dyn FnMut(&str)) {
+        let mut by_rules = None;
+        for (label, source) in self.labels.iter().zip(&self.sources) {
+            match source {
+                Source::Path(path, absent) => match find(bytes, path) {
+                    Some(value) => put(&value),
+                    None => put(absent),
+                },
+                Source::Rules => {
+                    let fields = by_rules.get_or_insert_with(|| {
+                        json::decode_any(self.ty, bytes, FieldValidation::Ignore)
+                            .map(|(doc, _)| (self.strategy.selectable_fields)(&doc))
+                            .unwrap_or_default()
+                    });
+                    put(fields.iter().find(|(name, _)| *name == &**label).map_or("", |(_, value)| value.as_str()));
+                }
+            }
+        }
+    }
+}
+
+/// The scalar at a path, as text.
+fn find<'b>(bytes: &'b [u8], path: &[&str]) -> Option<std::borrow::Cow<'b, str>> {
+    let mut at = 0..bytes.len();
+    for member in path {
+        at = scan::member(bytes, at.start, member)?;
+    }
+    let value = bytes.get(at)?;
+    if value.first() == Some(&b'"') {
+        if value.contains(&b'\\') {
+            return serde_json::from_slice::<String>(value).ok().map(Into::into);
+        }
+        return std::str::from_utf8(&value[1..value.len() - 1]).ok().map(Into::into);
+    }
+    std::str::from_utf8(value).ok().map(Into::into)
+}

@@ -1,0 +1,357 @@
+//! LIST: a snapshot, written while it is sent.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use keelson_api::json::{self, EncodeOptions, FieldValidation};
+use keelson_api::proto;
+use keelson_api::selectors::Labels;
+use keelson_api::status::Status;
+use keelson_api::table::Resource;
+
+use super::table::{Include, Meta, RowContext, push_head};
+use super::{Op, cache_status, convert, gvk};
+use crate::body::Body;
+use crate::cache::{CacheError, Filter, Form, List, ListQuery, Object, Part, ReadAt, Scope};
+use crate::negotiate::{self, Encoding, Output, Shape};
+use crate::options::{ListOptions, Match, Version};
+use crate::respond;
+
+/// Serves a GET of a collection.
+pub async fn list(op: &Op<'_>) -> Result<Response<Body>, Status> {
+    let output = op.output()?;
+    let options = ListOptions::parse(op.call.query, false)?;
+    let found = find(op, &options).await?;
+    op.answer_list(found, output)
+}
+
+/// Runs the list.
+async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
+    let (after, at) = match (&options.token, options.version) {
+        (Some(token), version) => {
+            if matches!(version, Version::At(_)) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            let (revision, start) = decode_token(token)?;
+            (Some(key_after(op, start)), revision.map_or(ReadAt::Newest, ReadAt::Exact))
+        }
+        (None, Version::Newest) => (None, ReadAt::Newest),
+        (None, Version::Any) => (None, ReadAt::Any),
+        (None, Version::At(revision)) => {
+            let exact = options.version_match == Some(Match::Exact) || (options.version_match.is_none() && options.limit > 0);
+            (None, if exact { ReadAt::Exact(revision) } else { ReadAt::NotOlderThan(revision) })
+        }
+    };
+    let continued = after.clone();
+    let query = ListQuery { scope: op.scope(options), filter: op.filter(options)?, limit: options.limit, after, at };
+    op.cache.list(query).await.map_err(|error| match (error, continued) {
+        (CacheError::Expired { .. }, Some(after)) => expired(op, &after),
+        (CacheError::Expired { .. }, None) => Status::expired("The resourceVersion for the provided list is too old."),
+        (error, _) => cache_status(error),
+    })
+}
+
+impl Op<'_> {
+    /// The keys a list, watch or deletecollection is about.
+    pub fn scope(&self, options: &ListOptions) -> Scope {
+        let name = options.fields.requires_exact("metadata.name").filter(|name| crate::request_info::is_path_segment(name));
+        let asked = options.fields.requires_exact("metadata.namespace").filter(|_| self.row.namespaced);
+        let namespace = match self.namespace() {
+            "" => asked.unwrap_or_default(),
+            given => given,
+        };
+        match (self.row.namespaced, namespace, name) {
+            (false, _, Some(name)) => Scope::Key(name.into()),
+            (true, namespace, Some(name)) if !namespace.is_empty() => Scope::Key(format!("{namespace}/{name}").into()),
+            (true, namespace, _) if !namespace.is_empty() => Scope::Namespace(namespace.into()),
+            _ => Scope::All,
+        }
+    }
+
+    /// The selectors as the cache takes them; `None` selects everything in the scope.
+    pub fn filter(&self, options: &ListOptions) -> Result<Option<Filter>, Status> {
+        let mut selectable = vec!["metadata.name"];
+        if self.row.namespaced {
+            selectable.push("metadata.namespace");
+        }
+        selectable.extend(self.strategy.selectable);
+        let offered = options.fields.check(&selectable, (!self.strategy.selectable.is_empty()).then_some(self.row.kind.as_str()));
+        offered.map_err(|error| Status::bad_request(error.to_string()))?;
+        if options.labels.is_everything() && options.fields.is_everything() {
+            return Ok(None);
+        }
+        let labels = options.labels.clone();
+        let fields = options.fields.clone();
+        let indices: Vec<(String, usize)> = fields
+            .terms()
+            .iter()
+            .filter_map(|term| self.cache.field_index(&term.field).map(|index| (term.field.clone(), index)))
+            .collect();
+        Ok(Some(Arc::new(move |object: &Object| {
+            (fields.is_everything()
+                || fields.matches(|field| match field {
+                    "metadata.name" => Some(object.name()),
+                    "metadata.namespace" => Some(object.namespace()),
+                    other => indices.iter().find(|(name, _)| name == other).map(|(_, index)| object.field(*index)),
+                }))
+                && (labels.is_everything() || labels.matches(&ObjectLabels::of(object)))
+        })))
+    }
+
+    /// A list as the client wants it.
+    pub fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
+        let token = found.continue_after.as_deref().map(|after| encode_token(found.revision, self.token_start(after)));
+        let meta = Meta { revision: found.revision, token: token.as_deref(), remaining: found.remaining };
+        match (output.shape, output.encoding) {
+            (Shape::Whole, Encoding::Protobuf) => self.proto_list(&found, meta),
+            (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {
+                let custom = self.row.ty.is_none();
+                let form = Form { head: if custom { self.head() } else { Bytes::new() }, part: Part::Whole };
+                Ok(self.byte_list(found, list_head(&self.row.list_kind, &self.row.api_version(), meta), form, output.pretty))
+            }
+            (Shape::Metadata(version), Encoding::Json) => {
+                let api_version = format!("meta.k8s.io/{version}");
+                let form = Form { head: super::output::head("PartialObjectMetadata", &api_version), part: Part::Metadata };
+                Ok(self.byte_list(found, list_head("PartialObjectMetadataList", &api_version, meta), form, output.pretty))
+            }
+            (Shape::Whole, _) => {
+                let head = list_head(&self.row.list_kind, &self.row.api_version(), meta);
+                let (hub, row) = (self.hub.clone(), self.row.clone());
+                let write = move |object: &Object, out: &mut Vec<u8>| {
+                    if let Some(doc) = decode(&hub, &row, object) {
+                        json::encode_canonical(&doc, EncodeOptions { type_meta: row.ty.is_none(), resource_version: true }, out);
+                    }
+                };
+                self.mapped_list(found, head, Box::new(write), output)
+            }
+            (Shape::Table(version), _) => {
+                let include = Include::parse(self.call.query)?;
+                let mut head = Vec::new();
+                push_head(&mut head, version, meta, Some(self.strategy.columns));
+                let hub = self.hub.clone();
+                let rows = RowContext::of(self);
+                let write = move |object: &Object, out: &mut Vec<u8>| {
+                    if let Some(doc) = decode(&hub, &hub, object) {
+                        rows.push(out, &doc, object.json(), object.revision(), version, include);
+                    }
+                };
+                self.mapped_list(found, head, Box::new(write), output)
+            }
+            (Shape::Metadata(_), _) => Err(Status::not_acceptable(&[negotiate::JSON])),
+        }
+    }
+
+    fn byte_list(&self, found: List, head: Vec<u8>, form: Form, pretty: bool) -> Response<Body> {
+        let body = found.into_body(head.into(), form, Bytes::from_static(b"]}"));
+        if pretty {
+            let mut all = Vec::new();
+            body.for_each(|piece| all.extend_from_slice(&piece));
+            return self.json(StatusCode::OK, all, true);
+        }
+        let length = body.len();
+        self.pieces(negotiate::JSON, body, Some(length), length)
+    }
+
+    fn mapped_list(&self, found: List, head: Vec<u8>, write: WriteItem, output: Output) -> Result<Response<Body>, Status> {
+        let estimate = found.objects.iter().map(|object| object.json().len() as u64).sum();
+        let pieces = Mapped { objects: found.objects.into_iter(), head: Some(head), write, first: true, done: false };
+        if output.pretty || output.encoding == Encoding::Yaml {
+            let all: Vec<u8> = pieces.flat_map(|piece| piece.to_vec()).collect();
+            if output.encoding == Encoding::Yaml {
+                let value: serde_json::Value = serde_json::from_slice(&all).map_err(Status::internal)?;
+                let text = serde_saphyr::to_string(&value).map_err(Status::internal)?;
+                return Ok(respond::bytes(StatusCode::OK, negotiate::YAML, text));
+            }
+            return Ok(self.json(StatusCode::OK, all, true));
+        }
+        Ok(self.pieces(negotiate::JSON, pieces, None, estimate))
+    }
+
+    fn proto_list(&self, found: &List, meta: Meta<'_>) -> Result<Response<Body>, Status> {
+        let not_acceptable = || Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]);
+        let mut items: Vec<Vec<u8>> = Vec::with_capacity(found.objects.len());
+        for object in &found.objects {
+            let doc = decode(&self.hub, &self.row, object).ok_or_else(|| Status::internal("a stored object cannot be read"))?;
+            let mut out = Vec::with_capacity(object.json().len());
+            proto::encode_raw(&doc, &mut out).map_err(|_| not_acceptable())?;
+            items.push(out);
+        }
+        let slices: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
+        let mut out = Vec::new();
+        let version = meta.revision.to_string();
+        let meta = proto::ListMeta {
+            resource_version: &version,
+            continue_token: meta.token.unwrap_or_default(),
+            remaining: meta.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
+        };
+        proto::encode_list(&self.row.api_version(), &self.row.list_kind, meta, &slices, &mut out);
+        let length = out.len() as u64;
+        Ok(self.pieces(negotiate::PROTOBUF, std::iter::once(Bytes::from(out)), Some(length), length))
+    }
+
+    /// A cache key as continue tokens carry it: relative to what the path covers.
+    fn token_start<'k>(&self, key: &'k str) -> &'k str {
+        match self.namespace() {
+            "" => key,
+            namespace => key.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(key),
+        }
+    }
+}
+
+fn list_head(kind: &str, api_version: &str, meta: Meta<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(160);
+    crate::scan::push_type_meta(&mut out, api_version, kind);
+    out.extend_from_slice(b",\"metadata\":");
+    meta.push(&mut out);
+    out.extend_from_slice(b",\"items\":[");
+    out
+}
+
+/// A stored object in the requested version.
+pub fn decode(hub: &Resource, row: &Resource, object: &Object) -> Option<keelson_api::doc::Doc> {
+    decode_at(hub, row, object, object.revision())
+}
+
+/// As [`decode`], with another revision as its resourceVersion (the last state of a deleted object).
+pub fn decode_at(hub: &Resource, row: &Resource, object: &Object, revision: u64) -> Option<keelson_api::doc::Doc> {
+    let decoded = json::decode_any(hub.ty, object.json(), FieldValidation::Ignore);
+    let mut doc = match decoded {
+        Ok((doc, _)) => doc,
+        Err(error) => {
+            tracing::error!(object = object.key(), %error, "a stored object cannot be read");
+            return None;
+        }
+    };
+    doc.gvk = gvk(hub);
+    doc.meta_mut().set_resource_version(itoa::Buffer::new().format(revision));
+    convert(doc, row).ok()
+}
+
+/// The labels of an object, looked up in its bytes.
+struct ObjectLabels<'o> {
+    pairs: smallvec::SmallVec<[(std::borrow::Cow<'o, str>, std::borrow::Cow<'o, str>); 8]>,
+}
+
+impl<'o> ObjectLabels<'o> {
+    fn of(object: &'o Object) -> ObjectLabels<'o> {
+        ObjectLabels { pairs: object.labels().collect() }
+    }
+}
+
+impl Labels for ObjectLabels<'_> {
+    fn get_label(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+    }
+}
+
+type WriteItem = Box<dyn Fn(&Object, &mut Vec<u8>) + Send>;
+
+/// A list whose items are made one by one; an item that writes nothing is left out.
+struct Mapped {
+    objects: std::vec::IntoIter<Arc<Object>>,
+    head: Option<Vec<u8>>,
+    write: WriteItem,
+    first: bool,
+    done: bool,
+}
+
+impl Iterator for Mapped {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut chunk = self.head.take().unwrap_or_default();
+        while chunk.len() < 64 * 1024 {
+            let Some(object) = self.objects.next() else {
+                chunk.extend_from_slice(b"]}");
+                self.done = true;
+                break;
+            };
+            let start = chunk.len();
+            if !self.first {
+                chunk.push(b',');
+            }
+            let begin = chunk.len();
+            (self.write)(&object, &mut chunk);
+            if chunk.len() == begin {
+                chunk.truncate(start);
+            } else {
+                self.first = false;
+            }
+        }
+        Some(chunk.into())
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Token {
+    v: String,
+    rv: i64,
+    start: String,
+}
+
+fn encode_token(revision: u64, last: &str) -> String {
+    pack(&Token { v: "meta.k8s.io/v1".to_owned(), rv: i64::try_from(revision).unwrap_or(-1), start: format!("{last}\0") })
+}
+
+fn pack(token: &Token) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default())
+}
+
+/// The revision (none: the newest) and the key after which the next page starts, relative to the path's scope.
+fn decode_token(text: &str) -> Result<(Option<u64>, String), Status> {
+    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+    let raw = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|error| bad(&error.to_string()))?;
+    let token: Token = serde_json::from_slice(&raw).map_err(|error| bad(&error.to_string()))?;
+    if token.v != "meta.k8s.io/v1" {
+        return Err(bad(&format!("server does not recognize this encoded version {:?}", token.v)));
+    }
+    if token.start.is_empty() {
+        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
+    }
+    if token.rv == 0 {
+        return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+    }
+    let start = token.start.strip_suffix('\0').unwrap_or(&token.start);
+    if start.split('/').any(|part| part == "..") {
+        return Err(bad(&token.start));
+    }
+    Ok((u64::try_from(token.rv).ok(), start.trim_start_matches('/').to_owned()))
+}
+
+/// The cache key a token's start stands for; it cannot leave the path's namespace.
+fn key_after(op: &Op<'_>, start: String) -> String {
+    match op.namespace() {
+        "" => start,
+        namespace => format!("{namespace}/{start}"),
+    }
+}
+
+const INCONSISTENT: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+/// An expired page answers with a token that continues at the newest revision.
+fn expired(op: &Op<'_>, after: &str) -> Status {
+    let mut status = Status::expired(INCONSISTENT);
+    let start = format!("{}\0", op.token_start(after));
+    status.continue_token = Some(pack(&Token { v: "meta.k8s.io/v1".to_owned(), rv: -1, start }));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_hold_revision_and_key() {
+        assert_eq!(decode_token(&encode_token(17, "default/a")).unwrap(), (Some(17), "default/a".to_owned()));
+        let traversal = URL_SAFE_NO_PAD.encode(br#"{"v":"meta.k8s.io/v1","rv":1,"start":"../../secrets/x"}"#);
+        for bad in ["", "!", "e30", &traversal] {
+            assert_eq!(decode_token(bad).unwrap_err().code, 400, "{bad}");
+        }
+    }
+}

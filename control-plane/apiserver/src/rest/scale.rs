@@ -1,0 +1,149 @@
+//! The scale subresource: autoscaling/v1 Scale over an object's replicas.
+
+use http::{Response, StatusCode};
+use keelson_api::doc::{Doc, Gvk, Value};
+use keelson_api::f::{apps_v1 as apps, autoscaling_v1 as f, core_v1 as core};
+use keelson_api::json::FieldValidation;
+use keelson_api::schema::Field;
+use keelson_api::status::{GroupResource, Status};
+use keelson_api::t;
+use keelson_api::table::Subresource;
+
+use super::update::{self, Manner, PatchKind};
+use super::{Op, read_body};
+use crate::body::{Body, RequestBody};
+use crate::options::WriteOptions;
+
+/// Where a scalable type keeps what a Scale shows.
+struct Paths {
+    replicas: [Field; 2],
+    current: [Field; 2],
+    selector: [Field; 2],
+}
+
+fn paths(doc: &Doc) -> Option<Paths> {
+    use apps::{deployment, deployment_spec, deployment_status, replica_set, replica_set_spec, replica_set_status};
+    use apps::{stateful_set, stateful_set_spec, stateful_set_status};
+    use core::{replication_controller, replication_controller_spec, replication_controller_status};
+    let ty = doc.ty()?;
+    Some(match ty {
+        t::apps_v1::DEPLOYMENT => Paths {
+            replicas: [deployment::SPEC, deployment_spec::REPLICAS],
+            current: [deployment::STATUS, deployment_status::REPLICAS],
+            selector: [deployment::SPEC, deployment_spec::SELECTOR],
+        },
+        t::apps_v1::REPLICA_SET => Paths {
+            replicas: [replica_set::SPEC, replica_set_spec::REPLICAS],
+            current: [replica_set::STATUS, replica_set_status::REPLICAS],
+            selector: [replica_set::SPEC, replica_set_spec::SELECTOR],
+        },
+        t::apps_v1::STATEFUL_SET => Paths {
+            replicas: [stateful_set::SPEC, stateful_set_spec::REPLICAS],
+            current: [stateful_set::STATUS, stateful_set_status::REPLICAS],
+            selector: [stateful_set::SPEC, stateful_set_spec::SELECTOR],
+        },
+        t::core_v1::REPLICATION_CONTROLLER => Paths {
+            replicas: [replication_controller::SPEC, replication_controller_spec::REPLICAS],
+            current: [replication_controller::STATUS, replication_controller_status::REPLICAS],
+            selector: [replication_controller::SPEC, replication_controller_spec::SELECTOR],
+        },
+        _ => return None,
+    })
+}
+
+fn scale_of(doc: &Doc) -> Result<Doc, Status> {
+    let paths = paths(doc).ok_or_else(|| Status::not_implemented("scale of this type is not served yet"))?;
+    let mut scale = Doc::new(t::autoscaling_v1::SCALE);
+    scale.gvk = Gvk::new("autoscaling", "v1", "Scale");
+    let from = doc.meta();
+    let mut meta = scale.meta_mut();
+    meta.set_name(from.name());
+    meta.set_namespace(from.namespace());
+    meta.set_uid(from.uid());
+    meta.set_resource_version(from.resource_version());
+    meta.set_creation_timestamp(from.creation_timestamp());
+    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], doc.int(&paths.replicas).unwrap_or(0));
+    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], doc.int(&paths.current).unwrap_or(0));
+    scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector_text(doc.get(&paths.selector)));
+    Ok(scale)
+}
+
+/// A selector as upstream prints it; what cannot be read selects nothing.
+fn selector_text(selector: Option<&Value>) -> String {
+    match selector {
+        None => String::new(),
+        Some(Value::Map(pairs)) => {
+            pairs.str_pairs().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+        }
+        Some(value) => {
+            let typed: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector> =
+                keelson_api::doc::value_to_typed(value).ok();
+            typed.as_ref().and_then(crate::rest::scale::spec_text).unwrap_or_default()
+        }
+    }
+}
+
+/// The string form of a LabelSelector.
+pub fn spec_text(selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector) -> Option<String> {
+    let mut terms: Vec<(String, String)> = Vec::new();
+    for (key, value) in selector.match_labels.iter().flatten() {
+        terms.push((key.clone(), format!("{key}={value}")));
+    }
+    for term in selector.match_expressions.iter().flatten() {
+        let mut values = term.values.clone().unwrap_or_default();
+        values.sort();
+        let key = &term.key;
+        let text = match term.operator.as_str() {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "Exists" => key.clone(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => return None,
+        };
+        terms.push((key.clone(), text));
+    }
+    terms.sort();
+    Some(terms.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(","))
+}
+
+/// Serves GET, PUT and PATCH of a scale.
+pub async fn serve(op: &Op<'_>, subresource: &Subresource, body: RequestBody) -> Result<Response<Body>, Status> {
+    let output = op.output()?;
+    let name = op.info().name.clone();
+    if op.info().verb == "get" {
+        let Some(loaded) = op.load(&name, false).await? else { return Err(Status::not_found(&op.gr(), &name)) };
+        return op.answer_doc(StatusCode::OK, &scale_of(&loaded.doc)?, output.encoding, output.pretty);
+    }
+    let put = op.info().verb == "update";
+    let kind = if put { None } else { Some(PatchKind::of(op)?) };
+    let options_kind = if put { "UpdateOptions" } else { "PatchOptions" };
+    let options = WriteOptions::parse(op.call.query, op.call.headers, options_kind, false)?;
+    let body = read_body(body).await?;
+    let given = if put { Some(op.decode_sub(subresource, &body, &options)?) } else { None };
+    let make = |old: &Doc| {
+        let current = scale_of(old)?;
+        let scale = match (&given, kind) {
+            (Some(given), _) => given.clone(),
+            (None, Some(kind)) => kind.apply(op, &current, &body, FieldValidation::Warn)?.0,
+            (None, None) => current,
+        };
+        let replicas = scale.int(&[f::scale::SPEC, f::scale_spec::REPLICAS]).unwrap_or(0);
+        if replicas < 0 {
+            let mut errors = keelson_api::field_errors::ErrorList::new();
+            let spec = keelson_api::field_errors::FieldPath::new("spec");
+            errors.invalid(&spec.child("replicas"), replicas, "must be greater than or equal to 0");
+            return Err(Status::invalid(&GroupResource::new("autoscaling", "Scale"), old.meta().name(), &errors));
+        }
+        let mut new = old.clone();
+        if let Some(paths) = paths(old) {
+            new.set(&paths.replicas, replicas);
+        }
+        new.meta_mut().set_resource_version(scale.meta().resource_version());
+        new.meta_mut().set_uid(scale.meta().uid());
+        Ok(new)
+    };
+    let manner = Manner { subresource: "", confine: None, create_missing: false };
+    let written = update::update(op, &name, manner, &options, &make, None).await?;
+    let doc = op.decode_stored(&written.json, written.revision)?;
+    op.answer_doc(StatusCode::OK, &scale_of(&doc)?, output.encoding, output.pretty)
+}

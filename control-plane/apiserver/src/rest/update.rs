@@ -1,0 +1,324 @@
+//! PUT and PATCH, of the main resource and of subresources: read, change, check, write if nothing changed meanwhile.
+
+use http::{Response, StatusCode};
+use keelson_api::defaults;
+use keelson_api::doc::Doc;
+use keelson_api::json::FieldValidation;
+use keelson_api::patch::{self, PatchError};
+use keelson_api::status::Status;
+use keelson_api::types;
+use keelson_store::{Expect, Transaction, Write};
+
+use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, read_body};
+use crate::admission::Operation;
+use crate::body::{Body, RequestBody};
+use crate::negotiate;
+use crate::options::WriteOptions;
+use crate::{request_info, services};
+
+/// Makes the new object (in the request's version) from the old one (in the request's version).
+pub type Make<'m> = dyn Fn(&Doc) -> Result<Doc, Status> + Send + Sync + 'm;
+
+/// How an update treats the object, beyond the type's own strategy.
+#[derive(Clone, Copy)]
+pub struct Manner<'m> {
+    /// `""`, `status` or another subresource.
+    pub subresource: &'m str,
+    /// What this subresource alone may change, on objects of the storage version: the old object with that part new.
+    pub confine: Option<super::subresource::Confine>,
+    /// The client named the state it expects; a lost race is its conflict, not ours to retry.
+    pub create_missing: bool,
+}
+
+/// Serves a PUT.
+pub async fn put(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Response<Body>, Status> {
+    let output = op.output()?;
+    let options = WriteOptions::parse(op.call.query, op.call.headers, "UpdateOptions", false)?;
+    let body = read_body(body).await?;
+    let doc = op.decode_body(&body, options.validation)?;
+    check_name(op, &doc)?;
+    let name = op.info().name.clone();
+    let manner = manner(op, subresource)?;
+    let make = |_: &Doc| Ok(doc.clone());
+    let create = manner.create_missing.then_some(&doc);
+    let written = update(op, &name, manner, &options, &make, create).await?;
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    op.answer(code, &written.json, written.revision, output).await
+}
+
+/// Serves a PATCH.
+pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Response<Body>, Status> {
+    let output = op.output()?;
+    let kind = PatchKind::of(op)?;
+    let options = WriteOptions::parse(op.call.query, op.call.headers, "PatchOptions", kind == PatchKind::Apply)?;
+    let body = read_body(body).await?;
+    let name = op.info().name.clone();
+    let manner = manner(op, subresource)?;
+    let warned = parking_lot::Mutex::new(false);
+    let make = |old: &Doc| {
+        let (new, warnings) = kind.apply(op, old, &body, options.validation)?;
+        if !std::mem::replace(&mut *warned.lock(), true) {
+            op.call.warnings.extend(warnings);
+        }
+        if new.meta().name() != old.meta().name() {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                new.meta().name(), old.meta().name()
+            )));
+        }
+        Ok(new)
+    };
+    let written = update(op, &name, manner, &options, &make, None).await?;
+    op.answer(StatusCode::OK, &written.json, written.revision, output).await
+}
+
+/// How the subresource of this path is written.
+pub fn manner<'m>(op: &Op<'_>, subresource: &'m str) -> Result<Manner<'m>, Status> {
+    let confine = match subresource {
+        // The strategy knows these.
+        "" | "status" | "ephemeralcontainers" | "resize" => None,
+        other => Some(super::subresource::confine(other).ok_or_else(|| op.method_not_allowed())?),
+    };
+    Ok(Manner { subresource, confine, create_missing: subresource.is_empty() && op.strategy.allow_create_on_update })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchKind {
+    /// From the content type.
+    pub fn of(op: &Op<'_>) -> Result<PatchKind, Status> {
+        match negotiate::content_type(op.call.headers) {
+            "application/json-patch+json" => Ok(PatchKind::Json),
+            "application/merge-patch+json" => Ok(PatchKind::Merge),
+            "application/strategic-merge-patch+json" if op.row.ty.is_some() => Ok(PatchKind::Strategic),
+            "application/apply-patch+yaml" => Err(Status::not_implemented(
+                "server-side apply is not implemented yet; use client-side apply (kubectl apply without --server-side)",
+            )),
+            _ => {
+                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+                if op.row.ty.is_some() {
+                    accepted.push("application/strategic-merge-patch+json");
+                }
+                Err(Status::unsupported_media_type(&accepted))
+            }
+        }
+    }
+
+    pub fn apply(self, op: &Op<'_>, old: &Doc, body: &[u8], validation: FieldValidation) -> Result<patch::Patched, Status> {
+        let patched = match self {
+            PatchKind::Json => patch::json_patch(old, body, validation),
+            PatchKind::Merge => patch::merge_patch(old, body, validation),
+            PatchKind::Strategic => patch::strategic_merge(old, body, validation),
+            PatchKind::Apply => return Err(Status::not_implemented("server-side apply is not implemented yet")),
+        };
+        patched.map_err(|error| match error {
+            PatchError::BadRequest(text) => Status::bad_request(text),
+            PatchError::TooLarge(text) => Status::request_entity_too_large(text),
+            PatchError::Unsupported(text) => Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text),
+            PatchError::Unprocessable(text) => {
+                let mut status = Status::invalid(&op.gk(), &op.info().name, &keelson_api::field_errors::ErrorList::new());
+                status.message = format!("{}: {text}", status.message);
+                status
+            }
+            PatchError::Decode(error) => match self {
+                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
+                    let kind = &old.gvk.kind;
+                    let version = &old.gvk.version;
+                    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+                }
+                PatchKind::Apply => Status::bad_request(error.to_string()),
+            },
+        })
+    }
+}
+
+/// Name and namespace of the body must be the path's.
+fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
+    let info = op.info();
+    let meta = doc.meta();
+    if meta.name().is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided", info.name
+        )));
+    }
+    if meta.name() != info.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})", meta.name(), info.name
+        )));
+    }
+    let namespace = op.namespace();
+    if !meta.namespace().is_empty() && meta.namespace() != namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({}) does not match the namespace on the request ({namespace})", meta.namespace()
+        )));
+    }
+    Ok(())
+}
+
+/// Reads, changes and writes an object until no other write came between. `create` is made where nothing stands.
+pub async fn update(
+    op: &Op<'_>,
+    name: &str,
+    manner: Manner<'_>,
+    options: &WriteOptions,
+    make: &Make<'_>,
+    create: Option<&Doc>,
+) -> Result<Written, Status> {
+    for attempt in 0..MAX_ATTEMPTS {
+        let Some(old) = op.load(name, attempt > 0).await? else {
+            let Some(doc) = create else { return Err(Status::not_found(&op.gr(), name)) };
+            if !request_info::is_path_segment(name) {
+                return Err(Status::bad_request("the object's name cannot stand in a path"));
+            }
+            // Who may change what is there may not therefore make what is not.
+            op.core.access.authorize(&crate::access::attributes(&op.call.user, "create", op.info()))?;
+            match super::create::create(op, doc.clone(), options).await {
+                Err(status) if status.reason == keelson_api::status::Reason::AlreadyExists => continue,
+                done => return done,
+            }
+        };
+        if let Some(written) = try_update(op, name, manner, options, make, old).await? {
+            return Ok(written);
+        }
+    }
+    Err(Status::modified(&op.gr(), name))
+}
+
+/// How an attempt to store ended.
+enum Outcome {
+    Written(Written),
+    /// Another write of the object came between.
+    Lost,
+    /// A record beside the object moved on.
+    Again,
+}
+
+/// One attempt; `None` when another write came between.
+async fn try_update(
+    op: &Op<'_>,
+    name: &str,
+    manner: Manner<'_>,
+    options: &WriteOptions,
+    make: &Make<'_>,
+    old: Loaded,
+) -> Result<Option<Written>, Status> {
+    let ctx = op.rule_context(manner.subresource);
+    let requested = op.to_requested(old.doc.clone())?;
+    let new = make(&requested)?;
+    let pinned = preconditions(op, name, &new, &old.doc)?;
+    let mut new = op.to_hub(new)?;
+    defaults::apply(&mut new);
+    new.meta_mut().set_namespace(op.namespace());
+    match manner.confine {
+        Some(confine) => new = confine(&new, &old.doc),
+        None => op.strategy.before_update(&mut new, &old.doc, &ctx),
+    }
+    // The revision was a precondition; an update without one is of what stands there. (None is stored.)
+    new.meta_mut().set_resource_version(old.doc.meta().resource_version());
+    let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
+    op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
+    defaults::apply(&mut new);
+    let mut claim = services::Claim::default();
+    if services::is_service(&op.row) && manner.subresource.is_empty() {
+        claim = services::claim(op.core, &mut new, Some(&old.doc), options.dry_run).await?;
+    }
+    let outcome = check_and_store(op, name, manner, options, &attributes, &old, &new, &claim).await;
+    match outcome {
+        Ok(Outcome::Written(written)) => {
+            claim.settle(op.core).await;
+            Ok(Some(written))
+        }
+        lost => {
+            claim.release(op.core).await;
+            match lost? {
+                Outcome::Lost if pinned => Err(Status::modified(&op.gr(), name)),
+                _ => Ok(None),
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the second half of one attempt")]
+async fn check_and_store(
+    op: &Op<'_>,
+    name: &str,
+    manner: Manner<'_>,
+    options: &WriteOptions,
+    attributes: &crate::admission::AdmissionAttributes<'_>,
+    old: &Loaded,
+    new: &Doc,
+    claim: &services::Claim,
+) -> Result<Outcome, Status> {
+    let ctx = op.rule_context(manner.subresource);
+    let mut errors = keelson_api::field_errors::ErrorList::new();
+    match manner.confine {
+        Some(_) => types::meta::validate_update(new, &old.doc, op.row.namespaced, &mut errors),
+        None => errors = op.strategy.check_update(new, &old.doc, &ctx),
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(&op.gk(), name, &errors));
+    }
+    op.core.admission.validate(Some(new), Some(&old.doc), attributes)?;
+    op.check_escalation(name, new, Some(&old.doc))?;
+    op.call.warnings.extend((op.strategy.warnings)(new, Some(&old.doc), &ctx));
+    op.call.warnings.extend(op.core.admission.warnings(new, Some(&old.doc), attributes));
+    let json = Op::encode_stored(new);
+    let gone = finished(new);
+    if options.dry_run {
+        return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
+    }
+    if !gone && json == old.json && claim.is_empty() {
+        return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
+    }
+    let key = op.key(name);
+    let write = if gone { Write::Delete { key: key.clone() } } else { Write::Put { key: key.clone(), value: json.clone() } };
+    let mut transaction = Transaction { guards: vec![(key, Expect::Revision(old.revision))], writes: vec![write] };
+    claim.join(&mut transaction);
+    match op.core.commit(transaction).await {
+        Ok(revision) => {
+            if gone && services::is_service(&op.row) {
+                services::free(op.core, new).await;
+            }
+            op.seen(revision).await;
+            Ok(Outcome::Written(Written { json, revision, created: false }))
+        }
+        Err(WriteError::Conflict { guard: 0 }) => Ok(Outcome::Lost),
+        Err(WriteError::Conflict { .. }) => Ok(Outcome::Again),
+        Err(WriteError::Failed(status)) => Err(status),
+    }
+}
+
+/// The new object's own claims on what it replaces; true when it names the revision.
+fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, Status> {
+    let (new, old) = (new.meta(), old.meta());
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        let text = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
+        return Err(Status::conflict(&op.gr(), name, text));
+    }
+    match new.resource_version() {
+        "" | "0" if op.strategy.allow_unconditional_update => Ok(false),
+        "" | "0" => {
+            let mut errors = keelson_api::field_errors::ErrorList::new();
+            let meta = keelson_api::field_errors::FieldPath::new("metadata");
+            errors.invalid(&meta.child("resourceVersion"), 0i64, "must be specified for an update");
+            Err(Status::invalid(&op.gk(), name, &errors))
+        }
+        version if version == old.resource_version() => Ok(op.info().verb == "update"),
+        _ => Err(Status::modified(&op.gr(), name)),
+    }
+}
+
+/// An object being deleted whose last finalizer went and whose grace is over goes with the same write.
+fn finished(doc: &Doc) -> bool {
+    let meta = doc.meta();
+    meta.is_being_deleted()
+        && meta.finalizers().next().is_none()
+        && meta.deletion_grace_period_seconds().unwrap_or(0) == 0
+        && !super::delete::namespace_pending(doc)
+}

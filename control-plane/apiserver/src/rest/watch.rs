@@ -1,0 +1,269 @@
+//! WATCH: the answer's head at once, then a frame per change, until the timeout, an error or the drain.
+
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::header::{HeaderValue, CONTENT_TYPE};
+use http::{Response, StatusCode};
+use keelson_api::doc::Doc;
+use keelson_api::json::{self, EncodeOptions};
+use keelson_api::proto;
+use keelson_api::status::Status;
+use keelson_api::table::Resource;
+use rand::Rng as _;
+
+use super::list::decode_at;
+use super::table::{Include, Meta, RowContext, push_head};
+use super::{Op, cache_status};
+use crate::body::Body;
+use crate::cache::{CacheError, Delivery, EventKind, Form, Part, ReadAt, Start, WatchItem, WatchQuery, WatchStream};
+use crate::core::Core;
+use crate::negotiate::{self, Encoding, Offer, Shape};
+use crate::options::{ListOptions, Version};
+use crate::{respond, scan};
+
+/// Without `timeoutSeconds` a watch ends after a random time between this and twice this, as upstream's.
+const MIN_TIMEOUT: u64 = 1800;
+
+/// Serves a watch.
+pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
+    let offer = Offer { protobuf: op.row.ty.is_some(), shapes: true, stream: true };
+    let output = negotiate::negotiate(op.call.headers, offer).ok_or_else(|| Status::not_acceptable(&negotiate::STREAM_TYPES))?;
+    let mut options = ListOptions::parse(op.call.query, true)?;
+    // The old /watch/… paths may name one object.
+    if !op.info().name.is_empty() && options.fields.requires_exact("metadata.name").is_none() {
+        options.fields = keelson_api::fields_selector::FieldSelector::equals("metadata.name", &op.info().name);
+    }
+    let include = Include::parse(op.call.query)?;
+    let start = start(&options);
+    let query = WatchQuery { scope: op.scope(&options), filter: op.filter(&options)?, start, bookmarks: options.bookmarks };
+    let frames = Frames::new(op, output.encoding, output.shape, include);
+    let body = match op.cache.watch(query).await {
+        Ok(stream) => {
+            let timeout = options.timeout_seconds.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..=2 * MIN_TIMEOUT));
+            stream_body(op.core, stream, frames, Duration::from_secs(timeout))
+        }
+        // As upstream's watch cache: the failure is the stream's only event, so that every client's watch code sees it.
+        Err(error @ CacheError::Expired { .. }) => {
+            let frame = frames.error(&cache_status(error));
+            Body::Stream(futures::stream::iter([Ok(frame)]).boxed())
+        }
+        Err(error) => return Err(cache_status(error)),
+    };
+    let media_type = match output.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => negotiate::JSON,
+    };
+    let mut response = respond::with_body(StatusCode::OK, media_type, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    Ok(response)
+}
+
+/// Upstream's meaning of resourceVersion and sendInitialEvents.
+fn start(options: &ListOptions) -> Start {
+    let at = match options.version {
+        Version::Newest => ReadAt::Newest,
+        Version::Any => ReadAt::Any,
+        Version::At(revision) => ReadAt::NotOlderThan(revision),
+    };
+    match (options.send_initial_events, options.version) {
+        (Some(true), _) => Start::State { at, end_bookmark: options.bookmarks },
+        (Some(false), Version::Newest | Version::Any) => Start::Now,
+        (_, Version::At(revision)) => Start::After(revision),
+        (None, Version::Newest | Version::Any) => Start::State { at, end_bookmark: false },
+    }
+}
+
+/// Counts a watch as long as it lives.
+struct Counted(Arc<Core>);
+
+impl Counted {
+    fn new(core: &Arc<Core>) -> Counted {
+        core.metrics.watchers.fetch_add(1, Ordering::Relaxed);
+        Counted(core.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn stream_body(core: &Arc<Core>, stream: WatchStream, frames: Frames, timeout: Duration) -> Body {
+    let counted = Counted::new(core);
+    let stop = core.stop.clone();
+    let end = async move {
+        tokio::select! {
+            () = tokio::time::sleep(timeout) => {}
+            () = stop.cancelled_owned() => {}
+        }
+    };
+    let mut frames = frames;
+    let items = stream.into_stream().take_until(end).map(move |item| {
+        let _held = &counted;
+        counted.0.metrics.watch_events.fetch_add(1, Ordering::Relaxed);
+        Ok(match item {
+            Ok(WatchItem::Event(delivery)) => frames.event(&delivery),
+            Ok(WatchItem::Bookmark(revision)) => frames.bookmark(revision, false),
+            Ok(WatchItem::InitialEventsEnd(revision)) => frames.bookmark(revision, true),
+            Err(error) => frames.error(&cache_status(error)),
+        })
+    });
+    Body::Stream(items.filter(|frame| std::future::ready(frame.as_ref().is_ok_and(|bytes: &Bytes| !bytes.is_empty()))).boxed())
+}
+
+/// Writes events as one client wants them.
+struct Frames {
+    hub: Arc<Resource>,
+    row: Arc<Resource>,
+    encoding: Encoding,
+    shape: Shape,
+    include: Include,
+    /// Names this encoding among those of the same resource.
+    id: u64,
+    form: Option<Form>,
+    rows: RowContext,
+    /// The columns' definitions went out with an earlier event.
+    headed: bool,
+}
+
+impl Frames {
+    fn new(op: &Op<'_>, encoding: Encoding, shape: Shape, include: Include) -> Frames {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (op.row.group.as_str(), op.row.version.as_str(), encoding, shape, include as u8).hash(&mut hasher);
+        let form = match (encoding, shape) {
+            (Encoding::Json, Shape::Whole) if op.stored_as_requested() => Some(Form { head: op.head(), part: Part::Whole }),
+            (Encoding::Json, Shape::Metadata(version)) => Some(Form {
+                head: super::output::head("PartialObjectMetadata", &format!("meta.k8s.io/{version}")),
+                part: Part::Metadata,
+            }),
+            _ => None,
+        };
+        let rows = RowContext::of(op);
+        Frames { hub: op.hub.clone(), row: op.row.clone(), encoding, shape, include, id: hasher.finish(), form, rows, headed: false }
+    }
+
+    fn event(&mut self, delivery: &Delivery) -> Bytes {
+        if let Shape::Table(version) = self.shape {
+            // Ages change with time and the first event differs: not shared.
+            return self.table_event(delivery, version);
+        }
+        delivery.encoded(self.id, |delivery| self.encode(delivery))
+    }
+
+    fn encode(&self, delivery: &Delivery) -> Bytes {
+        let kind = event_name(delivery.kind());
+        let object = delivery.object();
+        if let Some(form) = &self.form {
+            let mut out = Vec::with_capacity(object.written_len(delivery.revision(), form) + 40);
+            open(&mut out, kind);
+            object.write(delivery.revision(), form, &mut out);
+            out.extend_from_slice(b"}\n");
+            return out.into();
+        }
+        match decode_at(&self.hub, &self.row, object, delivery.revision()) {
+            Some(doc) => self.frame_doc(kind, &doc),
+            None => Bytes::new(),
+        }
+    }
+
+    fn frame_doc(&self, kind: &str, doc: &Doc) -> Bytes {
+        let mut out = Vec::with_capacity(1024);
+        if self.encoding == Encoding::Protobuf {
+            let mut object = Vec::with_capacity(1024);
+            if proto::encode(doc, &mut object).is_ok() {
+                proto::encode_watch_frame(kind, &object, &mut out);
+            }
+        } else {
+            open(&mut out, kind);
+            json::encode_canonical(doc, EncodeOptions::FULL, &mut out);
+            out.extend_from_slice(b"}\n");
+        }
+        out.into()
+    }
+
+    fn table_event(&mut self, delivery: &Delivery, version: &'static str) -> Bytes {
+        let object = delivery.object();
+        let Some(doc) = decode_at(&self.hub, &self.hub, object, delivery.revision()) else { return Bytes::new() };
+        let columns = (!std::mem::replace(&mut self.headed, true)).then_some(self.rows.columns);
+        let mut out = Vec::with_capacity(2048);
+        open(&mut out, event_name(delivery.kind()));
+        push_head(&mut out, version, Meta { revision: delivery.revision(), token: None, remaining: None }, columns);
+        self.rows.push(&mut out, &doc, object.json(), delivery.revision(), version, self.include);
+        out.extend_from_slice(b"]}}\n");
+        out.into()
+    }
+
+    /// An object with nothing but its type and the revision.
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
+        if self.encoding == Encoding::Protobuf
+            && let Some(ty) = self.row.ty
+        {
+            let mut doc = Doc::new(ty);
+            doc.gvk = super::gvk(&self.row);
+            let mut meta = doc.meta_mut();
+            meta.set_resource_version(&revision.to_string());
+            if initial_end {
+                meta.set_annotation("k8s.io/initial-events-end", "true");
+            }
+            return self.frame_doc("BOOKMARK", &doc);
+        }
+        let mut out = Vec::with_capacity(256);
+        open(&mut out, "BOOKMARK");
+        let (kind, api_version) = match self.shape {
+            Shape::Table(version) => {
+                // A row that carries the revision, as upstream's table of a bookmark does.
+                push_head(&mut out, version, Meta { revision, token: None, remaining: None }, None);
+                out.extend_from_slice(b"]}}\n");
+                return out.into();
+            }
+            Shape::Metadata(version) => ("PartialObjectMetadata".to_owned(), format!("meta.k8s.io/{version}")),
+            Shape::Whole => (self.row.kind.to_string(), self.row.api_version().to_string()),
+        };
+        scan::push_type_meta(&mut out, &api_version, &kind);
+        out.extend_from_slice(b",\"metadata\":{\"resourceVersion\":\"");
+        out.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
+        out.push(b'"');
+        if initial_end {
+            out.extend_from_slice(b",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}");
+        }
+        out.extend_from_slice(b"}}}\n");
+        out.into()
+    }
+
+    /// The Status with which a watch ends.
+    fn error(&self, status: &Status) -> Bytes {
+        let body = status.to_json();
+        let mut out = Vec::with_capacity(body.len() + 40);
+        if self.encoding == Encoding::Protobuf
+            && let Ok((mut doc, _)) = json::decode(keelson_api::t::meta_v1::STATUS, &body, json::FieldValidation::Ignore)
+        {
+            doc.gvk = keelson_api::doc::Gvk::new("", "v1", "Status");
+            return self.frame_doc("ERROR", &doc);
+        }
+        open(&mut out, "ERROR");
+        out.extend_from_slice(&body);
+        out.extend_from_slice(b"}\n");
+        out.into()
+    }
+}
+
+fn event_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Added => "ADDED",
+        EventKind::Modified => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+/// Appends `{"type":"ADDED","object":`.
+fn open(out: &mut Vec<u8>, kind: &str) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+}

@@ -1,0 +1,160 @@
+//! Lists: snapshots, pages, selectors, shapes.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::harness::*;
+
+fn names(list: &Value) -> Vec<String> {
+    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn pages_are_one_snapshot() {
+    let lab = Lab::start().await;
+    for n in 0..10 {
+        lab.post(CONFIG_MAPS, &config_map(&format!("m{n}"), json!({}))).await.expect(201);
+    }
+    // A write elsewhere moves the store's revision past the newest item's.
+    lab.post("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})).await.expect(201);
+    let revision = lab.revision().await.to_string();
+    let first = lab.get(&format!("{CONFIG_MAPS}?limit=4")).await.expect(200);
+    assert_eq!(first["metadata"]["resourceVersion"], revision.as_str(), "the store's revision, not the items'");
+    assert_eq!(first["metadata"]["remainingItemCount"], 6);
+    assert_eq!(names(&first), ["m0", "m1", "m2", "m3"]);
+    assert_eq!((first["kind"].as_str(), first["items"][0]["kind"].is_null()), (Some("ConfigMapList"), true));
+    lab.delete(&format!("{CONFIG_MAPS}/m5")).await.expect(200);
+    lab.post(CONFIG_MAPS, &config_map("m4b", json!({}))).await.expect(201);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = lab.get(&format!("{CONFIG_MAPS}?limit=4&continue={token}")).await.expect(200);
+    assert_eq!(names(&second), ["m4", "m5", "m6", "m7"], "as it was at the first page");
+    assert_eq!(second["metadata"]["resourceVersion"], revision.as_str());
+    let token = second["metadata"]["continue"].as_str().unwrap();
+    let last = lab.get(&format!("{CONFIG_MAPS}?limit=4&continue={token}")).await.expect(200);
+    assert_eq!(names(&last), ["m8", "m9"]);
+    assert!(last["metadata"]["continue"].is_null());
+    // Compacted: 410 with a token that goes on at the newest state.
+    let old = first["metadata"]["continue"].as_str().unwrap();
+    lab.store.compact(lab.revision().await).await.unwrap();
+    // The cache still has that state until it has seen the writes.
+    lab.get(CONFIG_MAPS).await.expect(200);
+    let expired = lab.get(&format!("{CONFIG_MAPS}?limit=4&continue={old}")).await;
+    let status = expired.expect(410);
+    assert_eq!(status["reason"], "Expired");
+    let token = status["metadata"]["continue"].as_str().expect("an inconsistent token");
+    let rest = lab.get(&format!("{CONFIG_MAPS}?limit=40&continue={token}")).await.expect(200);
+    assert_eq!(names(&rest), ["m4", "m4b", "m6", "m7", "m8", "m9"]);
+}
+
+#[tokio::test]
+async fn a_future_revision_fails_after_a_bounded_wait() {
+    let lab = Lab::start().await;
+    let started = Instant::now();
+    let answer = lab.get(&format!("{CONFIG_MAPS}?resourceVersion=99999999&resourceVersionMatch=NotOlderThan")).await;
+    let status = answer.expect(504);
+    assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert!(started.elapsed().as_secs() < 10);
+    lab.get(&format!("{CONFIG_MAPS}/x?resourceVersion=99999999")).await.expect(504);
+}
+
+#[tokio::test]
+async fn exact_and_any_revisions() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let then = lab.revision().await;
+    lab.post(CONFIG_MAPS, &config_map("b", json!({}))).await.expect(201);
+    let exact = lab.get(&format!("{CONFIG_MAPS}?resourceVersion={then}&resourceVersionMatch=Exact")).await.expect(200);
+    assert_eq!((names(&exact), exact["metadata"]["resourceVersion"].as_str()), (vec!["a".to_owned()], Some(&*then.to_string())));
+    let newer = lab.get(&format!("{CONFIG_MAPS}?resourceVersion={then}")).await.expect(200);
+    assert_eq!(names(&newer), ["a", "b"]);
+    lab.get(&format!("{CONFIG_MAPS}?resourceVersion=0")).await.expect(200);
+}
+
+#[tokio::test]
+async fn selectors_choose() {
+    let lab = Lab::start().await;
+    for (name, team) in [("a", "x"), ("b", "y"), ("c", "x")] {
+        lab.post(CONFIG_MAPS, &config_map(name, json!({"team": team}))).await.expect(201);
+    }
+    for (query, expected) in [
+        ("labelSelector=team%3Dx", vec!["a", "c"]),
+        ("labelSelector=team+in+(y)", vec!["b"]),
+        ("labelSelector=!team", vec![]),
+        ("fieldSelector=metadata.name%3Dc", vec!["c"]),
+        ("fieldSelector=metadata.name!%3Dc,metadata.namespace%3Ddefault", vec!["a", "b"]),
+        ("labelSelector=team%3Dx&limit=1", vec!["a"]),
+    ] {
+        let list = lab.get(&format!("{CONFIG_MAPS}?{query}")).await.expect(200);
+        assert_eq!(names(&list), expected, "{query}");
+    }
+    let refused = lab.get(&format!("{CONFIG_MAPS}?fieldSelector=data.k%3Dv")).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().contains("data.k"), "{refused}");
+    lab.post(PODS, &pod("p")).await.expect(201);
+    assert_eq!(names(&lab.get(&format!("{PODS}?fieldSelector=status.phase%3DPending,spec.nodeName%3D")).await.expect(200)), ["p"]);
+    assert_eq!(names(&lab.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.expect(200)), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn tables_metadata_yaml_pretty_and_gzip() {
+    let lab = Lab::start().await;
+    for n in 0..3 {
+        lab.post(CONFIG_MAPS, &config_map(&format!("m{n}"), json!({}))).await.expect(201);
+    }
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let table = lab.send("GET", &format!("{CONFIG_MAPS}?limit=2"), &[("accept", accept)], "").await.expect(200);
+    assert_eq!(table["kind"], "Table");
+    assert_eq!((table["rows"].as_array().unwrap().len(), table["metadata"]["remainingItemCount"].as_i64()), (2, Some(1)));
+    assert!(table["metadata"]["continue"].is_string());
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let object = lab.send("GET", &format!("{CONFIG_MAPS}/m0?includeObject=Object"), &[("accept", accept)], "").await.expect(200);
+    assert_eq!(object["rows"][0]["object"]["data"]["k"], "v");
+    lab.send("GET", &format!("{CONFIG_MAPS}?includeObject=x"), &[("accept", accept)], "").await.expect(422);
+    let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let partial = lab.send("GET", CONFIG_MAPS, &[("accept", accept)], "").await.expect(200);
+    assert_eq!(partial["kind"], "PartialObjectMetadataList");
+    assert_eq!((partial["items"][0]["metadata"]["name"].as_str(), partial["items"][0]["data"].is_null()), (Some("m0"), true));
+    let yaml = lab.send("GET", &format!("{CONFIG_MAPS}/m0"), &[("accept", "application/yaml")], "").await;
+    assert!(String::from_utf8_lossy(&yaml.bytes).contains("kind: ConfigMap"), "{yaml:?}");
+    let pretty = lab.get(&format!("{CONFIG_MAPS}/m0?pretty=true")).await;
+    assert!(pretty.bytes.starts_with(b"{\n  \"kind\": \"ConfigMap\",\n"), "{pretty:?}");
+    let large = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}, "data": {"k": "x".repeat(200_000)}});
+    lab.post(CONFIG_MAPS, &large).await.expect(201);
+    let packed = lab.send("GET", CONFIG_MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.bytes.len() < 20_000);
+    let plain = lab.get(CONFIG_MAPS).await;
+    assert!(plain.headers.get("content-encoding").is_none());
+    plain.expect(200);
+}
+
+#[tokio::test]
+async fn protobuf_lists_decode() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let accept = [("accept", "application/vnd.kubernetes.protobuf,application/json")];
+    let answer = lab.send("GET", CONFIG_MAPS, &accept, "").await;
+    assert_eq!(answer.headers["content-type"], "application/vnd.kubernetes.protobuf");
+    let list = keelson_api::proto::decode(keelson_api::t::core_v1::CONFIG_MAP_LIST, &answer.bytes).unwrap();
+    assert_eq!(&*list.gvk.kind, "ConfigMapList");
+    assert_eq!(list.list(&[keelson_api::f::core_v1::config_map_list::ITEMS]).len(), 1);
+}
+
+#[tokio::test]
+async fn negotiation_and_methods() {
+    let lab = Lab::start().await;
+    lab.send("GET", CONFIG_MAPS, &[("accept", "text/html")], "").await.expect(406);
+    lab.send("POST", CONFIG_MAPS, &[("content-type", "text/plain")], "x").await.expect(415);
+    lab.send("PATCH", &format!("{CONFIG_MAPS}/x"), &[("content-type", "application/json")], "{}").await.expect(415);
+    lab.send("PUT", CONFIG_MAPS, &[], "{}").await.expect(405);
+    lab.send("POST", "/api/v1/configmaps", &[], "{}").await.expect(405);
+    for path in ["/api/v1/namespaces/default/nothing", "/apis/none/v1/things", "/api/v1/namespaces/default/nodes", "/api/v1/namespaces/default/pods/p/nothing"] {
+        let status = lab.get(path).await.expect(404);
+        assert_eq!(status["kind"], "Status", "{path}");
+    }
+    let huge = vec![b' '; crate::body::MAX_BODY + 1];
+    let status = lab.send("POST", CONFIG_MAPS, &[], huge).await.expect(413);
+    assert_eq!(status["reason"], "RequestEntityTooLarge");
+    lab.get(&format!("{CONFIG_MAPS}?limit=x")).await.expect(400);
+    lab.get(&format!("{CONFIG_MAPS}?labelSelector=a%20b")).await.expect(400);
+}

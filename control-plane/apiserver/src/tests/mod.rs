@@ -1,0 +1,12 @@
+//! The server as a whole, in process on a memory store, and over TLS with a raw client.
+
+mod deletes;
+mod harness;
+mod lists;
+mod mistakes;
+mod services;
+mod streams;
+mod tls;
+mod upkeep;
+mod watches;
+mod writes;

@@ -1,0 +1,265 @@
+//! Creates, updates, patches and subresources.
+
+use serde_json::{Value, json};
+
+use super::harness::*;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+#[tokio::test]
+async fn a_put_keeps_what_it_may_not_touch() {
+    let lab = Lab::start().await;
+    let made = lab.post(DEPLOYMENTS, &deployment("web")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/web");
+    assert_eq!(made["metadata"]["generation"], 1);
+    assert!(made["metadata"]["creationTimestamp"].is_string() && made["status"].is_object());
+    // status: spec and metadata stay.
+    let mut status = made.clone();
+    status["status"] = json!({"observedGeneration": 1, "replicas": 1});
+    status["spec"]["replicas"] = 7.into();
+    let after = lab.put(&format!("{path}/status"), &status).await.expect(200);
+    assert_eq!((after["spec"]["replicas"].as_i64(), after["status"]["replicas"].as_i64()), (Some(1), Some(1)));
+    assert_eq!(after["metadata"]["generation"], 1, "status does not raise the generation");
+    // main: uid, creationTimestamp and status stay, generation rises with the spec.
+    let mut changed = deployment("web");
+    changed["spec"]["replicas"] = 3.into();
+    changed["status"] = json!({"replicas": 99});
+    let after = lab.put(&path, &changed).await.expect(200);
+    assert_eq!(after["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(after["metadata"]["creationTimestamp"], made["metadata"]["creationTimestamp"]);
+    assert_eq!((after["status"]["replicas"].as_i64(), after["metadata"]["generation"].as_i64()), (Some(1), Some(2)));
+    // A no-op makes no revision.
+    let revision = lab.revision().await;
+    let same = lab.put(&path, &changed).await.expect(200);
+    assert_eq!(same["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+    lab.patch(&path, "merge-patch+json", &json!({"spec": {"replicas": 3}})).await.expect(200);
+    assert_eq!(lab.revision().await, revision);
+    // An old resourceVersion is a conflict; another uid too; an immutable field is 422.
+    let mut stale = after.clone();
+    stale["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    let status = lab.put(&path, &stale).await.expect(409);
+    assert_eq!((status["reason"].as_str(), status["details"]["kind"].as_str()), (Some("Conflict"), Some("deployments")));
+    let mut other = changed.clone();
+    other["metadata"]["uid"] = "another".into();
+    lab.put(&path, &other).await.expect(409);
+    let mut immutable = changed.clone();
+    immutable["spec"]["selector"]["matchLabels"] = json!({"app": "x"});
+    immutable["spec"]["template"]["metadata"]["labels"] = json!({"app": "x"});
+    let status = lab.put(&path, &immutable).await.expect(422);
+    assert_eq!((status["reason"].as_str(), status["details"]["causes"][0]["field"].as_str()), (Some("Invalid"), Some("spec.selector")));
+}
+
+#[tokio::test]
+async fn creates_are_checked() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let again = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(409);
+    assert_eq!(again["reason"], "AlreadyExists");
+    assert_eq!(again["message"], "configmaps \"a\" already exists");
+    let missing = lab.post("/api/v1/namespaces/nowhere/configmaps", &config_map("a", json!({}))).await.expect(404);
+    assert_eq!(missing["details"]["kind"], "namespaces");
+    let bad = lab.post(CONFIG_MAPS, &config_map("Bad_Name", json!({}))).await.expect(422);
+    assert_eq!(bad["details"]["causes"][0]["field"], "metadata.name");
+    let mut elsewhere = config_map("b", json!({}));
+    elsewhere["metadata"]["namespace"] = "other".into();
+    lab.post(CONFIG_MAPS, &elsewhere).await.expect(400);
+    let mut wrong = config_map("b", json!({}));
+    wrong["kind"] = "Secret".into();
+    lab.post(CONFIG_MAPS, &wrong).await.expect(400);
+    lab.send("POST", CONFIG_MAPS, &[], "{").await.expect(400);
+    let mut mismatched = deployment("web");
+    mismatched["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
+    let status = lab.post(DEPLOYMENTS, &mismatched).await.expect(422);
+    assert!(status["message"].as_str().unwrap().contains("selector"), "{status}");
+    for text in [again.to_string(), missing.to_string(), bad.to_string()] {
+        assert!(!text.contains("/registry"), "no storage key shows: {text}");
+    }
+}
+
+#[tokio::test]
+async fn names_are_generated() {
+    let lab = Lab::start().await;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gen-"}});
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        let made = lab.post(CONFIG_MAPS, &object).await.expect(201);
+        let name = made["metadata"]["name"].as_str().unwrap().to_owned();
+        assert!(name.starts_with("gen-") && name.len() == 9, "{name}");
+        assert!(seen.insert(name));
+    }
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields() {
+    let lab = Lab::start().await;
+    let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"NAME","nme":1},"dta":{},"data":{},"data":{"a":"b"}}"#;
+    let send = |name: &str, mode: &str| {
+        let (body, path) = (body.replace("NAME", name), format!("{CONFIG_MAPS}?fieldValidation={mode}"));
+        let lab = &lab;
+        async move { lab.send("POST", &path, &[("content-type", "application/json")], body).await }
+    };
+    let strict = send("a", "Strict").await.expect(400);
+    let text = strict["message"].as_str().unwrap();
+    for part in ["unknown field \"dta\"", "unknown field \"metadata.nme\"", "duplicate field \"data\""] {
+        assert!(text.contains(part), "{text}");
+    }
+    let warned = send("a", "Warn").await;
+    warned.expect(201);
+    let warnings = warned.warnings();
+    assert!(warnings.contains(&"299 - \"unknown field \\\"dta\\\"\"".to_owned()), "{warnings:?}");
+    let ignored = send("b", "Ignore").await;
+    ignored.expect(201);
+    assert!(ignored.warnings().is_empty());
+}
+
+#[tokio::test]
+async fn what_nothing_acts_on_says_so() {
+    let lab = Lab::start().await;
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    });
+    let answer = lab.post("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", &object).await;
+    answer.expect(201);
+    assert!(answer.warnings().iter().any(|text| text.contains("nothing in this cluster acts on them")), "{:?}", answer.warnings());
+}
+
+#[tokio::test]
+async fn dry_runs_store_nothing() {
+    let lab = Lab::start().await;
+    let revision = lab.revision().await;
+    let made = lab.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a", json!({}))).await.expect(201);
+    assert!(made["metadata"]["uid"].is_string());
+    lab.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
+    assert_eq!(lab.revision().await, revision);
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let revision = lab.revision().await;
+    let patched = lab.patch(&format!("{CONFIG_MAPS}/a?dryRun=All"), "merge-patch+json", &json!({"data": {"k": "z"}})).await.expect(200);
+    assert_eq!(patched["data"]["k"], "z");
+    lab.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a", json!({}))).await.expect(409);
+    lab.delete(&format!("{CONFIG_MAPS}/a?dryRun=All")).await.expect(200);
+    assert_eq!(lab.revision().await, revision);
+    lab.post(&format!("{CONFIG_MAPS}?dryRun=Some"), &config_map("b", json!({}))).await.expect(422);
+}
+
+#[tokio::test]
+async fn patches_of_all_kinds() {
+    let lab = Lab::start().await;
+    let mut object = deployment("web");
+    object["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
+    lab.post(DEPLOYMENTS, &object).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/web");
+    let strategic = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "A", "$patch": "delete"}, {"name": "C", "value": "3"}]}]}}}});
+    let after = lab.patch(&path, "strategic-merge-patch+json", &strategic).await.expect(200);
+    let env = &after["spec"]["template"]["spec"]["containers"][0]["env"];
+    let mut names: Vec<&str> = env.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!((names, after["spec"]["template"]["spec"]["containers"][0]["image"].as_str()), (vec!["B", "C"], Some("nginx")));
+    let json_patch = json!([{"op": "test", "path": "/spec/replicas", "value": 1}, {"op": "replace", "path": "/spec/replicas", "value": 4}]);
+    let after = lab.patch(&path, "json-patch+json", &json_patch).await.expect(200);
+    assert_eq!(after["spec"]["replicas"], 4);
+    lab.patch(&path, "json-patch+json", &json_patch).await.expect(422);
+    let stale = json!({"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 5}});
+    lab.patch(&path, "merge-patch+json", &stale).await.expect(409);
+    lab.patch(&path, "merge-patch+json", &json!({"metadata": {"name": "other"}})).await.expect(400);
+    lab.patch(&format!("{DEPLOYMENTS}/none"), "merge-patch+json", &json!({})).await.expect(404);
+}
+
+#[tokio::test]
+async fn concurrent_patches_all_land() {
+    let lab = std::sync::Arc::new(Lab::start().await);
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let tasks: Vec<_> = (0..24)
+        .map(|n| {
+            let lab = lab.clone();
+            tokio::spawn(async move {
+                let patch: Value = json!({"data": {format!("k{n}"): "v"}});
+                lab.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", &patch).await.expect(200);
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let after = lab.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    assert_eq!(after["data"].as_object().unwrap().len(), 25);
+}
+
+#[tokio::test]
+async fn protobuf_bodies_are_taken() {
+    let lab = Lab::start().await;
+    let (mut doc, _) = keelson_api::json::decode(
+        keelson_api::t::core_v1::CONFIG_MAP,
+        config_map("proto", json!({})).to_string().as_bytes(),
+        keelson_api::json::FieldValidation::Strict,
+    )
+    .unwrap();
+    doc.gvk = keelson_api::doc::Gvk::new("", "v1", "ConfigMap");
+    let mut body = Vec::new();
+    keelson_api::proto::encode(&doc, &mut body).unwrap();
+    let media = "application/vnd.kubernetes.protobuf";
+    let answer = lab.send("POST", CONFIG_MAPS, &[("content-type", media), ("accept", media)], body).await;
+    assert_eq!((answer.code, answer.headers["content-type"].to_str().unwrap()), (201, media));
+    let made = keelson_api::proto::decode(keelson_api::t::core_v1::CONFIG_MAP, &answer.bytes).unwrap();
+    assert!(!made.meta().uid().is_empty());
+}
+
+#[tokio::test]
+async fn scale_is_a_view_of_replicas() {
+    let lab = Lab::start().await;
+    lab.post(DEPLOYMENTS, &deployment("web")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/web/scale");
+    let scale = lab.get(&path).await.expect(200);
+    assert_eq!((scale["kind"].as_str(), scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()), (Some("Scale"), Some(1), Some("app=web")));
+    let after = lab.patch(&path, "merge-patch+json", &json!({"spec": {"replicas": 5}})).await.expect(200);
+    assert_eq!(after["spec"]["replicas"], 5);
+    assert_eq!(lab.get(&format!("{DEPLOYMENTS}/web")).await.expect(200)["spec"]["replicas"], 5);
+    let mut put = after.clone();
+    put["spec"]["replicas"] = 2.into();
+    lab.put(&path, &put).await.expect(200);
+    lab.put(&path, &put).await.expect(409);
+    lab.patch(&path, "merge-patch+json", &json!({"spec": {"replicas": -1}})).await.expect(422);
+}
+
+#[tokio::test]
+async fn a_binding_gives_a_pod_its_node_once() {
+    let lab = Lab::start().await;
+    lab.post(PODS, &pod("p")).await.expect(201);
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"}});
+    lab.post(&format!("{PODS}/p/binding"), &binding).await.expect(201);
+    let bound = lab.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    let conditions = bound["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().any(|one| one["type"] == "PodScheduled" && one["status"] == "True"), "{bound}");
+    lab.post(&format!("{PODS}/p/binding"), &binding).await.expect(409);
+    lab.post(&format!("{PODS}/none/binding"), &json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "none"}, "target": {"name": "n1"}})).await.expect(404);
+}
+
+#[tokio::test]
+async fn versions_and_reviews() {
+    let lab = Lab::start().await;
+    let hpa = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}},
+    });
+    lab.post("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", &hpa).await.expect(201);
+    let v1 = lab.get("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
+    assert_eq!((v1["apiVersion"].as_str(), v1["spec"]["maxReplicas"].as_i64()), (Some("autoscaling/v1"), Some(3)));
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "create", "resource": "pods", "namespace": "default"}},
+    });
+    let answer = lab.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await.expect(201);
+    assert_eq!(answer["status"]["allowed"], true);
+    let nobody = crate::UserInfo::authenticated("nobody", &[]);
+    let body = review.to_string();
+    let answer = lab.send_as(nobody.clone(), "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &[], body).await.expect(201);
+    assert_eq!(answer["status"]["allowed"], false);
+    let refused = lab.send_as(nobody, "GET", PODS, &[], "").await.expect(403);
+    assert_eq!(refused["message"], "pods is forbidden: User \"nobody\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"");
+    let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let issued = lab.post("/api/v1/namespaces/default/serviceaccounts/default/token", &token).await.expect(201);
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": issued["status"]["token"]}});
+    let answer = lab.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.expect(201);
+    assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:default", "{answer}");
+}

@@ -1,0 +1,83 @@
+//! Starts every controller as its own service account.
+
+use keelson_base::cidr::Cidr;
+use keelson_client::projections::SharedInformers;
+use keelson_daemon::Context;
+use tokio::task::JoinSet;
+
+use crate::small::{cluster_roles, pod_gc, root_ca, service_accounts, ttl};
+use crate::{
+    cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node, replicaset, statefulset,
+};
+
+/// Settings, checked.
+#[derive(Clone, Debug)]
+pub struct ControllersConfig {
+    /// The ranges pods get their addresses from (at most one per family) and the prefix length of a node's share; empty:
+    /// nodes get theirs elsewhere.
+    pub pod_cidrs: Vec<(Cidr, u8)>,
+    /// The certificate authority of the API server, as PEM, for `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+}
+
+/// Why the controllers ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllersError {
+    #[error("controller {0} ended without being told to")]
+    Ended(&'static str),
+    #[error("a controller's task failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Runs all controllers until the drain begins. `client_of` gives the client of a service account in kube-system
+/// (upstream's name, say `deployment-controller`); `shared` are the process's informers.
+pub async fn run(
+    client_of: impl Fn(&str) -> kube::Client,
+    config: ControllersConfig,
+    shared: SharedInformers,
+    ctx: Context,
+) -> Result<(), ControllersError> {
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    macro_rules! start {
+        ($account:literal, |$client:ident| $controller:expr) => {{
+            let $client = client_of($account);
+            let controller = $controller;
+            tasks.spawn(async move {
+                controller.await;
+                $account
+            });
+        }};
+    }
+    start!("deployment-controller", |c| deployment::start(c, &shared, &ctx));
+    start!("replicaset-controller", |c| replicaset::start_replica_sets(c, &shared, &ctx));
+    start!("replication-controller", |c| replicaset::start_replication_controllers(c, &shared, &ctx));
+    start!("daemon-set-controller", |c| daemonset::start(c, &shared, &ctx));
+    start!("statefulset-controller", |c| statefulset::start(c, &shared, &ctx));
+    start!("disruption-controller", |c| disruption::start(c, &shared, &ctx));
+    start!("cronjob-controller", |c| cronjob::start(c, &shared, &ctx));
+    start!("job-controller", |c| job::start(c, &shared, &ctx));
+    start!("endpoint-controller", |c| endpoints::start_endpoints(c, &shared, &ctx));
+    start!("endpointslice-controller", |c| endpoints::start_slices(c, &shared, &ctx));
+    start!("endpointslicemirroring-controller", |c| endpoints::start_mirroring(c, &shared, &ctx));
+    start!("namespace-controller", |c| namespace::start(c, &shared, &ctx));
+    start!("service-account-controller", |c| service_accounts::start(c, &shared, &ctx));
+    start!("root-ca-cert-publisher", |c| root_ca::start(c, &shared, &ctx, config.root_ca_pem));
+    start!("node-controller", |c| node::start_lifecycle(c, &shared, &ctx));
+    start!("node-controller", |c| node::start_evictor(c, &shared, &ctx));
+    if !config.pod_cidrs.is_empty() {
+        start!("node-controller", |c| node::start_ipam(c, &shared, &ctx, config.pod_cidrs));
+    }
+    start!("generic-garbage-collector", |c| gc::start(c, &shared, &ctx));
+    start!("pod-garbage-collector", |c| pod_gc::start(c, &shared, &ctx));
+    start!("ttl-after-finished-controller", |c| ttl::start(c, &shared, &ctx));
+    start!("clusterrole-aggregation-controller", |c| cluster_roles::start(c, &shared, &ctx));
+    drop(shared);
+
+    while let Some(ended) = tasks.join_next().await {
+        let name = ended?;
+        if !ctx.drain.is_draining() {
+            return Err(ControllersError::Ended(name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! Controllers of one file each.
+
+pub mod cluster_roles;
+pub mod pod_gc;
+pub mod root_ca;
+pub mod service_accounts;
+pub mod ttl;

@@ -1,0 +1,244 @@
+//! Pods' lives on a real containerd: start, restart, end, deletion, adoption.
+mod common;
+
+use common::*;
+use serde_json::json;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_live_and_die() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::start().await;
+    runs_and_is_deleted(&lab).await;
+    completes_and_fails(&lab).await;
+    init_containers_and_sidecars(&lab).await;
+    crash_loop(&lab).await;
+    missing_image_and_pull_never(&lab).await;
+    messages_hooks_and_grace(&lab).await;
+    refusals(&lab).await;
+    deadline(&lab).await;
+    ephemeral_container(&lab).await;
+    lab.finish().await;
+}
+
+async fn runs_and_is_deleted(lab: &Lab) {
+    let pod = lab.run("plain", json!({"containers": [shell("c", &format!("echo hello; {STAY}"))]}));
+    let view = pod.running().await;
+    let ip = view.status.pod_ip.clone().unwrap();
+    assert!(ip.starts_with("10.213."), "{ip}");
+    assert_eq!(view.status.host_ip.as_deref(), Some("192.0.2.7"));
+    assert_eq!(view.status.qos_class.as_deref(), Some("BestEffort"));
+    let c = status(&view, "c");
+    assert!(c.container_id.unwrap().starts_with("containerd://"));
+    assert_eq!(c.image, keelson_testkit::containerd::BUSYBOX);
+    assert_eq!((c.restart_count, c.started), (0, Some(true)));
+    assert_eq!(pod.log("c").await, "hello");
+    assert_eq!(pod.exec("c", "hostname").await, "plain");
+    assert!(pod.exec("c", "cat /etc/hosts").await.contains(&format!("{ip}\tplain")));
+    let resolv = pod.exec("c", "cat /etc/resolv.conf").await;
+    assert!(resolv.contains("nameserver 10.96.0.10"), "{resolv}");
+    assert!(resolv.contains("search default.svc.cluster.local svc.cluster.local cluster.local"), "{resolv}");
+    let took = pod.delete(30).await;
+    assert!(took < Duration::from_secs(10), "a container that obeys TERM took {took:?}");
+}
+
+async fn completes_and_fails(lab: &Lab) {
+    let done = lab.run("done", json!({"restartPolicy": "Never", "containers": [shell("c", "exit 0")]}));
+    let view = done.phase("Succeeded").await;
+    assert_eq!(ended(status(&view, "c").state.as_ref()), Some((0, "Completed".into(), String::new())));
+    let fails = lab.run("fails", json!({"restartPolicy": "Never", "containers": [shell("c", "exit 3")]}));
+    let view = fails.phase("Failed").await;
+    assert_eq!(ended(status(&view, "c").state.as_ref()), Some((3, "Error".into(), String::new())));
+    let view = done.until("finished", |v| v.finished).await;
+    assert!(view.observed.sandboxes.iter().all(|s| !s.ready), "a finished pod keeps no sandbox");
+    done.delete(30).await;
+    fails.delete(30).await;
+    let retried = lab.run(
+        "retried",
+        json!({"restartPolicy": "OnFailure", "volumes": [{"name": "v", "emptyDir": {}}],
+            "containers": [with(shell("c", "test -e /v/x && exit 0; touch /v/x; exit 1"),
+                json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))]}),
+    );
+    let view = retried.phase("Succeeded").await;
+    let c = status(&view, "c");
+    assert_eq!(c.restart_count, 1);
+    assert_eq!(ended(c.last_state.as_ref()).unwrap().0, 1);
+    retried.delete(30).await;
+}
+
+async fn init_containers_and_sidecars(lab: &Lab) {
+    let mounts = json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+    let pod = lab.run(
+        "init",
+        json!({"restartPolicy": "Never", "volumes": [{"name": "v", "emptyDir": {}}],
+            "initContainers": [
+                with(shell("first", "echo one >> /v/log"), mounts.clone()),
+                with(with(shell("side", &format!("echo side >> /v/log; {STAY}")), mounts.clone()), json!({"restartPolicy": "Always"})),
+                with(shell("second", "grep -q one /v/log && echo two >> /v/log"), mounts.clone())],
+            "containers": [with(shell("main", "cat /v/log; sleep 1"), mounts)]}),
+    );
+    let view = pod.phase("Succeeded").await;
+    let order: Vec<String> = pod.log("main").await.lines().map(str::to_owned).collect();
+    assert_eq!((order.first().map(String::as_str), order.last().map(String::as_str)), (Some("one"), Some("two")));
+    assert!(order.contains(&"side".to_owned()), "{order:?}");
+    assert!(status(&view, "first").ready, "a completed init container is ready");
+    assert!(ended(status(&view, "side").state.as_ref()).is_some(), "a sidecar ends with the pod");
+    pod.delete(30).await;
+    let fails = lab.run(
+        "initfails",
+        json!({"restartPolicy": "Never", "initContainers": [shell("i", "exit 9")], "containers": [shell("c", STAY)]}),
+    );
+    let view = fails.phase("Failed").await;
+    assert_eq!(waiting(&view, "c"), "PodInitializing");
+    fails.delete(30).await;
+}
+
+async fn crash_loop(lab: &Lab) {
+    let pod = lab.run("crash", json!({"containers": [shell("c", "exit 7")]}));
+    let view = pod.until("in back-off", |v| waiting(v, "c") == "CrashLoopBackOff").await;
+    let c = status(&view, "c");
+    assert_eq!(phase(&view), "Running");
+    assert!(c.restart_count >= 1);
+    assert_eq!(ended(c.last_state.as_ref()).unwrap().0, 7);
+    let message = c.state.unwrap().waiting.unwrap().message.unwrap();
+    assert_eq!(message, "back-off 10s restarting failed container=c pod=crash_default(uid-crash)");
+    pod.delete(30).await;
+}
+
+async fn missing_image_and_pull_never(lab: &Lab) {
+    let never = lab.run(
+        "never",
+        json!({"containers": [{"name": "c", "image": "test.invalid/none:1", "imagePullPolicy": "Never"}]}),
+    );
+    never.until("refused", |v| waiting(v, "c") == "ErrImageNeverPull").await;
+    never.delete(1).await;
+    let missing = lab.run("missing", json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]}));
+    missing.until("an error", |v| waiting(v, "c") == "ErrImagePull").await;
+    let view = missing.until("in back-off", |v| waiting(v, "c") == "ImagePullBackOff").await;
+    assert_eq!(phase(&view), "Pending");
+    missing.delete(1).await;
+}
+
+async fn messages_hooks_and_grace(lab: &Lab) {
+    let pod = lab.run(
+        "message",
+        json!({"restartPolicy": "Never", "containers": [shell("a", "echo -n why > /dev/termination-log; exit 1"),
+            with(shell("b", "echo from the log; exit 1"), json!({"terminationMessagePolicy": "FallbackToLogsOnError"}))]}),
+    );
+    let view = pod.phase("Failed").await;
+    assert_eq!(ended(status(&view, "a").state.as_ref()).unwrap().2, "why");
+    assert_eq!(ended(status(&view, "b").state.as_ref()).unwrap().2, "from the log\n");
+    pod.delete(30).await;
+    let hooks = lab.run(
+        "hooks",
+        json!({"containers": [with(shell("c", "while :; do sleep 0.1; done"), json!({"lifecycle": {
+            "postStart": {"exec": {"command": ["/bin/sh", "-c", "echo started > /tmp/post"]}},
+            "preStop": {"exec": {"command": ["/bin/sh", "-c", "echo stopping > /proc/1/fd/1"]}}}}))]}),
+    );
+    hooks.running().await;
+    assert_eq!(hooks.exec("c", "cat /tmp/post").await, "started");
+    let logs = lab.config.pod_logs.join("default_hooks_uid-hooks/c/0.log");
+    let keep = logs.clone();
+    let seen = tokio::spawn(async move {
+        wait("the pre-stop hook's line", 20, || {
+            std::fs::read_to_string(&keep).ok().filter(|text| text.contains("stopping"))
+        })
+        .await;
+    });
+    // The shell ignores TERM: the grace passes, then it is killed.
+    let took = hooks.delete(2).await;
+    seen.await.unwrap();
+    assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(15), "{took:?}");
+    let failing = lab.run(
+        "hookfails",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [with(shell("c", STAY),
+            json!({"lifecycle": {"postStart": {"exec": {"command": ["/bin/false"]}}}}))]}),
+    );
+    failing.until("restarted", |v| status(v, "c").restart_count > 0 || waiting(v, "c") == "PostStartHookError").await;
+    failing.delete(1).await;
+}
+
+async fn refusals(lab: &Lab) {
+    let pod = lab.run("refused", json!({"hostUsers": false, "containers": [shell("c", STAY)]}));
+    let view = pod.phase("Failed").await;
+    assert_eq!(view.status.reason.as_deref(), Some("UnsupportedPodField"));
+    assert!(view.status.message.unwrap().contains("spec.hostUsers"));
+    assert!(view.observed.sandboxes.is_empty());
+    pod.delete(30).await;
+}
+
+async fn deadline(lab: &Lab) {
+    let pod = lab.run("deadline", json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1,
+        "containers": [shell("c", STAY)]}));
+    let view = pod.phase("Failed").await;
+    assert_eq!(view.status.reason.as_deref(), Some("DeadlineExceeded"));
+    pod.delete(30).await;
+}
+
+async fn ephemeral_container(lab: &Lab) {
+    let mut pod = lab.run("debug", json!({"containers": [shell("c", STAY)]}));
+    pod.running().await;
+    pod.update(|pod| {
+        let debug = with(shell("dbg", "ps; sleep 60"), json!({"targetContainerName": "c"}));
+        pod.spec.as_mut().unwrap().ephemeral_containers = Some(vec![serde_json::from_value(debug).unwrap()]);
+    });
+    pod.until("debugged", |v| {
+        v.status.ephemeral_container_statuses.iter().flatten().any(|s| {
+            s.state.as_ref().is_some_and(|s| s.running.is_some())
+        })
+    })
+    .await;
+    let seen = pod.exec("dbg", "ps").await;
+    assert!(seen.contains("trap"), "the target's processes are seen: {seen}");
+    pod.delete(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_of_kubelet_and_runtime_leave_containers_alone() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::start().await;
+    let probe = json!({"readinessProbe": {"exec": {"command": ["/bin/true"]}, "periodSeconds": 1}});
+    let spec = json!({"containers": [with(shell("c", STAY), probe), shell("d", STAY)]});
+    let first = lab.run("stays", spec.clone());
+    let before = first.running().await;
+    let pod = {
+        let mut pod = first.pod.clone();
+        pod.status = Some(before.status.clone());
+        pod
+    };
+    let ids = |view: &keelson_kubelet::worker::PodView| {
+        let mut ids: Vec<String> = view.observed.containers.iter().map(|c| c.id.clone()).collect();
+        ids.sort();
+        (ids, view.observed.sandboxes[0].id.clone())
+    };
+    let wanted = ids(&before);
+    lab.stop_kubelet().await;
+    lab.start_kubelet().await;
+    let known = Default::default();
+    lab.kubelet().workers.want(std::sync::Arc::new(pod.clone()), None, known);
+    let handle = Handle { lab: &lab, pod: pod.clone() };
+    let after = handle
+        .until("seen again", |v| v.observed.containers.len() == 2 && phase(v) == "Running" && status(v, "c").ready)
+        .await;
+    assert_eq!(ids(&after), wanted);
+    assert_eq!(status(&after, "c").restart_count, 0);
+
+    lab.containerd.kill();
+    lab.containerd.restart().unwrap();
+    let begun = std::time::Instant::now();
+    let handle = Handle { lab: &lab, pod };
+    let next = lab.run("next", json!({"containers": [shell("c", STAY)]}));
+    next.running().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "recovery took {:?}", begun.elapsed());
+    let after = handle.running().await;
+    assert_eq!(ids(&after), wanted);
+    // A container's end is noticed over the new connection.
+    let id = after.observed.latest("d").unwrap().id.clone();
+    lab.kubelet().kubelet.cri.stop_container(&id, Duration::from_secs(1)).await.unwrap();
+    handle.until("restarted", |v| status(v, "d").restart_count == 1 && status(v, "d").ready).await;
+    lab.finish().await;
+}

@@ -1,0 +1,186 @@
+use std::collections::HashSet;
+
+use keelson_base::gates::Gates;
+
+use super::*;
+
+fn table() -> Table {
+    Table::builtin(&Gates::default())
+}
+
+/// Every `$ref` of the document.
+fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get("$ref").and_then(Value::as_str));
+            map.values().for_each(|inner| references(inner, found));
+        }
+        Value::Array(items) => items.iter().for_each(|inner| references(inner, found)),
+        _ => {}
+    }
+}
+
+fn check_references(document: &Value, prefix: &str, definitions: &Value) {
+    let mut found = Vec::new();
+    references(document, &mut found);
+    assert!(found.len() > 5, "{found:?}");
+    for reference in found {
+        let name = reference.strip_prefix(prefix).expect("a reference into the definitions");
+        assert!(definitions.get(name).is_some(), "{reference} leads nowhere");
+    }
+}
+
+/// No operation's id is there twice.
+fn check_ids(document: &Value) {
+    let mut seen = HashSet::new();
+    for item in document["paths"].as_object().expect("paths").values() {
+        for id in item.as_object().expect("operations").values().filter_map(|op| op["operationId"].as_str()) {
+            assert!(seen.insert(id.to_owned()), "{id} twice");
+        }
+    }
+}
+
+#[test]
+fn v3_documents_hold_together() {
+    let table = table();
+    let index = v3_index(&table, "v1.35.0");
+    let paths = index["paths"].as_object().expect("paths");
+    assert!(
+        paths["apis/apps/v1"]["serverRelativeURL"]
+            .as_str()
+            .is_some_and(|url| url.starts_with("/openapi/v3/apis/apps/v1?hash="))
+    );
+    for group in table.groups() {
+        for served in table.versions(group) {
+            let bytes = v3(&table, group, served, "v1.35.0", &Bare).expect("served");
+            let document: Value = serde_json::from_slice(&bytes).expect("JSON");
+            check_references(&document, "#/components/schemas/", &document["components"]["schemas"]);
+            check_ids(&document);
+        }
+    }
+    assert!(v3(&table, "nope", "v1", "v1.35.0", &Bare).is_none());
+}
+
+#[test]
+fn a_patch_offers_what_kubectl_looks_for() {
+    let document: Value =
+        serde_json::from_slice(&v3(&table(), "apps", "v1", "v1.35.0", &Bare).expect("served")).expect("JSON");
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    let names: Vec<&str> = patch["parameters"]
+        .as_array()
+        .expect("parameters")
+        .iter()
+        .filter_map(|p| p["name"].as_str())
+        .collect();
+    assert!(names.contains(&"fieldValidation") && names.contains(&"dryRun"), "{names:?}");
+    assert_eq!(
+        patch["x-kubernetes-group-version-kind"],
+        json!({"group": "apps", "version": "v1", "kind": "Deployment"})
+    );
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
+    let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["put"];
+    assert_eq!(
+        scale["x-kubernetes-group-version-kind"],
+        json!({"group": "autoscaling", "version": "v1", "kind": "Scale"})
+    );
+    let container = &document["components"]["schemas"]["io.k8s.api.core.v1.Container"];
+    assert_eq!(
+        container["properties"]["ports"],
+        json!({"type": "array", "items": {"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"}, "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["containerPort", "protocol"], "x-kubernetes-patch-merge-key": "containerPort", "x-kubernetes-patch-strategy": "merge"})
+    );
+    assert_eq!(container["required"], json!(["name"]));
+}
+
+#[test]
+fn v2_holds_together_and_its_protobuf_is_the_same() {
+    let table = table();
+    let document: Value = serde_json::from_slice(&v2(&table, "v1.35.0", &Bare)).expect("JSON");
+    check_references(&document, "#/definitions/", &document["definitions"]);
+    check_ids(&document);
+    assert_eq!(
+        document["definitions"]["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"],
+        json!([{"group": "", "version": "v1", "kind": "Pod"}])
+    );
+    let proto = v2_proto(&table, "v1.35.0", &Bare);
+    let (mut paths, mut definitions) = (0, 0);
+    each_field(&proto, |number, content| match number {
+        8 => each_field(content, |number, _| paths += usize::from(number == 2)),
+        9 => each_field(content, |number, _| definitions += usize::from(number == 1)),
+        _ => {}
+    });
+    assert_eq!(paths, document["paths"].as_object().expect("paths").len());
+    assert_eq!(definitions, document["definitions"].as_object().expect("definitions").len());
+}
+
+fn each_field(bytes: &[u8], mut each: impl FnMut(u32, &[u8])) {
+    use crate::proto::wire::{Reader, Wire};
+    let mut reader = Reader::new(bytes);
+    while let Some((number, wire)) = reader.field().expect("well-formed") {
+        if let Wire::Bytes(content) = wire {
+            each(number, content);
+        }
+    }
+}
+
+#[test]
+fn custom_resources_bring_their_schema() {
+    struct One;
+    impl Source for One {
+        fn custom_schema(&self, _: &Resource) -> Option<Value> {
+            Some(
+                json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}),
+            )
+        }
+        fn description(&self, definition: &str, field: &str) -> &str {
+            if definition.ends_with("ObjectMeta") && field == "name" { "the name" } else { "" }
+        }
+    }
+    let mut table = table();
+    let mut row = Resource::clone(table.lookup("apps", "v1", "deployments").expect("deployments"));
+    (row.group, row.storage_group, row.kind, row.list_kind) =
+        ("example.com".into(), "example.com".into(), "Foo".into(), "FooList".into());
+    (row.ty, row.list_ty) = (None, None);
+    row.subresources.clear();
+    table.add(row);
+    let document: Value =
+        serde_json::from_slice(&v3(&table, "example.com", "v1", "v1.35.0", &One).expect("served"))
+            .expect("JSON");
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(
+        schemas["com.example.v1.Foo"]["properties"]["spec"]["properties"]["size"],
+        json!({"type": "integer"})
+    );
+    assert_eq!(
+        schemas["com.example.v1.Foo"]["x-kubernetes-group-version-kind"],
+        json!([{"group": "example.com", "version": "v1", "kind": "Foo"}])
+    );
+    assert_eq!(
+        schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"]["name"]["description"],
+        "the name"
+    );
+    check_references(&document, "#/components/schemas/", schemas);
+}
+
+#[test]
+fn descriptions_are_there_for_explain() {
+    let texts = Descriptions::new();
+    assert!(texts.len() > 2500, "{}", texts.len());
+    assert_eq!(
+        texts.get("io.k8s.api.core.v1.ContainerPort", ""),
+        "ContainerPort represents a network port in a single container."
+    );
+    assert_eq!(
+        texts.get("io.k8s.api.core.v1.ContainerPort", "containerPort"),
+        "Number of port to expose on the pod's IP address. This must be a valid port number, 0 < x < 65536."
+    );
+    let document: Value =
+        serde_json::from_slice(&v3(&table(), "apps", "v1", "v1.35.0", &texts).expect("served"))
+            .expect("JSON");
+    let spec = &document["components"]["schemas"]["io.k8s.api.apps.v1.DeploymentSpec"];
+    assert!(spec["description"].as_str().is_some_and(|text| text.starts_with("DeploymentSpec is")));
+    assert_eq!(
+        spec["properties"]["strategy"]["allOf"][0]["$ref"],
+        "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy"
+    );
+}

@@ -1,0 +1,135 @@
+//! Patches as pure functions: the object as it is and the patch's bytes make the object as it should be.
+//!
+//! Texts are upstream's. The result carries the original's apiVersion and kind unless the patch changed them; whether that is
+//! allowed is the caller's check.
+
+mod json;
+mod merge;
+mod strategic;
+
+use crate::doc::Doc;
+use crate::json::{DecodeError, EncodeOptions, FieldValidation, Warning};
+
+/// Why a patch could not be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// 400: the patch is not what it claims to be.
+    #[error("{0}")]
+    BadRequest(String),
+    /// 413: beyond a limit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// 415: the patch type is not served for this type.
+    #[error("{0}")]
+    Unsupported(String),
+    /// 422: it cannot be applied to this object (a JSON patch test failed, a path is missing).
+    #[error("{0}")]
+    Unprocessable(String),
+    /// The patched object does not decode: 422, Invalid, with the field `patch`.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// The patched object and warnings on unknown or duplicate fields.
+pub type Patched = (Doc, Vec<Warning>);
+
+/// `application/json-patch+json`.
+pub fn json_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> Result<Patched, PatchError> {
+    let (ops, duplicates) = json::parse(patch, validation)?;
+    let mut object = view(original)?;
+    json::apply(&mut object, &ops)?;
+    finish(original, &object, duplicates, validation)
+}
+
+/// `application/merge-patch+json`.
+pub fn merge_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> Result<Patched, PatchError> {
+    let (patch, duplicates) = read(patch, validation, "error decoding patch: ")?;
+    if !patch.is_object() {
+        return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
+    }
+    let mut object = view(original)?;
+    merge::merge(&mut object, patch);
+    finish(original, &object, duplicates, validation)
+}
+
+/// `application/strategic-merge-patch+json`; built-in types only.
+pub fn strategic_merge(
+    original: &Doc,
+    patch: &[u8],
+    validation: FieldValidation,
+) -> Result<Patched, PatchError> {
+    let Some(ty) = original.ty() else {
+        return Err(PatchError::BadRequest("strategic merge patch format is not supported".into()));
+    };
+    let (patch, duplicates) = read(patch, validation, "")?;
+    let serde_json::Value::Object(patch) = patch else {
+        let what = type_word(&patch);
+        return Err(PatchError::BadRequest(format!(
+            "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+        )));
+    };
+    let object = match view(original)? {
+        serde_json::Value::Object(object) => object,
+        _ => Default::default(),
+    };
+    let merged = strategic::merge_object(object, patch, ty)?;
+    finish(original, &serde_json::Value::Object(merged), duplicates, validation)
+}
+
+/// The original as the client sees it.
+fn view(original: &Doc) -> Result<serde_json::Value, PatchError> {
+    let mut bytes = Vec::new();
+    crate::json::encode_canonical(original, EncodeOptions::FULL, &mut bytes);
+    // The decoder's own limit on depth, not serde_json's lower one: what is stored can be patched.
+    let value = crate::json::decode_untyped(&bytes)
+        .map_err(|e| PatchError::Unprocessable(format!("reading the object to patch: {e}")))?;
+    Ok(crate::doc::value_to_json(&value))
+}
+
+/// The patch's JSON, and its duplicate fields.
+fn read(
+    patch: &[u8],
+    validation: FieldValidation,
+    prefix: &str,
+) -> Result<(serde_json::Value, Vec<String>), PatchError> {
+    let (value, duplicates) = crate::json::decode_untyped_strict(patch)
+        .map_err(|e| PatchError::BadRequest(format!("{prefix}{e}")))?;
+    let duplicates = if validation == FieldValidation::Ignore { Vec::new() } else { duplicates };
+    Ok((crate::doc::value_to_json(&value), duplicates))
+}
+
+fn type_word(value: &serde_json::Value) -> &'static str {
+    match value {
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "bool",
+        serde_json::Value::Number(_) => "number",
+        serde_json::Value::String(_) => "string",
+        serde_json::Value::Array(_) => "array",
+        serde_json::Value::Object(_) => "object",
+    }
+}
+
+fn finish(
+    original: &Doc,
+    object: &serde_json::Value,
+    duplicates: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Patched, PatchError> {
+    let bytes = serde_json::to_vec(object).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+    match crate::json::decode_any(original.ty(), &bytes, validation) {
+        Ok((mut doc, warnings)) => {
+            if doc.gvk.kind.is_empty() && doc.gvk.version.is_empty() {
+                doc.gvk = original.gvk.clone();
+            }
+            if !duplicates.is_empty() && validation == FieldValidation::Strict {
+                return Err(DecodeError::Strict(duplicates).into());
+            }
+            Ok((doc, [duplicates, warnings].concat()))
+        }
+        Err(DecodeError::Strict(errors)) => Err(DecodeError::Strict([duplicates, errors].concat()).into()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Disruption budgets and autoscalers.
+
+use crate::doc::{Doc, Struct, Value};
+use crate::f::autoscaling_v1 as a1;
+use crate::f::autoscaling_v2 as a2;
+use crate::f::policy_v1 as p;
+use crate::field_errors::{ErrorList, FieldPath};
+use crate::names;
+use crate::schema::Field;
+use crate::types::core::scheduling;
+use crate::types::core::security::optional_one_of;
+use crate::types::walk::{
+    at_most_100_percent, child_entry, default_value, int_or_percent, json_text, non_negative, present,
+    structs,
+};
+use crate::types::{GenerationRule, Strategy, columns};
+
+const SPEC: FieldPath<'static> = FieldPath::new("spec");
+
+pub static BUDGET: Strategy = Strategy {
+    validate_create: |doc, _, errors| budget(doc, errors),
+    validate_update: |new, _, _, errors| budget(new, errors),
+    validate_status_update: |new, _, _, errors| {
+        use p::pod_disruption_budget_status as st;
+        let Some(status) = new.root().and_then(|root| root.child(p::pod_disruption_budget::STATUS)) else {
+            return;
+        };
+        let fields = [st::DISRUPTIONS_ALLOWED, st::CURRENT_HEALTHY, st::DESIRED_HEALTHY, st::EXPECTED_PODS];
+        non_negative(status, &fields, &FieldPath::new("status"), errors);
+    },
+    generation: GenerationRule::Spec,
+    allow_unconditional_update: false,
+    columns: &columns::others::BUDGET,
+    ..Strategy::BASE
+};
+
+fn budget(doc: &Doc, errors: &mut ErrorList) {
+    use p::pod_disruption_budget_spec as s;
+    let Some(spec) = doc.root().and_then(|root| root.child(p::pod_disruption_budget::SPEC)) else { return };
+    if present(spec, s::MIN_AVAILABLE) && present(spec, s::MAX_UNAVAILABLE) {
+        let value = json_text(Some(&Value::Struct(spec.clone())));
+        errors.invalid(&SPEC, value, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for field in [s::MIN_AVAILABLE, s::MAX_UNAVAILABLE] {
+        let at = SPEC.child(field.def().json);
+        int_or_percent(spec.get(field), &at, errors);
+        at_most_100_percent(spec.get(field), &at, errors);
+    }
+    scheduling::validate_label_selector(spec.child(s::SELECTOR), &SPEC.child("selector"), errors);
+    let policies = ["AlwaysAllow", "IfHealthyBudget"];
+    optional_one_of(spec, s::UNHEALTHY_POD_EVICTION_POLICY, &policies, &SPEC, errors);
+}
+
+pub static AUTOSCALER: Strategy = Strategy {
+    defaults: autoscaler_defaults,
+    validate_create: |doc, _, errors| autoscaler(doc, errors),
+    validate_update: |new, _, _, errors| autoscaler(new, errors),
+    columns: &columns::others::AUTOSCALER,
+    ..Strategy::BASE
+};
+
+/// Autoscalers as autoscaling/v1 has them.
+pub static AUTOSCALER_V1: Strategy = Strategy {
+    defaults: |doc| {
+        use a1::horizontal_pod_autoscaler as h;
+        if let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, h::SPEC)) {
+            default_value(spec, a1::horizontal_pod_autoscaler_spec::MIN_REPLICAS, 1);
+        }
+    },
+    validate_create: |doc, _, errors| autoscaler_v1(doc, errors),
+    validate_update: |new, _, _, errors| autoscaler_v1(new, errors),
+    columns: &columns::others::AUTOSCALER_V1,
+    ..Strategy::BASE
+};
+
+fn autoscaler_defaults(doc: &mut Doc) {
+    use crate::t::autoscaling_v2 as t;
+    use a2::horizontal_pod_autoscaler_spec as s;
+    let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, a2::horizontal_pod_autoscaler::SPEC))
+    else {
+        return;
+    };
+    default_value(spec, s::MIN_REPLICAS, 1);
+    if spec.list(s::METRICS).is_empty() {
+        let mut target = Struct::new(t::METRIC_TARGET);
+        target.set(a2::metric_target::TYPE, "Utilization");
+        target.set(a2::metric_target::AVERAGE_UTILIZATION, 80);
+        let mut resource = Struct::new(t::RESOURCE_METRIC_SOURCE);
+        resource.set(a2::resource_metric_source::NAME, "cpu");
+        resource.set(a2::resource_metric_source::TARGET, target);
+        let mut metric = Struct::new(t::METRIC_SPEC);
+        metric.set(a2::metric_spec::TYPE, "Resource");
+        metric.set(a2::metric_spec::RESOURCE, resource);
+        spec.set(s::METRICS, vec![Value::Struct(metric)]);
+    }
+    let Some(behavior) = spec.child_mut(s::BEHAVIOR) else { return };
+    if let Some(up) = child_entry(behavior, a2::horizontal_pod_autoscaler_behavior::SCALE_UP) {
+        scaling_rules(up, Some(0), &[("Pods", 4, 15), ("Percent", 100, 15)]);
+    }
+    if let Some(down) = child_entry(behavior, a2::horizontal_pod_autoscaler_behavior::SCALE_DOWN) {
+        scaling_rules(down, None, &[("Percent", 100, 15)]);
+    }
+}
+
+fn scaling_rules(rules: &mut Struct, window: Option<i64>, policies: &[(&str, i64, i64)]) {
+    use a2::hpa_scaling_policy as sp;
+    use a2::hpa_scaling_rules as sr;
+    if let Some(window) = window {
+        default_value(rules, sr::STABILIZATION_WINDOW_SECONDS, window);
+    }
+    default_value(rules, sr::SELECT_POLICY, "Max");
+    if !present(rules, sr::POLICIES) {
+        let list: Vec<Value> = policies
+            .iter()
+            .map(|(kind, value, period)| {
+                let mut policy = Struct::new(crate::t::autoscaling_v2::HPA_SCALING_POLICY);
+                policy.set(sp::TYPE, *kind);
+                policy.set(sp::VALUE, *value);
+                policy.set(sp::PERIOD_SECONDS, *period);
+                Value::Struct(policy)
+            })
+            .collect();
+        rules.set(sr::POLICIES, list);
+    }
+}
+
+fn replicas(spec: &Struct, min: Field, max: Field, errors: &mut ErrorList) {
+    let (min, max) = (spec.int(min), spec.int(max).unwrap_or(0));
+    if let Some(min) = min.filter(|min| *min < 1) {
+        errors.invalid(&SPEC.child("minReplicas"), min, "must be greater than or equal to 1");
+    }
+    let at = SPEC.child("maxReplicas");
+    if max == 0 {
+        errors.required(&at, "must be set and greater than 0");
+    } else if max < 0 {
+        errors.invalid(&at, max, "must be greater than or equal to 1");
+    }
+    if min.is_some_and(|min| max < min) {
+        errors.invalid(&at, max, "must be greater than or equal to `minReplicas`");
+    }
+}
+
+fn reference(kind: &str, name: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    for (field, value) in [("kind", kind), ("name", name)] {
+        if value.is_empty() {
+            errors.required(&path.child(field), "");
+        } else {
+            errors.invalid_each(&path.child(field), value, names::path_segment(value));
+        }
+    }
+}
+
+fn autoscaler_v1(doc: &Doc, errors: &mut ErrorList) {
+    use a1::cross_version_object_reference as r;
+    use a1::horizontal_pod_autoscaler_spec as s;
+    let empty = Struct::new(crate::t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER_SPEC);
+    let spec = doc.root().and_then(|root| root.child(a1::horizontal_pod_autoscaler::SPEC)).unwrap_or(&empty);
+    replicas(spec, s::MIN_REPLICAS, s::MAX_REPLICAS, errors);
+    let target = spec.child(s::SCALE_TARGET_REF);
+    let get = |field: Field| target.map_or("", |target| target.str(field));
+    reference(get(r::KIND), get(r::NAME), &SPEC.child("scaleTargetRef"), errors);
+}
+
+fn autoscaler(doc: &Doc, errors: &mut ErrorList) {
+    use a2::cross_version_object_reference as r;
+    use a2::horizontal_pod_autoscaler_spec as s;
+    let empty = Struct::new(crate::t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER_SPEC);
+    let spec = doc.root().and_then(|root| root.child(a2::horizontal_pod_autoscaler::SPEC)).unwrap_or(&empty);
+    replicas(spec, s::MIN_REPLICAS, s::MAX_REPLICAS, errors);
+    let target = spec.child(s::SCALE_TARGET_REF);
+    let get = |field: Field| target.map_or("", |target| target.str(field));
+    reference(get(r::KIND), get(r::NAME), &SPEC.child("scaleTargetRef"), errors);
+    let metrics = SPEC.child("metrics");
+    for (i, metric) in structs(spec, s::METRICS) {
+        metric_spec(metric, &metrics.index(i), errors);
+    }
+    let Some(behavior) = spec.child(s::BEHAVIOR) else { return };
+    let at = SPEC.child("behavior");
+    use a2::horizontal_pod_autoscaler_behavior as b;
+    for field in [b::SCALE_UP, b::SCALE_DOWN] {
+        if let Some(rules) = behavior.child(field) {
+            check_rules(rules, &at.child(field.def().json), errors);
+        }
+    }
+}
+
+fn metric_spec(metric: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    use a2::metric_spec as m;
+    let kind = metric.str(m::TYPE);
+    let kinds = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+    if kind.is_empty() {
+        errors.required(&path.child("type"), "must specify a metric source type");
+    }
+    if !kinds.contains(&kind) {
+        errors.not_supported(&path.child("type"), kind, &kinds);
+        return;
+    }
+    let sources = [
+        (m::OBJECT, "Object"),
+        (m::EXTERNAL, "External"),
+        (m::PODS, "Pods"),
+        (m::RESOURCE, "Resource"),
+        (m::CONTAINER_RESOURCE, "ContainerResource"),
+    ];
+    for (field, name) in sources {
+        let there = present(metric, field);
+        let at = path.child(field.def().json);
+        if name == kind && !there {
+            errors.required(&at, "must populate information for the given metric source");
+        } else if name != kind && there {
+            errors.forbidden(&at, "must populate the given metric source only");
+        }
+    }
+    if let Some(resource) = metric.child(m::RESOURCE) {
+        let at = path.child("resource");
+        if resource.str(a2::resource_metric_source::NAME).is_empty() {
+            errors.required(&at.child("name"), "must specify a resource name");
+        }
+        let target = resource.child(a2::resource_metric_source::TARGET);
+        let utilization = target.is_some_and(|t| present(t, a2::metric_target::AVERAGE_UTILIZATION));
+        let average = target.is_some_and(|t| present(t, a2::metric_target::AVERAGE_VALUE));
+        let target_path = at.child("target");
+        if !utilization && !average {
+            let text = "must set either a target raw value or a target utilization";
+            errors.required(&target_path.child("averageUtilization"), text);
+        }
+        if utilization && average {
+            let text = "may not set both a target raw value and a target utilization";
+            errors.forbidden(&target_path.child("averageValue"), text);
+        }
+    }
+}
+
+fn check_rules(rules: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    use a2::hpa_scaling_policy as sp;
+    use a2::hpa_scaling_rules as sr;
+    if let Some(window) = rules.int(sr::STABILIZATION_WINDOW_SECONDS) {
+        let at = path.child("stabilizationWindowSeconds");
+        if window < 0 {
+            errors.invalid(&at, window, "must be greater than or equal to zero");
+        } else if window > 3600 {
+            errors.invalid(&at, window, "must be less than or equal to 3600");
+        }
+    }
+    optional_one_of(rules, sr::SELECT_POLICY, &["Disabled", "Max", "Min"], path, errors);
+    let policies = path.child("policies");
+    if rules.list(sr::POLICIES).is_empty() {
+        errors.required(&policies, "must specify at least one Policy");
+    }
+    for (i, policy) in structs(rules, sr::POLICIES) {
+        let at = policies.index(i);
+        let kind = policy.str(sp::TYPE);
+        if !matches!(kind, "Pods" | "Percent") {
+            errors.not_supported(&at.child("type"), kind, &["Percent", "Pods"]);
+        }
+        for field in [sp::VALUE, sp::PERIOD_SECONDS] {
+            let value = policy.int(field).unwrap_or(0);
+            if value <= 0 {
+                errors.invalid(&at.child(field.def().json), value, "must be greater than zero");
+            }
+        }
+        let period = policy.int(sp::PERIOD_SECONDS).unwrap_or(0);
+        if period > 1800 {
+            errors.invalid(&at.child("periodSeconds"), period, "must be less than or equal to 1800");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! CPU, memory and disk writes of the process under test, from /proc.
+
+use anyhow::{Context, Result};
+use std::path::Path;
+
+/// A process by its pid.
+#[derive(Clone, Copy)]
+pub struct Process {
+    pid: u32,
+}
+
+impl Process {
+    /// The pid is the file's first word.
+    pub fn from_pid_file(file: &Path) -> Result<Process> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("no {}", file.display()))?;
+        let pid =
+            text.split_whitespace().next().and_then(|word| word.parse().ok()).context("no pid in it")?;
+        Ok(Process { pid })
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path = format!("/proc/{}/{file}", self.pid);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}; did keelson end?"))
+    }
+
+    /// User plus system time so far, in seconds; one tick is 10 ms.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = self.read("stat")?;
+        let fields: Vec<&str> = stat.rsplit_once(") ").context("odd stat")?.1.split(' ').collect();
+        let ticks = |index: usize| fields.get(index).and_then(|t| t.parse::<f64>().ok()).context("odd stat");
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+
+    /// Proportional set size now, in KiB.
+    pub fn pss_kib(&self) -> Result<f64> {
+        field(&self.read("smaps_rollup")?, "Pss:")
+    }
+
+    /// Bytes handed to the disk so far.
+    pub fn written_bytes(&self) -> Result<f64> {
+        field(&self.read("io")?, "write_bytes:")
+    }
+}
+
+fn field(text: &str, name: &str) -> Result<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    line.split_whitespace().next().and_then(|word| word.parse().ok()).with_context(|| format!("odd {name}"))
+}

@@ -1,0 +1,124 @@
+//! The images that a cluster and the sample need, built from our own sources and Debian packages; there is no registry.
+
+use crate::oci::{ImageConfig, write_archive, write_layer};
+use crate::run::{output, root, step, target};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The pause image's name.
+pub const PAUSE: &str = "keelson.dev/pause:1";
+
+/// One image built from Debian packages. A change of its recipe builds it anew.
+struct DebianImage {
+    name: &'static str,
+    file: &'static str,
+    packages: &'static [&'static str],
+    entrypoint: &'static [&'static str],
+    ports: &'static [&'static str],
+}
+
+const DEBIAN_IMAGES: &[DebianImage] = &[
+    DebianImage {
+        name: "keelson.dev/sample-nginx:1",
+        file: "sample-nginx-1",
+        packages: &["nginx-light", "libnginx-mod-http-lua", "lua-nginx-redis"],
+        entrypoint: &["/usr/sbin/nginx", "-g", "daemon off;"],
+        ports: &["80/tcp"],
+    },
+    DebianImage {
+        name: "keelson.dev/sample-redis:1",
+        file: "sample-redis-1",
+        packages: &["redis-server", "redis-tools"],
+        entrypoint: &["/usr/bin/redis-server"],
+        ports: &["6379/tcp"],
+    },
+];
+
+/// An archive to import, and the image's name.
+pub struct Archive {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// Builds what is missing in target/images and returns all archives.
+pub fn build_all() -> Result<Vec<Archive>> {
+    let folder = target().join("images");
+    std::fs::create_dir_all(&folder)?;
+    let mut archives = vec![pause(&folder, PAUSE)?];
+    for image in DEBIAN_IMAGES {
+        archives.push(debian(&folder, image)?);
+    }
+    Ok(archives)
+}
+
+/// The pause image under `name` (a runtime that is configured for another sandbox image gets ours by that name).
+pub fn pause(folder: &Path, name: &str) -> Result<Archive> {
+    let file: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let path = folder.join(format!("{file}.tar"));
+    if !path.exists() {
+        step("building the pause image", "See packaging/pause.", |_| {
+            let binary = build_static("keelson-pause")?;
+            let layer = folder.join("pause.layer");
+            write_layer(&layer, &[("pause", &binary, 0o755)])?;
+            let config = ImageConfig {
+                entrypoint: vec!["/pause".into()],
+                user: "65535:65535".into(),
+                ..Default::default()
+            };
+            write_archive(&path, &[name], &layer, &config)?;
+            std::fs::remove_file(layer).context("cannot remove the layer's file")
+        })?;
+    }
+    Ok(Archive { name: name.to_owned(), path })
+}
+
+/// Builds a crate of this workspace as a static executable, in a target folder of its own (other flags, other cache).
+fn build_static(package: &str) -> Result<PathBuf> {
+    let folder = target().join("static");
+    let triple = "x86_64-unknown-linux-gnu";
+    output(
+        Command::new("cargo")
+            .args(["build", "--quiet", "--release", "--target", triple, "--package", package])
+            .env("RUSTFLAGS", "-C target-feature=+crt-static -C opt-level=s -C panic=abort")
+            .env("CARGO_TARGET_DIR", &folder)
+            .current_dir(root()),
+    )?;
+    Ok(folder.join(triple).join("release").join(package))
+}
+
+fn debian(folder: &Path, image: &DebianImage) -> Result<Archive> {
+    let path = folder.join(format!("{}.tar", image.file));
+    if !path.exists() {
+        let title = format!("building image {} from Debian's packages", image.name);
+        step(&title, "Check that apt-get can reach its mirror.", |_| {
+            let layer = folder.join(format!("{}.layer.tar", image.file));
+            mmdebstrap(&layer, image.packages)?;
+            let config = ImageConfig {
+                entrypoint: image.entrypoint.iter().map(|&word| word.into()).collect(),
+                exposed_ports: image.ports.iter().map(|&port| port.into()).collect(),
+                ..Default::default()
+            };
+            write_archive(&path, &[image.name], &layer, &config)?;
+            std::fs::remove_file(layer).context("cannot remove the layer's file")
+        })?;
+    }
+    Ok(Archive { name: image.name.to_owned(), path })
+}
+
+/// A Debian tree with the packages, without what a container never reads, from the machine's own mirror.
+fn mmdebstrap(tar: &Path, packages: &[&str]) -> Result<()> {
+    let source = crate::packages::debian_source()?;
+    let excluded = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"];
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--variant=essential", "--quiet"]);
+    for path in excluded {
+        command.arg(format!("--dpkgopt=path-exclude={path}"));
+    }
+    command.arg(format!("--include={}", packages.join(",")));
+    command.arg("--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/* \"$1\"/var/log/*");
+    // nginx and redis write their logs there; they must find the folders.
+    command.arg("--customize-hook=mkdir -p \"$1\"/var/log/nginx \"$1\"/var/log/redis");
+    output(command.arg("bookworm").arg(tar).arg(&source.address))?;
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! What is installed from Debian's packages: only what is missing, from the machine's own sources.
+
+use crate::run::{self, output, step};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Program or file that shows that a package is there, and the package.
+const NEEDED: &[(&str, &str)] = &[
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/bin/mmdebstrap", "mmdebstrap"),
+    ("/usr/bin/busybox", "busybox-static"),
+    ("/usr/bin/curl", "curl"),
+    ("/usr/bin/sqlite3", "sqlite3"),
+    ("/usr/bin/gcc", "gcc"),
+    ("/usr/share/doc/libc6-dev", "libc6-dev"),
+];
+
+/// Installs what is missing.
+pub fn install_all() -> Result<()> {
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        println!("✓ packages: nothing is missing");
+        return Ok(());
+    }
+    let hint = "Run `apt-get update && apt-get install <package>` by hand to see why.";
+    step(&format!("installing {}", missing.join(" ")), hint, |_| {
+        if !nix::unistd::Uid::effective().is_root() {
+            bail!("not root: run it as root, or install these packages first");
+        }
+        output(apt().arg("update"))?;
+        output(apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
+        Ok(())
+    })
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+    command
+}
+
+/// Where a new enough kubectl is: on the PATH, or unpacked from Debian's next suites into `folder`.
+pub fn kubectl(folder: &Path) -> Result<PathBuf> {
+    let ours = folder.join("kubectl");
+    for candidate in [ours.clone(), PathBuf::from("kubectl")] {
+        if minor(&candidate).is_some_and(|minor| minor >= 32) {
+            return Ok(candidate);
+        }
+    }
+    let hint = "A kubectl of 1.32 or later on the PATH is used instead.";
+    step("fetching kubectl from Debian's packages", hint, |_| {
+        let unpacked =
+            fetch_from_later_suite("kubectl", &["trixie", "sid"], &run::target().join("packages"))?;
+        std::fs::create_dir_all(folder)?;
+        std::fs::copy(unpacked.join("usr/bin/kubectl"), &ours)
+            .context("the package has no usr/bin/kubectl")?;
+        match minor(&ours) {
+            Some(minor) if minor >= 32 => Ok(ours.clone()),
+            other => bail!("the package's kubectl is of minor {other:?}, not 32 or later"),
+        }
+    })
+}
+
+fn minor(kubectl: &Path) -> Option<u32> {
+    let text = output(Command::new(kubectl).args(["version", "--client", "--output=json"])).ok()?;
+    let version: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let minor = version["clientVersion"]["minor"].as_str()?;
+    minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+}
+
+/// Downloads a package of a later Debian suite and unpacks it (nothing is installed); the machine's own source gives the
+/// address and the keyring.
+fn fetch_from_later_suite(package: &str, suites: &[&str], folder: &Path) -> Result<PathBuf> {
+    let source = debian_source()?;
+    let mut reasons = Vec::new();
+    for suite in suites {
+        let apt_folder = folder.join(format!("apt-{suite}"));
+        match download(package, suite, &source, &apt_folder) {
+            Ok(deb) => {
+                let unpacked = apt_folder.join(package);
+                output(Command::new("dpkg").arg("-x").arg(&deb).arg(&unpacked))?;
+                return Ok(unpacked);
+            }
+            Err(error) => reasons.push(format!("{suite}: {error:#}")),
+        }
+    }
+    bail!("no suite gave {package}: {}", reasons.join("; "))
+}
+
+fn download(package: &str, suite: &str, source: &Source, folder: &Path) -> Result<PathBuf> {
+    for sub in ["lists/partial", "cache/archives/partial", "download"] {
+        std::fs::create_dir_all(folder.join(sub))?;
+    }
+    let list = format!("deb [signed-by={}] {} {suite} main\n", source.keyring.display(), source.address);
+    run::write_file(&folder.join("sources.list"), list.as_bytes())?;
+    let options = [
+        format!("Dir::Etc::sourcelist={}", folder.join("sources.list").display()),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::lists={}", folder.join("lists").display()),
+        format!("Dir::Cache={}", folder.join("cache").display()),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let with_options = |command: &mut Command| {
+        options.iter().for_each(|option| {
+            command.arg("-o").arg(option);
+        });
+    };
+    let mut update = apt();
+    with_options(&mut update);
+    output(update.arg("update"))?;
+    let mut fetch = apt();
+    with_options(&mut fetch);
+    output(fetch.arg("download").arg(package).current_dir(folder.join("download")))?;
+    let deb = std::fs::read_dir(folder.join("download"))?.filter_map(|entry| Some(entry.ok()?.path())).find(
+        |path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_"))),
+    );
+    deb.context("apt-get download left no file")
+}
+
+/// Where this machine gets Debian from.
+pub struct Source {
+    pub address: String,
+    pub keyring: PathBuf,
+}
+
+/// Reads the machine's own apt sources.
+pub fn debian_source() -> Result<Source> {
+    let keyring = PathBuf::from("/usr/share/keyrings/debian-archive-keyring.gpg");
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = std::fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+    }
+    files.sort();
+    let address = files.iter().filter_map(|file| source_address(&std::fs::read_to_string(file).ok()?)).next();
+    let address = address.context(
+        "no Debian archive is named in /etc/apt/sources.list or /etc/apt/sources.list.d; add the line of your mirror",
+    )?;
+    Ok(Source { address, keyring })
+}
+
+/// The archive's address in a sources file of either format: the entry whose suite is a release's name and which holds
+/// `main`, security archives aside.
+fn source_address(text: &str) -> Option<String> {
+    let usable = |address: &str, suites: &str| {
+        let main_suite = suites.split_whitespace().any(|suite| !suite.contains(['-', '/']));
+        (main_suite && !address.contains("security") && address.contains("debian"))
+            .then(|| address.trim_end_matches('/').to_owned())
+    };
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| {
+            stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        };
+        if let (Some("deb"), Some(address), Some(suites)) = (field("Types"), field("URIs"), field("Suites"))
+            && let Some(found) = usable(address.split_whitespace().next()?, suites)
+        {
+            return Some(found);
+        }
+    }
+    text.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('[')).collect();
+        match words.as_slice() {
+            ["deb", address, suite, components @ ..] if components.contains(&"main") => {
+                usable(address, suite)
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_formats() {
+        let deb822 = "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
+                      Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\n";
+        assert_eq!(source_address(deb822).as_deref(), Some("http://mirror.example/debian"));
+        let lines = "# x\ndeb http://mirror.example/debian-security bookworm-security main\n\
+                     deb http://mirror.example/debian/ bookworm main contrib\n";
+        assert_eq!(source_address(lines).as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(source_address("deb http://mirror.example/other nodistro main\n"), None);
+    }
+}
