@@ -626,3 +626,25 @@ async fn changing_is_not_making() {
     drop((admin, jane));
     cluster.stop().await;
 }
+
+/// Admission's changes to a binding reach the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_pod_learns_its_nodes_zone() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin().await;
+    admin.ok("POST", "/api/v1/namespaces", namespace("ns")).await;
+    admin.ok("POST", "/api/v1/namespaces/ns/serviceaccounts", account("default")).await;
+    admin.ok("POST", "/api/v1/nodes", node("n1", json!({ "topology.kubernetes.io/zone": "z" }))).await;
+    admin.ok("POST", "/api/v1/namespaces/ns/pods", pod("p", "", json!({}))).await;
+    let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "p" },
+        "target": { "kind": "Node", "name": "n1" } });
+    let path = "/api/v1/namespaces/ns/pods/p";
+    let identity = &cluster.pki.scheduler;
+    let mut scheduler = cluster.connect(Some((identity.chain(), identity.key())), None).await;
+    scheduler.ok("POST", &format!("{path}/binding"), Some(binding)).await;
+    let bound = admin.ok("GET", path, None).await;
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+    drop((admin, scheduler));
+    cluster.stop().await;
+}

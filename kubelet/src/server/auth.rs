@@ -93,7 +93,8 @@ pub enum AccessError {
     Api(Box<kube::Error>),
 }
 
-type Judgement<'a, T> = Pin<Box<dyn Future<Output = Result<T, AccessError>> + Send + 'a>>;
+/// An answer that may have to be fetched.
+pub type Judgement<'a, T> = Pin<Box<dyn Future<Output = Result<T, AccessError>> + Send + 'a>>;
 
 /// Who may do what.
 pub trait Access: Send + Sync {

@@ -295,11 +295,6 @@ pub fn env_var_name(value: &str) -> Messages {
     out
 }
 
-/// A prefix of environment variables' names (`envFrom`), the same rule.
-pub fn env_var_prefix(value: &str) -> Messages {
-    if value.is_empty() { Vec::new() } else { env_var_name(value) }
-}
-
 /// A key of a ConfigMap or Secret.
 pub fn config_map_key(value: &str) -> Messages {
     let mut out: Messages = Vec::new();
@@ -334,6 +329,9 @@ pub fn path_segment(value: &str) -> Messages {
     }
     out
 }
+
+/// What is wrong with a value; empty where nothing is.
+pub type Rule = fn(&str) -> Messages;
 
 /// Who checks a `metadata.name`; `prefix` is true for generateName, where a trailing dash is fine.
 pub type NameRule = fn(name: &str, prefix: bool) -> Messages;

@@ -57,6 +57,7 @@ pub struct Field {
     pub default: Option<DefaultFact>,
     pub go_type: String,
     pub enums: Vec<String>,
+    pub gates: String,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -273,6 +274,7 @@ impl Builder<'_> {
                 default: self.facts.defaults.get(&(name.to_owned(), json.clone())).cloned(),
                 go_type: fact.go.get(&json).cloned().unwrap_or_default(),
                 enums: fact.enums.get(&json).cloned().unwrap_or_default(),
+                gates: fact.gates.get(&json).cloned().unwrap_or_default(),
                 ..plain_field(&json)
             });
         }
@@ -471,6 +473,7 @@ fn plain_field(json: &str) -> Field {
         default: None,
         go_type: String::new(),
         enums: Vec::new(),
+        gates: String::new(),
     }
 }
 

@@ -70,12 +70,6 @@ pub static IP_ADDRESS: Strategy = Strategy {
         let path = [n::ip_address::SPEC];
         immutable(new.get(&path), old.get(&path), &SPEC, errors);
     },
-    selectable: &[
-        "metadata.name",
-        "spec.parentRef.name",
-        "spec.parentRef.namespace",
-        "spec.parentRef.resource",
-    ],
     columns: &columns::others::IP_ADDRESS,
     ..Strategy::BASE
 };
@@ -426,7 +420,7 @@ fn ip_address(doc: &Doc, errors: &mut ErrorList) {
             errors.invalid_each(&at.child(field.def().json), value, names::path_segment(value));
         }
     }
-    let rules: [(Field, fn(&str) -> names::Messages); 2] =
+    let rules: [(Field, names::Rule); 2] =
         [(p::GROUP, names::dns1123_subdomain), (p::NAMESPACE, names::path_segment)];
     for (field, rule) in rules {
         let value = parent.str(field);
