@@ -311,3 +311,53 @@ fn statuses_of_nodes_and_jobs() {
     assert_eq!(encoded(&done)["status"]["active"], 1);
     assert_eq!(encoded(&done)["spec"], encoded(&old)["spec"]);
 }
+
+#[test]
+fn storage_objects_that_do_not_change() {
+    let driver = |required: Value| json!({"metadata": {"name": "d.example.com"}, "spec": {"attachRequired": required}});
+    let kind = Kind::of("storage.k8s.io/v1", "CSIDriver");
+    let (doc, errors) = kind.create(&driver(json!(true)));
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&doc)["metadata"]["generation"], 1);
+    let (_, errors) = kind.update(&driver(json!(true)), &driver(json!(false)), "");
+    assert_eq!(errors.to_string(), "spec.attachedRequired: Invalid value: false: field is immutable");
+
+    let attachment = |node: &str| {
+        json!({"metadata": {"name": "a"}, "spec": {"attacher": "d.example.com", "nodeName": node,
+            "source": {"persistentVolumeName": "pv"}}})
+    };
+    let kind = Kind::of("storage.k8s.io/v1", "VolumeAttachment");
+    let (_, errors) = kind.update(&attachment("n1"), &attachment("n1"), "");
+    assert!(errors.is_empty(), "{errors}");
+    let (_, errors) = kind.update(&attachment("n1"), &attachment("n2"), "");
+    assert!(errors.to_string().ends_with("field is immutable"), "{errors}");
+    let (_, errors) = kind.create(
+        &json!({"metadata": {"name": "a"}, "spec": {"attacher": "d", "nodeName": "n", "source": {}}}),
+    );
+    let text =
+        "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    assert_eq!(errors.to_string(), text);
+
+    let node = |id: &str, count: i64| {
+        json!({"metadata": {"name": "n"}, "spec": {"drivers": [{"name": "d.example.com", "nodeID": id,
+            "topologyKeys": ["zone"], "allocatable": {"count": count}}]}})
+    };
+    let kind = Kind::of("storage.k8s.io/v1", "CSINode");
+    let (_, errors) = kind.update(&node("a", 1), &node("a", 2), "");
+    assert!(errors.is_empty(), "{errors}");
+    let (_, errors) = kind.update(&node("a", 1), &node("b", 1), "");
+    assert!(errors.to_string().starts_with("spec.drivers: Invalid value:"), "{errors}");
+    let (_, errors) = kind.create(&node("a", -1));
+    let text = "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0";
+    assert_eq!(errors.to_string(), text);
+
+    let claim = |count: i64| {
+        json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "r", "exactly": {
+            "deviceClassName": "x", "count": count}}]}}})
+    };
+    let kind = Kind::of("resource.k8s.io/v1", "ResourceClaim");
+    let (_, errors) = kind.update(&claim(1), &claim(1), "");
+    assert!(errors.is_empty(), "{errors}");
+    let (_, errors) = kind.update(&claim(1), &claim(2), "");
+    assert!(errors.to_string().ends_with("field is immutable"), "{errors}");
+}
