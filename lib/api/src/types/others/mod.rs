@@ -4,6 +4,7 @@ use crate::schema::TypeId;
 use crate::t;
 use crate::types::{GENERIC, Strategy};
 
+pub mod extensions;
 pub mod misc;
 pub mod networking;
 pub mod policy;
@@ -47,6 +48,8 @@ pub fn strategy(ty: TypeId) -> &'static Strategy {
         t::storage_v1::CSI_NODE => &storage::CSI_NODE,
         t::storage_v1::CSI_DRIVER => &storage::CSI_DRIVER,
         t::storage_v1::CSI_STORAGE_CAPACITY => &storage::CSI_STORAGE_CAPACITY,
+        t::apiextensions_v1::CUSTOM_RESOURCE_DEFINITION => &extensions::CUSTOM_RESOURCE_DEFINITION,
+        t::apiregistration_v1::API_SERVICE => &extensions::API_SERVICE,
         _ => &GENERIC,
     }
 }
