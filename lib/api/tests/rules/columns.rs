@@ -583,3 +583,52 @@ fn durations_read_as_upstreams() {
         assert_eq!(human_duration(seconds), text, "{seconds}");
     }
 }
+
+#[test]
+fn drivers_policies_and_flows() {
+    let meta = json!({"name": "x", "creationTimestamp": MIN_5});
+    let driver = json!({"metadata": meta, "spec": {"podInfoOnMount": true, "tokenRequests": [{"audience": "a"}, {"audience": "b"}],
+        "volumeLifecycleModes": ["Persistent", "Ephemeral"]}});
+    let expected = json!(["x", true, true, false, "a,b", false, "Persistent,Ephemeral", "5m"]);
+    row("storage.k8s.io/v1", "CSIDriver", driver, expected);
+    let empty = json!({"metadata": meta, "spec": {"attachRequired": false}});
+    row(
+        "storage.k8s.io/v1",
+        "CSIDriver",
+        empty,
+        json!(["x", false, false, false, "<unset>", false, "<none>", "5m"]),
+    );
+    let attachment = json!({"metadata": meta, "spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}});
+    row("storage.k8s.io/v1", "VolumeAttachment", attachment, json!(["x", "a", "pv", "n", false, "5m"]));
+    let claim = |status: Value| json!({"metadata": meta, "spec": {}, "status": status});
+    row("resource.k8s.io/v1", "ResourceClaim", claim(json!({})), json!(["x", "pending", "5m"]));
+    let reserved = json!({"allocation": {}, "reservedFor": [{"resource": "pods", "name": "p", "uid": "u"}]});
+    row("resource.k8s.io/v1", "ResourceClaim", claim(reserved), json!(["x", "allocated,reserved", "5m"]));
+    let flow = json!({"metadata": meta, "spec": {"priorityLevelConfiguration": {"name": "pl"}, "matchingPrecedence": 9,
+        "distinguisherMethod": {"type": "ByUser"}}, "status": {"conditions": [{"type": "Dangling", "status": "False"}]}});
+    row(
+        "flowcontrol.apiserver.k8s.io/v1",
+        "FlowSchema",
+        flow,
+        json!(["x", "pl", 9, "ByUser", "5m", "False"]),
+    );
+    let level = json!({"metadata": meta, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 5,
+        "limitResponse": {"type": "Reject"}}}});
+    let expected = json!(["x", "Limited", 5, "<none>", "<none>", "<none>", "5m"]);
+    row("flowcontrol.apiserver.k8s.io/v1", "PriorityLevelConfiguration", level, expected);
+    let policy = json!({"metadata": meta, "spec": {"validations": [{"expression": "true"}], "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}}});
+    row(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicy",
+        policy,
+        json!(["x", 1, "v1/ConfigMap", "5m"]),
+    );
+    let binding =
+        json!({"metadata": meta, "spec": {"policyName": "p", "paramRef": {"name": "c", "namespace": "n"}}});
+    row(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicyBinding",
+        binding,
+        json!(["x", "p", "n/c", "5m"]),
+    );
+}

@@ -311,3 +311,125 @@ fn statuses_of_nodes_and_jobs() {
     assert_eq!(encoded(&done)["status"]["active"], 1);
     assert_eq!(encoded(&done)["spec"], encoded(&old)["spec"]);
 }
+
+#[test]
+fn storage_objects_that_do_not_change() {
+    let driver = |required: Value| json!({"metadata": {"name": "d.example.com"}, "spec": {"attachRequired": required}});
+    let kind = Kind::of("storage.k8s.io/v1", "CSIDriver");
+    let (doc, errors) = kind.create(&driver(json!(true)));
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&doc)["metadata"]["generation"], 1);
+    let (_, errors) = kind.update(&driver(json!(true)), &driver(json!(false)), "");
+    assert_eq!(errors.to_string(), "spec.attachedRequired: Invalid value: false: field is immutable");
+
+    let attachment = |node: &str| {
+        json!({"metadata": {"name": "a"}, "spec": {"attacher": "d.example.com", "nodeName": node,
+            "source": {"persistentVolumeName": "pv"}}})
+    };
+    let kind = Kind::of("storage.k8s.io/v1", "VolumeAttachment");
+    let (_, errors) = kind.update(&attachment("n1"), &attachment("n1"), "");
+    assert!(errors.is_empty(), "{errors}");
+    let (_, errors) = kind.update(&attachment("n1"), &attachment("n2"), "");
+    assert!(errors.to_string().ends_with("field is immutable"), "{errors}");
+    let (_, errors) = kind.create(
+        &json!({"metadata": {"name": "a"}, "spec": {"attacher": "d", "nodeName": "n", "source": {}}}),
+    );
+    let text =
+        "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    assert_eq!(errors.to_string(), text);
+
+    let node = |id: &str, count: i64| {
+        json!({"metadata": {"name": "n"}, "spec": {"drivers": [{"name": "d.example.com", "nodeID": id,
+            "topologyKeys": ["zone"], "allocatable": {"count": count}}]}})
+    };
+    let kind = Kind::of("storage.k8s.io/v1", "CSINode");
+    let (_, errors) = kind.update(&node("a", 1), &node("a", 2), "");
+    assert!(errors.is_empty(), "{errors}");
+    let (_, errors) = kind.update(&node("a", 1), &node("b", 1), "");
+    assert!(errors.to_string().starts_with("spec.drivers: Invalid value:"), "{errors}");
+    let (_, errors) = kind.create(&node("a", -1));
+    let text = "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0";
+    assert_eq!(errors.to_string(), text);
+
+    let claim = |count: i64| {
+        json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "r", "exactly": {
+            "deviceClassName": "x", "count": count}}]}}})
+    };
+    let kind = Kind::of("resource.k8s.io/v1", "ResourceClaim");
+    let (_, errors) = kind.update(&claim(1), &claim(1), "");
+    assert!(errors.is_empty(), "{errors}");
+    let (_, errors) = kind.update(&claim(1), &claim(2), "");
+    assert!(errors.to_string().ends_with("field is immutable"), "{errors}");
+}
+
+#[test]
+fn custom_resource_definitions() {
+    let kind = Kind::of("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": schema});
+    let definition = |name: &str, group: &str, versions: Value| {
+        json!({"metadata": {"name": name}, "spec": {"group": group, "scope": "Namespaced", "versions": versions,
+            "names": {"plural": "foos", "kind": "Foo"}}})
+    };
+    let one = json!([version("v1", true)]);
+    let good = definition("foos.example.com", "example.com", one.clone());
+    let (doc, errors) = kind.create(&good);
+    assert!(errors.is_empty(), "{errors}");
+    let out = encoded(&doc);
+    assert_eq!(out["spec"]["names"]["singular"], "foo");
+    assert_eq!(out["spec"]["names"]["listKind"], "FooList");
+    assert_eq!(out["spec"]["conversion"], json!({"strategy": "None"}));
+    assert_eq!(out["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!(out["metadata"]["generation"], 1);
+    let bad = |object: Value| kind.create(&object).1.to_string();
+    let text =
+        "metadata.name: Invalid value: \"foo.example.com\": must be spec.names.plural+\".\"+spec.group";
+    assert_eq!(bad(definition("foo.example.com", "example.com", one.clone())), text);
+    let text = "spec.group: Invalid value: \"example\": should be a domain with at least one dot";
+    assert_eq!(bad(definition("foos.example", "example", one.clone())), text);
+    let text = "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval \
+        annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111";
+    assert_eq!(bad(definition("foos.x.k8s.io", "x.k8s.io", one)), text);
+    let none_stored = definition("foos.example.com", "example.com", json!([version("v1", false)]));
+    let errors = bad(none_stored);
+    assert!(errors.contains("must have exactly one version marked as storage version"), "{errors}");
+    assert!(
+        errors.contains("status.storedVersions: Invalid value: null: must have at least one stored version"),
+        "{errors}"
+    );
+    let bare = json!([{"name": "v1", "served": true, "storage": true}]);
+    let text = "spec.versions[0].schema.openAPIV3Schema: Required value";
+    assert_eq!(bad(definition("foos.example.com", "example.com", bare)), text);
+
+    let two =
+        definition("foos.example.com", "example.com", json!([version("v1", false), version("v2", true)]));
+    let (doc, errors) = kind.update(&good, &two, "");
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&doc)["status"]["storedVersions"], json!(["v1", "v2"]));
+    assert_eq!(encoded(&doc)["metadata"]["generation"], 2);
+    let gone = definition("foos.example.com", "example.com", json!([version("v2", true)]));
+    let (_, errors) = kind.update(&good, &gone, "");
+    assert!(
+        errors.to_string().starts_with("status.storedVersions[0]: Invalid value: \"v1\": missing from"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn aggregated_groups() {
+    let kind = Kind::of("apiregistration.k8s.io/v1", "APIService");
+    let object = |name: &str, priority: i64, service: Value| {
+        json!({"metadata": {"name": name}, "spec": {"group": "g.example", "version": "v1", "groupPriorityMinimum": priority,
+            "versionPriority": 1, "service": service}})
+    };
+    let service = json!({"namespace": "n", "name": "s"});
+    let (doc, errors) = kind.create(&object("v1.g.example", 10, service.clone()));
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&doc)["spec"]["service"]["port"], 443);
+    let (_, errors) = kind.create(&object("v2.g.example", 10, service.clone()));
+    let text = "metadata.name: Invalid value: \"v2.g.example\": must be `spec.version+\".\"+spec.group`: \"v1.g.example\"";
+    assert_eq!(errors.to_string(), text);
+    let (_, errors) = kind.create(&object("v1.g.example", 0, service));
+    let text = "spec.groupPriorityMinimum: Invalid value: 0: must be positive and less than 20000";
+    assert_eq!(errors.to_string(), text);
+}

@@ -55,3 +55,37 @@ fn endpoints(doc: &Doc) -> String {
             .collect(),
     )
 }
+
+/// Aggregated groups.
+pub static API_SERVICE: Columns = Columns {
+    definitions: &[
+        NAME,
+        text("Service", "The reference to the service that hosts this API endpoint."),
+        text("Available", "Whether this service is available."),
+        AGE,
+    ],
+    cells: |doc, now| {
+        use crate::f::apiregistration_v1 as a;
+        use a::api_service_condition as c;
+        let child = |field| doc.root().and_then(|root| root.child(field));
+        let service = child(a::api_service::SPEC).and_then(|spec| spec.child(a::api_service_spec::SERVICE));
+        let service = service.map_or("Local".to_owned(), |service| {
+            format!(
+                "{}/{}",
+                service.str(a::service_reference::NAMESPACE),
+                service.str(a::service_reference::NAME)
+            )
+        });
+        let condition = child(a::api_service::STATUS).and_then(|status| {
+            structs(status, a::api_service_status::CONDITIONS)
+                .find(|(_, one)| one.str(c::TYPE) == "Available")
+        });
+        let available = condition.map_or("Unknown".to_owned(), |(_, one)| {
+            match (one.str(c::STATUS), one.str(c::REASON)) {
+                (status, reason) if status != "True" && !reason.is_empty() => format!("{status} ({reason})"),
+                (status, _) => status.to_owned(),
+            }
+        });
+        vec![name_cell(doc), service.into(), available.into(), age_cell(doc, now)]
+    },
+};

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod core;
 pub mod discovery;
 pub mod others;
+pub mod storage;
 
 /// A column's definition as a Table carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

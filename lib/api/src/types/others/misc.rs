@@ -446,6 +446,3 @@ pub static VERSIONED: Strategy = Strategy {
     columns: &columns::others::WEBHOOKS,
     ..Strategy::BASE
 };
-
-/// Types whose generation rises with their spec.
-pub static VERSIONED_SPEC: Strategy = Strategy { generation: GenerationRule::Spec, ..Strategy::BASE };

@@ -4,10 +4,12 @@ use crate::schema::TypeId;
 use crate::t;
 use crate::types::{GENERIC, Strategy};
 
+pub mod extensions;
 pub mod misc;
 pub mod networking;
 pub mod policy;
 pub mod rbac;
+pub mod storage;
 
 /// The rules of a type of these groups.
 pub fn strategy(ty: TypeId) -> &'static Strategy {
@@ -33,12 +35,21 @@ pub fn strategy(ty: TypeId) -> &'static Strategy {
         t::certificates_v1::CERTIFICATE_SIGNING_REQUEST => &misc::CSR,
         t::admissionregistration_v1::VALIDATING_WEBHOOK_CONFIGURATION
         | t::admissionregistration_v1::MUTATING_WEBHOOK_CONFIGURATION => &misc::VERSIONED,
-        t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY
-        | t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY_BINDING
-        | t::flowcontrol_v1::FLOW_SCHEMA
-        | t::flowcontrol_v1::PRIORITY_LEVEL_CONFIGURATION
-        | t::resource_v1::RESOURCE_SLICE
-        | t::resource_v1::DEVICE_CLASS => &misc::VERSIONED_SPEC,
+        t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY => &storage::VALIDATING_POLICY,
+        t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY_BINDING => &storage::VALIDATING_BINDING,
+        t::flowcontrol_v1::FLOW_SCHEMA => &storage::FLOW_SCHEMA,
+        t::flowcontrol_v1::PRIORITY_LEVEL_CONFIGURATION => &storage::PRIORITY_LEVEL,
+        t::resource_v1::RESOURCE_SLICE => &storage::RESOURCE_SLICE,
+        t::resource_v1::RESOURCE_CLAIM => &storage::RESOURCE_CLAIM,
+        t::resource_v1::RESOURCE_CLAIM_TEMPLATE => &storage::RESOURCE_CLAIM_TEMPLATE,
+        t::resource_v1::DEVICE_CLASS => &storage::DEVICE_CLASS,
+        t::storage_v1::VOLUME_ATTRIBUTES_CLASS => &storage::VOLUME_ATTRIBUTES_CLASS,
+        t::storage_v1::VOLUME_ATTACHMENT => &storage::VOLUME_ATTACHMENT,
+        t::storage_v1::CSI_NODE => &storage::CSI_NODE,
+        t::storage_v1::CSI_DRIVER => &storage::CSI_DRIVER,
+        t::storage_v1::CSI_STORAGE_CAPACITY => &storage::CSI_STORAGE_CAPACITY,
+        t::apiextensions_v1::CUSTOM_RESOURCE_DEFINITION => &extensions::CUSTOM_RESOURCE_DEFINITION,
+        t::apiregistration_v1::API_SERVICE => &extensions::API_SERVICE,
         _ => &GENERIC,
     }
 }

@@ -1,0 +1,266 @@
+//! Rules of CSI's types, volume attachments, device claims; of admission policies and flow control what all share.
+
+use crate::doc::{Doc, Struct};
+use crate::f::resource_v1 as dra;
+use crate::f::storage_v1 as st;
+use crate::field_errors::{ErrorList, FieldPath};
+use crate::names;
+use crate::schema::Field;
+use crate::types::core::{scheduling, volumes};
+use crate::types::meta::{NEGATIVE, immutable};
+use crate::types::walk::{non_negative, present, same, strs, structs};
+use crate::types::{GenerationRule, SelectableFields, Strategy, columns};
+
+const SPEC: FieldPath<'static> = FieldPath::new("spec");
+
+fn spec(doc: &Doc, field: Field) -> Option<&Struct> {
+    doc.root().and_then(|root| root.child(field))
+}
+
+fn spec_stays(new: &Doc, old: &Doc, errors: &mut ErrorList) {
+    immutable(crate::types::part(new, "spec"), crate::types::part(old, "spec"), &SPEC, errors);
+}
+
+/// Rules of a type whose generation rises with its spec.
+const fn versioned(columns: &'static columns::Columns) -> Strategy {
+    Strategy { generation: GenerationRule::Spec, columns, ..Strategy::BASE }
+}
+
+pub static VALIDATING_POLICY: Strategy = versioned(&columns::storage::VALIDATING_POLICY);
+pub static VALIDATING_BINDING: Strategy = versioned(&columns::storage::VALIDATING_BINDING);
+pub static FLOW_SCHEMA: Strategy = versioned(&columns::storage::FLOW_SCHEMA);
+pub static PRIORITY_LEVEL: Strategy = versioned(&columns::storage::PRIORITY_LEVEL);
+pub static DEVICE_CLASS: Strategy = versioned(&columns::storage::NAME_AND_AGE);
+
+pub static RESOURCE_SLICE: Strategy = Strategy {
+    selectable: &["metadata.name", "spec.nodeName", "spec.driver"],
+    selectable_fields: |doc| {
+        let of = |field| doc.str(&[dra::resource_slice::SPEC, field]).into();
+        SelectableFields::from_iter([
+            ("spec.nodeName", of(dra::resource_slice_spec::NODE_NAME)),
+            ("spec.driver", of(dra::resource_slice_spec::DRIVER)),
+        ])
+    },
+    ..versioned(&columns::storage::RESOURCE_SLICE)
+};
+
+pub static RESOURCE_CLAIM: Strategy = Strategy {
+    validate_update: |new, old, _, errors| spec_stays(new, old, errors),
+    columns: &columns::storage::RESOURCE_CLAIM,
+    ..Strategy::BASE
+};
+
+pub static RESOURCE_CLAIM_TEMPLATE: Strategy = Strategy {
+    validate_update: |new, old, _, errors| spec_stays(new, old, errors),
+    columns: &columns::storage::NAME_AND_AGE,
+    ..Strategy::BASE
+};
+
+pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
+    validate_create: |doc, _, errors| {
+        let driver = doc.str(&[st::volume_attributes_class::DRIVER_NAME]);
+        volumes::validate_csi_driver(driver, &FieldPath::new("driverName"), errors);
+    },
+    validate_update: |new, old, _, errors| {
+        for field in [st::volume_attributes_class::DRIVER_NAME, st::volume_attributes_class::PARAMETERS] {
+            let name = field.def().json;
+            if !same(new.get(&[field]), old.get(&[field])) {
+                errors.forbidden(&FieldPath::new(name), format!("updates to {name} are forbidden."));
+            }
+        }
+    },
+    columns: &columns::storage::VOLUME_ATTRIBUTES_CLASS,
+    ..Strategy::BASE
+};
+
+pub static VOLUME_ATTACHMENT: Strategy = Strategy {
+    generation: GenerationRule::CreateOnly,
+    validate_create: |doc, _, errors| attachment(doc, errors),
+    validate_update: |new, old, _, errors| {
+        attachment(new, errors);
+        spec_stays(new, old, errors);
+    },
+    allow_unconditional_update: false,
+    columns: &columns::storage::VOLUME_ATTACHMENT,
+    ..Strategy::BASE
+};
+
+fn attachment(doc: &Doc, errors: &mut ErrorList) {
+    use st::{volume_attachment_source as source, volume_attachment_spec as s};
+    let empty = Struct::new(crate::t::storage_v1::VOLUME_ATTACHMENT_SPEC);
+    let spec = spec(doc, st::volume_attachment::SPEC).unwrap_or(&empty);
+    volumes::validate_csi_driver(spec.str(s::ATTACHER), &SPEC.child("attacher"), errors);
+    let at = SPEC.child("source");
+    let volume = spec.child(s::SOURCE).filter(|one| present(one, source::PERSISTENT_VOLUME_NAME));
+    let inline = spec.child(s::SOURCE).is_some_and(|one| present(one, source::INLINE_VOLUME_SPEC));
+    match (volume, inline) {
+        (None, false) => {
+            errors.required(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+        }
+        (Some(_), true) => {
+            errors.forbidden(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+        }
+        (Some(one), false) => {
+            let name = one.str(source::PERSISTENT_VOLUME_NAME);
+            let at = at.child("persistentVolumeName");
+            if name.is_empty() {
+                errors.required(&at, "must specify non empty persistentVolumeName");
+            }
+            errors.invalid_each(&at, name, names::dns1123_subdomain(name));
+        }
+        (None, true) => {}
+    }
+    let node = spec.str(s::NODE_NAME);
+    errors.invalid_each(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node));
+}
+
+pub static CSI_NODE: Strategy = Strategy {
+    validate_create: |doc, _, errors| csi_node(doc, errors),
+    validate_update: |new, old, _, errors| {
+        csi_node(new, errors);
+        use st::csi_node_driver as d;
+        let drivers = |doc| {
+            spec(doc, st::csi_node::SPEC).into_iter().flat_map(|s| structs(s, st::csi_node_spec::DRIVERS))
+        };
+        for (_, before) in drivers(old) {
+            for (_, now) in drivers(new).filter(|(_, now)| now.str(d::NAME) == before.str(d::NAME)) {
+                let bare = |one: &Struct| {
+                    let mut one = one.clone();
+                    one.remove(d::ALLOCATABLE);
+                    crate::doc::Value::Struct(one)
+                };
+                immutable(Some(&bare(now)), Some(&bare(before)), &SPEC.child("drivers"), errors);
+            }
+        }
+    },
+    columns: &columns::storage::CSI_NODE,
+    ..Strategy::BASE
+};
+
+fn csi_node(doc: &Doc, errors: &mut ErrorList) {
+    use st::csi_node_driver as d;
+    let Some(spec) = spec(doc, st::csi_node::SPEC) else { return };
+    let list = SPEC.child("drivers");
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, driver) in structs(spec, st::csi_node_spec::DRIVERS) {
+        let at = list.index(i);
+        let name = driver.str(d::NAME);
+        volumes::validate_csi_driver(name, &at.child("name"), errors);
+        let id = driver.str(d::NODE_ID);
+        if id.is_empty() {
+            errors.required(&at.child("nodeID"), "");
+        }
+        if id.len() > 256 {
+            errors.invalid(&at.child("nodeID"), id, "must be 256 characters or less");
+        }
+        if let Some(allocatable) = driver.child(d::ALLOCATABLE) {
+            non_negative(allocatable, &[st::volume_node_resources::COUNT], &at.child("allocatable"), errors);
+        }
+        if seen.contains(&name) {
+            errors.duplicate(&at.child("name"), name);
+        }
+        seen.push(name);
+        let mut keys: Vec<&str> = Vec::new();
+        for (_, key) in strs(driver, d::TOPOLOGY_KEYS) {
+            if key.is_empty() {
+                errors.required(&at, key);
+            }
+            if keys.contains(&key) {
+                errors.duplicate(&at, key);
+            }
+            keys.push(key);
+            errors.invalid_each(&at, key, names::qualified_name(key));
+        }
+    }
+}
+
+pub static CSI_DRIVER: Strategy = Strategy {
+    generation: GenerationRule::Spec,
+    validate_create: |doc, _, errors| csi_driver(doc, errors),
+    validate_update: |new, old, _, errors| {
+        use st::{csi_driver as r, csi_driver_spec as s};
+        csi_driver(new, errors);
+        for (field, shown) in
+            [(s::ATTACH_REQUIRED, "attachedRequired"), (s::VOLUME_LIFECYCLE_MODES, "volumeLifecycleModes")]
+        {
+            immutable(new.get(&[r::SPEC, field]), old.get(&[r::SPEC, field]), &SPEC.child(shown), errors);
+        }
+    },
+    allow_unconditional_update: false,
+    columns: &columns::storage::CSI_DRIVER,
+    ..Strategy::BASE
+};
+
+fn csi_driver(doc: &Doc, errors: &mut ErrorList) {
+    use st::csi_driver_spec as s;
+    let empty = Struct::new(crate::t::storage_v1::CSI_DRIVER_SPEC);
+    let spec = spec(doc, st::csi_driver::SPEC).unwrap_or(&empty);
+    for (field, shown) in [
+        (s::ATTACH_REQUIRED, "attachedRequired"),
+        (s::POD_INFO_ON_MOUNT, "podInfoOnMount"),
+        (s::STORAGE_CAPACITY, "storageCapacity"),
+    ] {
+        if !present(spec, field) {
+            errors.required(&SPEC.child(shown), "");
+        }
+    }
+    let policy = spec.str(s::FS_GROUP_POLICY);
+    if !policy.is_empty() && !matches!(policy, "ReadWriteOnceWithFSType" | "File" | "None") {
+        let known = ["ReadWriteOnceWithFSType", "File", "None"];
+        errors.not_supported(&SPEC.child("fsGroupPolicy"), policy, &known);
+    }
+    let modes = SPEC.child("volumeLifecycleModes");
+    for (_, mode) in strs(spec, s::VOLUME_LIFECYCLE_MODES) {
+        if !matches!(mode, "Persistent" | "Ephemeral") {
+            errors.not_supported(&modes, mode, &["Ephemeral", "Persistent"]);
+        }
+    }
+    let tokens = SPEC.child("tokenRequests");
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, token) in structs(spec, s::TOKEN_REQUESTS) {
+        let at = tokens.index(i);
+        let audience = token.str(st::token_request::AUDIENCE);
+        if seen.contains(&audience) {
+            errors.duplicate(&at.child("audience"), audience);
+            continue;
+        }
+        seen.push(audience);
+        let at = at.child("expirationSeconds");
+        match token.int(st::token_request::EXPIRATION_SECONDS) {
+            Some(seconds) if seconds < 600 => {
+                errors.invalid(&at, seconds, "may not specify a duration less than 10 minutes");
+            }
+            Some(seconds) if seconds > 1 << 32 => {
+                errors.invalid(&at, seconds, "may not specify a duration larger than 2^32 seconds");
+            }
+            _ => {}
+        }
+    }
+}
+
+pub static CSI_STORAGE_CAPACITY: Strategy = Strategy {
+    validate_create: |doc, _, errors| capacity(doc, errors),
+    validate_update: |new, old, _, errors| {
+        use st::csi_storage_capacity as s;
+        capacity(new, errors);
+        for field in [s::NODE_TOPOLOGY, s::STORAGE_CLASS_NAME] {
+            immutable(new.get(&[field]), old.get(&[field]), &FieldPath::new(field.def().json), errors);
+        }
+    },
+    allow_unconditional_update: false,
+    columns: &columns::storage::CSI_STORAGE_CAPACITY,
+    ..Strategy::BASE
+};
+
+fn capacity(doc: &Doc, errors: &mut ErrorList) {
+    use st::csi_storage_capacity as s;
+    let Some(root) = doc.root() else { return };
+    let topology = root.child(s::NODE_TOPOLOGY);
+    scheduling::validate_label_selector(topology, &FieldPath::new("nodeTopology"), errors);
+    let class = root.str(s::STORAGE_CLASS_NAME);
+    errors.invalid_each(&FieldPath::new("storageClassName"), class, names::dns1123_subdomain(class));
+    let amount = root.str(s::CAPACITY);
+    if amount.starts_with('-') {
+        errors.invalid(&FieldPath::new("capacity"), amount, NEGATIVE);
+    }
+}
