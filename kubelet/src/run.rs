@@ -68,7 +68,11 @@ pub async fn start(
     }
     let cri = Cri::new(&config.cri_socket)?;
     let version = wait_for_runtime(&cri).await;
-    tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "container runtime found");
+    tracing::info!(
+        runtime = version.runtime_name,
+        version = version.runtime_version,
+        "container runtime found"
+    );
     let cgroups = cgroups::open(&config.cgroup_mount, &config.cgroup_root, config.cgroup_driver)?;
     cgroups.ensure_classes(Limits::default())?;
     let mut tasks = tokio::task::JoinSet::new();
@@ -81,11 +85,12 @@ pub async fn start(
         None => Events::log_only(),
     };
     let objects = Objects::new(client.clone(), config.resync.mul_f64(0.9));
-    let services = client.clone().map(|client| {
-        Informer::start(kube::Api::all(client), Selector::default(), ctx.drain.clone())
-    });
+    let services = client
+        .clone()
+        .map(|client| Informer::start(kube::Api::all(client), Selector::default(), ctx.drain.clone()));
+    let strict_groups = cri.features().await.is_ok_and(|features| features.supplemental_groups_policy);
     let kubelet = Arc::new(Kubelet {
-        node: node_view(&config),
+        node: node_view(&config, strict_groups),
         host_ips: config.node_addresses.iter().map(ToString::to_string).collect(),
         capacity: info::capacity(config.max_pods),
         runtime: version.runtime_name,
@@ -127,6 +132,7 @@ pub async fn start(
         let statuses = kubelet.statuses.clone();
         async move { statuses.run().await }
     });
+    tasks.spawn(crate::eviction::keep(kubelet.clone(), workers.clone()));
     tasks.spawn(Collector::new(kubelet.clone(), workers.clone(), sources_ready.clone()).run());
     if let Some(config) = &kubelet.config.server {
         let access: Arc<dyn Access> = match kubelet.client.clone() {
@@ -167,7 +173,7 @@ async fn wait_for_runtime(cri: &Cri) -> crate::cri::api::VersionResponse {
     }
 }
 
-fn node_view(config: &KubeletConfig) -> NodeView {
+fn node_view(config: &KubeletConfig, strict_groups: bool) -> NodeView {
     NodeView {
         node_name: config.node_name.clone(),
         hostname: info::hostname(),
@@ -176,7 +182,11 @@ fn node_view(config: &KubeletConfig) -> NodeView {
             domain: config.cluster_domain.clone(),
             resolv_conf: config.resolv_conf.clone(),
         },
-        security: NodeSecurity { seccomp_root: config.seccomp_root.clone(), app_armor: info::app_armor() },
+        security: NodeSecurity {
+            seccomp_root: config.seccomp_root.clone(),
+            app_armor: info::app_armor(),
+            strict_groups,
+        },
         pod_logs: config.pod_logs.clone(),
         memory: info::memory_total(),
         oom_floor: oom_floor(),

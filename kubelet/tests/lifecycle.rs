@@ -20,6 +20,7 @@ async fn pods_live_and_die() {
     refusals(&lab).await;
     deadline(&lab).await;
     ephemeral_container(&lab).await;
+    storage_limit(&lab).await;
     lab.finish().await;
 }
 
@@ -81,7 +82,10 @@ async fn init_containers_and_sidecars(lab: &Lab) {
     );
     let view = pod.phase("Succeeded").await;
     let order: Vec<String> = pod.log("main").await.lines().map(str::to_owned).collect();
-    assert_eq!((order.first().map(String::as_str), order.last().map(String::as_str)), (Some("one"), Some("two")));
+    assert_eq!(
+        (order.first().map(String::as_str), order.last().map(String::as_str)),
+        (Some("one"), Some("two"))
+    );
     assert!(order.contains(&"side".to_owned()), "{order:?}");
     assert!(status(&view, "first").ready, "a completed init container is ready");
     assert!(ended(status(&view, "side").state.as_ref()).is_some(), "a sidecar ends with the pod");
@@ -156,7 +160,9 @@ async fn messages_hooks_and_grace(lab: &Lab) {
         json!({"terminationGracePeriodSeconds": 1, "containers": [with(shell("c", STAY),
             json!({"lifecycle": {"postStart": {"exec": {"command": ["/bin/false"]}}}}))]}),
     );
-    failing.until("restarted", |v| status(v, "c").restart_count > 0 || waiting(v, "c") == "PostStartHookError").await;
+    failing
+        .until("restarted", |v| status(v, "c").restart_count > 0 || waiting(v, "c") == "PostStartHookError")
+        .await;
     failing.delete(1).await;
 }
 
@@ -169,9 +175,34 @@ async fn refusals(lab: &Lab) {
     pod.delete(30).await;
 }
 
+async fn storage_limit(lab: &Lab) {
+    let pod = lab.run(
+        "greedy",
+        json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+            "containers": [with(shell("c", &format!("dd if=/dev/zero of=/v/f bs=1M count=3; {STAY}")),
+                json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))]}),
+    );
+    let view = pod.phase("Failed").await;
+    assert_eq!(view.status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(
+        view.status.message.as_deref(),
+        Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ")
+    );
+    pod.delete(1).await;
+    let huge = lab.run(
+        "huge",
+        json!({"containers": [with(shell("c", STAY), json!({"resources": {"requests": {"cpu": "5000"}}}))]}),
+    );
+    assert_eq!(huge.phase("Failed").await.status.reason.as_deref(), Some("OutOfcpu"));
+    huge.delete(1).await;
+}
+
 async fn deadline(lab: &Lab) {
-    let pod = lab.run("deadline", json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1,
-        "containers": [shell("c", STAY)]}));
+    let pod = lab.run(
+        "deadline",
+        json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1,
+        "containers": [shell("c", STAY)]}),
+    );
     let view = pod.phase("Failed").await;
     assert_eq!(view.status.reason.as_deref(), Some("DeadlineExceeded"));
     pod.delete(30).await;
@@ -185,9 +216,11 @@ async fn ephemeral_container(lab: &Lab) {
         pod.spec.as_mut().unwrap().ephemeral_containers = Some(vec![serde_json::from_value(debug).unwrap()]);
     });
     pod.until("debugged", |v| {
-        v.status.ephemeral_container_statuses.iter().flatten().any(|s| {
-            s.state.as_ref().is_some_and(|s| s.running.is_some())
-        })
+        v.status
+            .ephemeral_container_statuses
+            .iter()
+            .flatten()
+            .any(|s| s.state.as_ref().is_some_and(|s| s.running.is_some()))
     })
     .await;
     let seen = pod.exec("dbg", "ps").await;
@@ -222,7 +255,9 @@ async fn restarts_of_kubelet_and_runtime_leave_containers_alone() {
     lab.kubelet().workers.want(std::sync::Arc::new(pod.clone()), None, known);
     let handle = Handle { lab: &lab, pod: pod.clone() };
     let after = handle
-        .until("seen again", |v| v.observed.containers.len() == 2 && phase(v) == "Running" && status(v, "c").ready)
+        .until("seen again", |v| {
+            v.observed.containers.len() == 2 && phase(v) == "Running" && status(v, "c").ready
+        })
         .await;
     assert_eq!(ids(&after), wanted);
     assert_eq!(status(&after, "c").restart_count, 0);

@@ -158,7 +158,8 @@ impl Sources {
     fn take_statics(&mut self, found: Vec<Pod>) {
         let found: HashMap<String, Arc<Pod>> =
             found.into_iter().map(|pod| (pod::uid(&pod).to_owned(), Arc::new(pod))).collect();
-        let gone: Vec<String> = self.statics.keys().filter(|uid| !found.contains_key(*uid)).cloned().collect();
+        let gone: Vec<String> =
+            self.statics.keys().filter(|uid| !found.contains_key(*uid)).cloned().collect();
         for uid in gone {
             self.statics.remove(&uid);
             self.workers.gone(&uid);

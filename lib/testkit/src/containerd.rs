@@ -64,8 +64,10 @@ impl Containerd {
     pub fn start() -> anyhow::Result<Containerd> {
         let folder = tempfile::Builder::new().prefix("keelson-cri-").tempdir()?;
         let id = std::process::id();
-        let salt = folder.path().as_os_str().as_encoded_bytes().iter().fold(0u8, |a, b| a.wrapping_mul(31) ^ b);
-        let mut this = Containerd { folder, child: None, cgroup_root: format!("keelson-test-{id}-{salt}"), net: salt };
+        let salt =
+            folder.path().as_os_str().as_encoded_bytes().iter().fold(0u8, |a, b| a.wrapping_mul(31) ^ b);
+        let mut this =
+            Containerd { folder, child: None, cgroup_root: format!("keelson-test-{id}-{salt}"), net: salt };
         this.write_config()?;
         this.write_cni()?;
         this.launch()?;
@@ -160,7 +162,10 @@ esac
     }
 
     fn launch(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("containerd.log"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder().join("containerd.log"))?;
         let child = Command::new(which("containerd").context("no containerd")?)
             .arg("--config")
             .arg(self.folder().join("config.toml"))
@@ -185,7 +190,12 @@ esac
     }
 
     fn ctr(&self, arguments: &[&str]) -> std::io::Result<std::process::Output> {
-        Command::new("ctr").arg("--address").arg(self.socket()).args(["-n", "k8s.io"]).args(arguments).output()
+        Command::new("ctr")
+            .arg("--address")
+            .arg(self.socket())
+            .args(["-n", "k8s.io"])
+            .args(arguments)
+            .output()
     }
 
     fn import(&self, image: &Image) -> anyhow::Result<()> {
@@ -222,7 +232,9 @@ esac
         let needle = self.folder().as_os_str().as_encoded_bytes().to_vec();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let shim = command.windows(15).any(|w| w == b"containerd-shim");
             if shim && command.windows(needle.len()).any(|w| w == needle) {
@@ -258,7 +270,10 @@ esac
     fn cgroup_folders(&self) -> Vec<PathBuf> {
         let mounts = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
         let below = mounts.map(|entry| entry.path().join(&self.cgroup_root));
-        below.chain([Path::new("/sys/fs/cgroup").join(&self.cgroup_root)]).filter(|path| path.is_dir()).collect()
+        below
+            .chain([Path::new("/sys/fs/cgroup").join(&self.cgroup_root)])
+            .filter(|path| path.is_dir())
+            .collect()
     }
 
     fn end_cgroup_processes(&self) {
@@ -282,8 +297,11 @@ esac
     fn unmount(&self) {
         let text = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let folder = self.folder().display().to_string();
-        let mut points: Vec<&str> =
-            text.lines().filter_map(|line| line.split(' ').nth(1)).filter(|p| p.starts_with(&folder)).collect();
+        let mut points: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|p| p.starts_with(&folder))
+            .collect();
         points.sort_by_key(|point| std::cmp::Reverse(point.len()));
         for point in points {
             let _ = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
@@ -345,10 +363,11 @@ impl Image {
     /// busybox and links for the applets that tests use.
     pub fn busybox(name: &str, busybox: &[u8]) -> Image {
         let applets = [
-            "sh", "cat", "echo", "sleep", "ls", "id", "env", "stat", "touch", "mkdir", "nc", "httpd", "grep", "sed",
-            "head", "tail", "wc", "dd", "true", "false", "kill", "ps", "mount", "hostname", "readlink", "printf",
-            "test", "trap", "date", "rm", "cp", "mv", "ln", "chmod", "chown", "seq", "yes", "tee", "ip", "md5sum",
-            "awk", "cut", "tr", "sort", "uname", "sysctl", "dmesg", "ping", "nslookup",
+            "sh", "cat", "echo", "sleep", "ls", "id", "env", "stat", "touch", "mkdir", "nc", "httpd", "grep",
+            "sed", "head", "tail", "wc", "dd", "true", "false", "kill", "ps", "mount", "hostname",
+            "readlink", "printf", "test", "trap", "date", "rm", "cp", "mv", "ln", "chmod", "chown", "seq",
+            "yes", "tee", "ip", "md5sum", "awk", "cut", "tr", "sort", "uname", "sysctl", "dmesg", "ping",
+            "nslookup",
         ];
         let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1234:1234::/:/bin/sh\n";
         Image {
@@ -410,9 +429,7 @@ impl Image {
         })
         .to_string()
         .into_bytes();
-        let describe = |media: &str, data: &[u8]| {
-            serde_json::json!({"mediaType": media, "digest": digest(data), "size": data.len()})
-        };
+        let describe = |media: &str, data: &[u8]| serde_json::json!({"mediaType": media, "digest": digest(data), "size": data.len()});
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
