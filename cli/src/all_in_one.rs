@@ -17,6 +17,7 @@ use keelson_daemon::{Clock, Context, Readiness};
 use keelson_kubelet::config::{KubeletConfig, ServerConfig};
 use keelson_kubelet::host::cgroups::Driver;
 use keelson_pki::{ClusterPki, PkiParams};
+use keelson_proxy::{DnsSettings, ProxyConfig};
 use keelson_scheduler::SchedulerConfig;
 use keelson_store::{SqliteOptions, SqliteStore, Store};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -170,6 +171,27 @@ fn start_components(
     tasks.spawn(supervise("kubelet", drain.clone(), move || {
         keelson_kubelet::run(Some(kubelet.clone()), settings.clone(), ctx.clone())
     }));
+
+    let proxy = client(server, identity::PROXY, &[]);
+    let settings = proxy_config(config, node);
+    tasks.spawn(supervise("proxy", drain, move || {
+        keelson_proxy::run(proxy.clone(), settings.clone(), context.clone())
+    }));
+}
+
+fn proxy_config(config: &Config, node: &NodeIdentity) -> ProxyConfig {
+    ProxyConfig {
+        node_name: node.name.clone(),
+        pod_cidrs: vec![config.network.pod_cidr],
+        service_cidrs: vec![config.network.service_cidr],
+        dns: Some(DnsSettings {
+            addresses: vec![config.network.dns_address],
+            cluster_domain: config.network.cluster_domain.clone(),
+            upstreams: config.dns.upstreams.clone(),
+        }),
+        cni_conf_dir: config.proxy.cni_conf_dir.clone(),
+        cni_state_dir: config.paths.cni(),
+    }
 }
 
 fn kubelet_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> KubeletConfig {

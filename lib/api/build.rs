@@ -27,12 +27,40 @@ fn main() {
     std::fs::write(out, text).expect("writing descriptions.txt");
 }
 
-/// Where the crate's source lies, as cargo knows it.
+/// Where the crate's source lies: in cargo's folder of unpacked crates, or wherever cargo says (vendored, a path).
 fn source_folder() -> Option<PathBuf> {
-    let cargo = std::env::var_os("CARGO")?;
-    let manifest = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("Cargo.toml");
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
+    unpacked().or_else(as_cargo_knows)
+}
+
+fn is_source(folder: &Path) -> bool {
+    folder.join(FOLDER).join("api/core/v1/pod_spec.rs").exists()
+}
+
+fn manifest_folder() -> Option<PathBuf> {
+    std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from)
+}
+
+/// `cargo metadata` would want every crate of the workspace on disk, other platforms' too; this needs only the one.
+fn unpacked() -> Option<PathBuf> {
+    let lock = manifest_folder()?.ancestors().map(|at| at.join("Cargo.lock")).find(|path| path.exists())?;
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let text = std::fs::read_to_string(lock).ok()?;
+    let version = text.split("name = \"k8s-openapi\"\nversion = \"").nth(1)?.split('"').next()?;
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")))?;
+    let registries = std::fs::read_dir(home.join("registry/src")).ok()?;
+    registries
+        .filter_map(Result::ok)
+        .map(|registry| registry.path().join(format!("k8s-openapi-{version}")))
+        .find(|folder| is_source(folder))
+}
+
+fn as_cargo_knows() -> Option<PathBuf> {
+    let manifest = manifest_folder()?.join("Cargo.toml");
+    let output = Command::new(std::env::var_os("CARGO")?)
+        .args(["metadata", "--format-version", "1", "--offline", "--filter-platform"])
+        .arg(std::env::var_os("TARGET")?)
+        .arg("--manifest-path")
         .arg(manifest)
         .output()
         .ok()?;
@@ -41,7 +69,7 @@ fn source_folder() -> Option<PathBuf> {
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
         .filter_map(|path| Path::new(path).parent().map(Path::to_owned))
-        .find(|folder| folder.join(FOLDER).join("api/core/v1/pod_spec.rs").exists())
+        .find(|folder| is_source(folder))
 }
 
 type Found = BTreeMap<(String, String), String>;

@@ -116,10 +116,15 @@ fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl) -> 
     if std::fs::read(&plugin).ok().as_ref() != Some(&built) {
         write_file(&plugin, &built)?;
         output(Command::new("chmod").arg("0755").arg(&plugin))?;
+        // The runtime asks for a loopback plugin in every pod; ours is one by that name.
+        let loopback = runtime.cni_bin.join("loopback");
+        if !loopback.exists() {
+            std::os::unix::fs::symlink(keelson_base::consts::CNI_PLUGIN, &loopback).context("cannot link loopback")?;
+        }
     }
     let config = format!(
         "apiVersion: keelson/v1\nkind: Configuration\npaths:\n  state: {data}/state\n  run: {run}\n  podLogs: {data}/pod-logs\n\
-         kubelet:\n  criSocket: {socket}\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
+         kubelet:\n  criSocket: {socket}\n  # The images come from no registry: what is removed cannot be pulled again.\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
         data = places.data.display(),
         run = places.run.display(),
         socket = runtime.socket.display(),

@@ -10,7 +10,7 @@ use keelson_api::selectors::LabelSelector;
 use keelson_api::status::Status;
 
 use crate::authn::{self, Authenticator, Credentials, OpenIdDocuments, PeerChain, TokenIssuer, UserInfo};
-use crate::authz::{self, Attributes, Authorizer, Decision, NodeGraph, PolicyStore, UnionAuthorizer};
+use crate::authz::{self, Attributes, Authorizer, Decision, PolicyStore, UnionAuthorizer};
 use crate::request_info::RequestInfo;
 
 /// Who asks, and may they.
@@ -18,7 +18,6 @@ pub struct Access {
     pub authenticator: Authenticator,
     pub authorizer: Arc<UnionAuthorizer>,
     pub policy: Arc<PolicyStore>,
-    pub graph: Arc<NodeGraph>,
     pub issuer: TokenIssuer,
     pub openid: Option<OpenIdDocuments>,
 }

@@ -32,8 +32,8 @@ use crate::reads::{CachedReads, Followers};
 use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
-use crate::streaming::Kubelets;
-use crate::{keys, services};
+use crate::streaming::{Kubelets, MAX_RELAYS};
+use crate::{keys, services, upkeep};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +72,7 @@ impl ApiServer {
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
-        let aggregator = UserInfo::service_account("kube-system", "clusterrole-aggregation-controller", "");
-        tokio::spawn(crate::aggregation::run(core.clone(), api.service(aggregator)));
+        tokio::spawn(upkeep::expire_events(core.clone()));
         tokio::spawn(async move {
             ctx.drain.drained().await;
             core.health.drain();
@@ -158,7 +157,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         followers,
         service_range,
         node_ports: config.node_ports,
-        kubelets: Kubelets { tls: Arc::new(kubelet_tls) },
+        kubelets: Kubelets { tls: Arc::new(kubelet_tls), relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)) },
         admission,
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),
@@ -180,9 +179,8 @@ fn access(config: &ApiServerConfig, reads: Arc<CachedReads>, policy: Arc<PolicyS
             tokens: TokenAuthenticator::new(vec![config.issuer.clone()], audiences.clone(), keys.verification.clone(), reads),
             anonymous: Anonymous::HealthAndVersion,
         },
-        authorizer: Arc::new(UnionAuthorizer { node: NodeAuthorizer::new(graph.clone()), rbac: policy.clone() }),
+        authorizer: Arc::new(UnionAuthorizer { node: NodeAuthorizer::new(graph), rbac: policy.clone() }),
         policy,
-        graph,
         issuer: TokenIssuer::new(keys.clone(), config.issuer.clone(), audiences),
         openid: OpenIdDocuments::new(&config.issuer, &external, &keys.verification),
     })

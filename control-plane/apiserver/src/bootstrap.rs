@@ -24,7 +24,7 @@ const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", 
 
 /// Makes everything.
 pub async fn run(api: &ApiServer, config: &ApiServerConfig) -> Result<(), StartError> {
-    let mut client = Client(api.own_service());
+    let mut client = Client::new(api.own_service());
     let steps = [
         namespaces(&mut client).await,
         roles(&mut client).await,
@@ -42,7 +42,12 @@ pub async fn run(api: &ApiServer, config: &ApiServerConfig) -> Result<(), StartE
 struct Client(LocalService);
 
 impl Client {
+    fn new(service: LocalService) -> Client {
+        Client(service)
+    }
+
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Status> {
+
         let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)

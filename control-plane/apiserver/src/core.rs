@@ -169,7 +169,8 @@ impl Core {
         let user = match peer {
             Peer::Trusted(user) => user.clone(),
             Peer::Connection(connection) => {
-                self.access.authenticate(connection.peer.as_ref(), &parts.headers, &info.path, self.clock.now())?
+                let user = self.access.authenticate(connection.peer.as_ref(), &parts.headers, &info.path, self.clock.now());
+                user.inspect_err(|_| tracing::debug!(remote = %connection.remote, path = info.path, "no identity"))?
             }
         };
         let user = self.access.impersonate(&parts.headers, user)?;

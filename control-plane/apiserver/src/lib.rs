@@ -6,7 +6,6 @@
 
 pub mod admission;
 mod access;
-mod aggregation;
 mod apiserver;
 pub mod authn;
 pub mod authz;
@@ -32,9 +31,10 @@ mod scan;
 mod server;
 mod services;
 mod streaming;
-mod upgrade;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+mod upkeep;
 
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;

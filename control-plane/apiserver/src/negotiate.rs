@@ -39,17 +39,6 @@ pub const OBJECT_TYPES: [&str; 3] = [JSON, YAML, PROTOBUF];
 /// What watches can be answered as.
 pub const STREAM_TYPES: [&str; 3] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", JSON];
 
-impl Encoding {
-    /// The media type.
-    pub const fn media_type(self) -> &'static str {
-        match self {
-            Encoding::Json => JSON,
-            Encoding::Yaml => YAML,
-            Encoding::Protobuf => PROTOBUF,
-        }
-    }
-}
-
 /// What a resource can be answered as.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {

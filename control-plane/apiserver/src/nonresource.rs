@@ -1,7 +1,6 @@
 //! Paths that name no resource: health, version, metrics, discovery, OpenAPI, OIDC documents.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
@@ -199,6 +198,3 @@ fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
 
 /// The documents of one state of the table.
 pub type Documents = documents::Cache;
-
-/// Shared for tests.
-pub type SharedHealth = Arc<Health>;

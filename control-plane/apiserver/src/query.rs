@@ -60,11 +60,6 @@ impl<'a> Query<'a> {
     pub fn text(&self, key: &str) -> Option<&str> {
         self.first(key).filter(|value| !value.is_empty())
     }
-
-    /// Whether the query holds no pair.
-    pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
-    }
 }
 
 /// Decodes `%xx`; what is not valid stays as it is.

@@ -110,11 +110,6 @@ impl Followers {
         Ok(followers)
     }
 
-    /// Wakes when objects with this prefix change; `None` if no index follows them.
-    pub fn changes(&self, prefix: &str) -> Option<watch::Receiver<u64>> {
-        self.progress.get(prefix).cloned()
-    }
-
     /// Waits until what decisions read of a resource shows a revision that one of its objects was just written at.
     pub async fn caught_up(&self, prefix: &str, cache: &WatchCache, revision: u64) {
         // An answer that comes a moment late is no failure of the write.

@@ -130,15 +130,6 @@ fn push_revision(out: &mut Vec<u8>, revision: u64) {
     out.push(b'"');
 }
 
-/// Appends an item of a list: as [`push_object`], without `kind` and `apiVersion` (upstream's lists of built-in types).
-pub fn push_item(out: &mut Vec<u8>, stored: &[u8], revision: u64) {
-    let start = out.len();
-    push_spliced(out, stored, revision);
-    if let Some(first) = out.get_mut(start) {
-        *first = b'{';
-    }
-}
-
 /// Appends a PartialObjectMetadata of a stored object.
 pub fn push_metadata(out: &mut Vec<u8>, version: &str, stored: &[u8], revision: u64) {
     out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/");
@@ -225,10 +216,9 @@ mod tests {
             text(|out| push_object(out, "v1", "Pod", POD, 42)),
             r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"42","name":"a","labels":{"x":"}\"{"}},"spec":{"n":[1,2,{"k":null}]},"status":{}}"#
         );
-        assert_eq!(text(|out| push_item(out, br#"{"metadata":{}}"#, 7)), r#"{"metadata":{"resourceVersion":"7"}}"#);
         assert_eq!(
-            text(|out| push_item(out, br#"{"data":{"metadata":1},"metadata":{"name":"b"}}"#, 7)),
-            r#"{"data":{"metadata":1},"metadata":{"resourceVersion":"7","name":"b"}}"#
+            text(|out| push_object(out, "e/v1", "C", br#"{"data":{"metadata":1},"metadata":{"name":"b"}}"#, 7)),
+            r#"{"kind":"C","apiVersion":"e/v1","data":{"metadata":1},"metadata":{"resourceVersion":"7","name":"b"}}"#
         );
         assert_eq!(text(|out| push_object(out, "v1", "X", b"{}", 7)), r#"{"kind":"X","apiVersion":"v1"}"#);
     }

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use keelson_api::doc::{Doc, Value};
 use keelson_api::f::core_v1 as f;
 use keelson_api::status::{GroupResource, Status};
@@ -27,7 +26,12 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How kubelets are reached: with the API server's client certificate, verified against the cluster's authority.
 pub struct Kubelets {
     pub tls: Arc<rustls::ClientConfig>,
+    /// A place for each exec, attach and port-forward session.
+    pub relays: Arc<tokio::sync::Semaphore>,
 }
+
+/// Sessions at once.
+pub const MAX_RELAYS: usize = 2048;
 
 /// A byte stream to somewhere.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -336,12 +340,3 @@ pub fn relayed(response: Response<hyper::body::Incoming>) -> Response<Body> {
     *answer.headers_mut() = passed_on(&head.headers);
     answer
 }
-
-/// Kept here so that relays name one executor.
-pub type Executor = TokioExecutor;
-
-/// An empty chunk; relays end with it.
-pub const END: Bytes = Bytes::new();
-
-/// Names used by upgrades.
-pub const UPGRADE: HeaderName = http::header::UPGRADE;

@@ -42,12 +42,15 @@ pub async fn serve(op: &Op<'_>, target: Target, parts: &http::request::Parts) ->
     let Some(upgrading) = parts.extensions.get::<OnUpgrade>().cloned() else {
         return Err(Status::bad_request("this connection cannot be upgraded; use HTTP/1.1 over a connection of its own"));
     };
+    let place = op.core.kubelets.relays.clone().try_acquire_owned();
+    let place = place.map_err(|_| Status::too_many_requests("too many exec, attach and port-forward sessions at once", 5))?;
     let answer = ask_kubelet(op, &target, &client, &parts.headers, port_forward).await?;
     let response = accept(&client, &parts.headers, answer.headers())?;
     let flag = |name| op.call.query.flag(name);
     let asked = ExecStreams { stdin: flag("stdin"), stdout: flag("stdout"), stderr: flag("stderr"), tty: flag("tty") };
     let stop = op.core.stop.clone();
     tokio::spawn(async move {
+        let _place = place;
         let relay = async {
             let both = async { tokio::try_join!(upgrading, hyper::upgrade::on(answer)) };
             match both.await {

@@ -5,7 +5,10 @@
 //! controller acts as its own service account; all share one informer per type. They know nothing of kubelet or store.
 #![forbid(unsafe_code)]
 
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod gc;
 pub mod job;
@@ -15,5 +18,6 @@ pub mod node;
 pub mod replicaset;
 mod run;
 pub mod small;
+pub mod statefulset;
 
 pub use run::{ControllersConfig, ControllersError, run};

@@ -4,6 +4,7 @@
 //! after that, in revision order, each exactly once; a list is a snapshot at one revision. The store knows nothing of
 //! Kubernetes: keys are strings, values are bytes.
 
+pub mod floor;
 mod hub;
 mod keys;
 mod memory;

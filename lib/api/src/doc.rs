@@ -10,6 +10,8 @@
 //!
 //! A `Doc` lives inside one request; what is kept is bytes.
 
+use std::collections::HashSet;
+
 use compact_str::CompactString;
 
 use crate::schema::{Field, Kind, TypeId};
@@ -375,31 +377,68 @@ impl Map {
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
         self.entries.retain_mut(|(key, value)| keep(key, value));
     }
+    /// The entries, by key.
+    pub fn into_entries(self) -> impl ExactSizeIterator<Item = (CompactString, Value)> {
+        self.entries.into_iter()
+    }
     /// A map of strings' pairs; values of other types are left out.
     pub fn str_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.iter().filter_map(|(key, value)| Some((key, value.as_str()?)))
     }
-    /// From pairs in any order; of equal keys the last one counts.
-    pub(crate) fn from_unsorted(mut entries: Vec<(CompactString, Value)>) -> Map {
-        if !entries.is_sorted_by(|a, b| a.0 < b.0) {
+}
+
+/// Collects a map's entries in the order they come; sorting once keeps hostile orders cheap. Of equal keys the last one counts.
+#[derive(Default)]
+pub(crate) struct MapBuilder {
+    entries: Vec<(CompactString, Value)>,
+    /// All keys, from the first one on that came out of order.
+    seen: Option<HashSet<CompactString>>,
+}
+
+impl MapBuilder {
+    /// Whether the key was there before.
+    pub(crate) fn contains(&mut self, key: &str) -> bool {
+        if let Some(seen) = &self.seen {
+            return seen.contains(key);
+        }
+        if self.entries.last().is_none_or(|(last, _)| last.as_str() < key) {
+            return false;
+        }
+        let seen = self.seen.insert(self.entries.iter().map(|(key, _)| key.clone()).collect());
+        seen.contains(key)
+    }
+
+    pub(crate) fn push(&mut self, key: CompactString, value: Value) {
+        // Keeps `contains` true to its word.
+        let _ = self.contains(&key);
+        if let Some(seen) = &mut self.seen {
+            seen.insert(key.clone());
+        }
+        self.entries.push((key, value));
+    }
+
+    pub(crate) fn finish(mut self) -> Map {
+        if self.seen.is_some() {
             // Stable, so the last of equal keys is the one to keep.
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut kept: Vec<(CompactString, Value)> = Vec::with_capacity(entries.len());
-            for entry in entries {
+            self.entries.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut kept: Vec<(CompactString, Value)> = Vec::with_capacity(self.entries.len());
+            for entry in self.entries {
                 match kept.last_mut() {
                     Some(last) if last.0 == entry.0 => *last = entry,
                     _ => kept.push(entry),
                 }
             }
-            entries = kept;
+            return Map { entries: kept };
         }
-        Map { entries }
+        Map { entries: self.entries }
     }
 }
 
 impl<K: Into<CompactString>, V: Into<Value>> FromIterator<(K, V)> for Map {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Map {
-        Map::from_unsorted(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+        let mut builder = MapBuilder::default();
+        pairs.into_iter().for_each(|(key, value)| builder.push(key.into(), value.into()));
+        builder.finish()
     }
 }
 

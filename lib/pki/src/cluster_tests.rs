@@ -182,7 +182,7 @@ fn tls_works_with_and_without_a_client_certificate_for_every_name() {
     now.now = Timestamp::now();
     let pki = ClusterPki::ensure(dir.path(), &now).unwrap();
     let ca = pki.ca.certificate().clone();
-    let server = || server_config(pki.apiserver.chain(), pki.apiserver.key(), &[ca.clone()]).unwrap();
+    let server = || server_config(pki.apiserver.chain(), pki.apiserver.key(), std::slice::from_ref(&ca)).unwrap();
     for name in [
         "kubernetes.default.svc.cluster.local",
         "node-1",
@@ -194,20 +194,20 @@ fn tls_works_with_and_without_a_client_certificate_for_every_name() {
         "localhost",
         "kubernetes",
     ] {
-        let seen = handshake(server(), client_config(&[ca.clone()], None).unwrap(), name).unwrap();
+        let seen = handshake(server(), client_config(std::slice::from_ref(&ca), None).unwrap(), name).unwrap();
         assert_eq!(seen, None, "{name}");
     }
-    let client = client_config(&[ca.clone()], Some((pki.admin.chain(), pki.admin.key()))).unwrap();
+    let client = client_config(std::slice::from_ref(&ca), Some((pki.admin.chain(), pki.admin.key()))).unwrap();
     let seen = handshake(server(), client, "localhost").unwrap().unwrap();
     assert_eq!(seen, pki.admin.chain());
     // A foreign certificate comes through the handshake and is left to the verifier.
     let client =
-        client_config(&[ca.clone()], Some((pki.front_proxy_client.chain(), pki.front_proxy_client.key())))
+        client_config(std::slice::from_ref(&ca), Some((pki.front_proxy_client.chain(), pki.front_proxy_client.key())))
             .unwrap();
     let seen = handshake(server(), client, "localhost").unwrap().unwrap();
-    let verifier = ClientVerifier::new(&[ca.clone()]).unwrap();
+    let verifier = ClientVerifier::new(std::slice::from_ref(&ca)).unwrap();
     assert!(verifier.verify(&seen, now.now.as_second() as u64).is_err());
-    assert!(handshake(server(), client_config(&[ca.clone()], None).unwrap(), "other.example.org").is_err());
+    assert!(handshake(server(), client_config(std::slice::from_ref(&ca), None).unwrap(), "other.example.org").is_err());
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role as WsRole, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role as WsRole, WebSocketConfig};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -143,8 +144,9 @@ async fn forward(
     mut reader: StreamReader,
     out: mpsc::Sender<Message>,
 ) -> Result<(), StreamError> {
-    while let Some(chunk) = reader.chunk().await {
-        send(&out, channel, protocol, &chunk?).await?;
+    // An error here is the runtime's reset at the end of the command; what came before it is through.
+    while let Some(Ok(chunk)) = reader.chunk().await {
+        send(&out, channel, protocol, &chunk).await?;
     }
     Ok(())
 }
@@ -186,7 +188,9 @@ async fn send_messages<IO>(
             return;
         }
     }
-    if let Err(error) = sink.close().await {
+    // Clients take any other code for a broken connection.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    if let Err(error) = sink.send(Message::Close(Some(normal))).await {
         tracing::debug!(%error, "cannot close the websocket");
     }
 }

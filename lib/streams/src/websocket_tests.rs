@@ -48,7 +48,10 @@ async fn v5_half_closes_stdin_and_brings_output_and_status() {
         match message {
             Message::Binary(bytes) if bytes[0] == STDOUT => output.extend_from_slice(&bytes[1..]),
             Message::Binary(bytes) if bytes[0] == ERROR => status.extend_from_slice(&bytes[1..]),
-            Message::Close(_) => break,
+            Message::Close(frame) => {
+                assert_eq!(frame.unwrap().code, CloseCode::Normal);
+                break;
+            }
             other => panic!("{other:?}"),
         }
     }

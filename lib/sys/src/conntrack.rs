@@ -118,3 +118,36 @@ fn read_tuple(bytes: &[u8]) -> Option<Tuple> {
         dport: port(3),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::{Batch, Chain, ChainKind, Hook, Rule};
+    use crate::testns::isolated;
+
+    #[test]
+    fn flows_are_listed_and_deleted() {
+        isolated(|| {
+            // Tracking begins with the first rule that asks for it.
+            let mut batch = Batch::new();
+            batch.add_table("t", &[]);
+            batch.add_chain("t", &Chain::base("c", ChainKind::Filter, Hook::Output, 0));
+            batch.add_rule("t", "c", &Rule::new().ct_new().accept());
+            batch.send(&mut crate::nft::batch::open().expect("socket"), None).expect("sent");
+            let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+            let port = server.local_addr().expect("address").port();
+            let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+            client.send_to(b"x", ("127.0.0.1", port)).expect("sent");
+            let mut socket = open().expect("socket");
+            let ours = |f: &Flow| f.original.proto == 17 && f.original.dport == port;
+            let flows = list(&mut socket, false).expect("listed");
+            let flow = flows.iter().find(|f| ours(f)).expect("tracked");
+            assert_eq!(flow.original.src, flow.reply.dst);
+            assert_eq!(flow.original.sport, client.local_addr().expect("address").port());
+            assert_eq!(delete(&mut socket, false, |_| false).expect("none"), 0);
+            assert_eq!(delete(&mut socket, false, ours).expect("deleted"), 1);
+            assert!(!list(&mut socket, false).expect("listed").iter().any(ours));
+            assert_eq!(delete(&mut socket, true, |_| true).expect("none"), 0);
+        });
+    }
+}

@@ -53,7 +53,7 @@ pub fn unmount(target: &Path, lazy: bool) -> Result<(), MountError> {
     }
 }
 
-/// One line of the calling process's mount table.
+/// One line of the calling thread's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     pub id: u64,
@@ -63,9 +63,9 @@ pub struct Mount {
     pub source: String,
 }
 
-/// The calling process's mounts, in mount order.
+/// The calling thread's mounts, in mount order.
 pub fn table() -> Result<Vec<Mount>, MountError> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(MountError::Table)?;
+    let text = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(MountError::Table)?;
     Ok(text.lines().filter_map(parse_line).collect())
 }
 
@@ -112,5 +112,30 @@ mod tests {
         assert_eq!(mount.target, PathBuf::from("/mnt two"));
         assert_eq!((mount.id, mount.root.to_str(), mount.fs_type.as_str()), (36, Some("/mnt1"), "ext3"));
         assert!(table().expect("readable").iter().any(|m| m.target == Path::new("/")));
+    }
+
+    #[test]
+    fn bind_tmpfs_and_unmount_in_a_mount_namespace() {
+        let folder = tempfile::tempdir().expect("folder");
+        let root = folder.path().to_owned();
+        let thread = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("kernel tests need root");
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("private");
+            let (disk, view) = (root.join("disk"), root.join("a view"));
+            std::fs::create_dir(&disk).and_then(|()| std::fs::create_dir(&view)).expect("folders");
+            tmpfs(&disk, "size=1m,mode=0700").expect("tmpfs");
+            std::fs::write(disk.join("file"), "x").expect("write");
+            bind(&disk, &view, false).expect("bind");
+            assert_eq!(std::fs::read_to_string(view.join("file")).expect("read"), "x");
+            remount_read_only(&view).expect("read-only");
+            assert!(std::fs::write(view.join("file"), "y").is_err());
+            assert!(table().expect("readable").iter().any(|m| m.target == view && m.fs_type == "tmpfs"));
+            for target in [&view, &disk] {
+                unmount(target, false).expect("unmounted");
+                unmount(target, false).expect("again");
+            }
+            assert_eq!(std::fs::read_dir(&view).expect("folder").count(), 0);
+        });
+        thread.join().expect("no panic");
     }
 }

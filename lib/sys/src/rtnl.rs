@@ -484,4 +484,26 @@ mod tests {
             assert_eq!(refused.expect_err("gone").errno(), Some(Errno::ESRCH));
         });
     }
+
+    #[test]
+    fn vxlan_with_neighbours() {
+        isolated(|| {
+            let mut rtnl = Rtnl::open().expect("rtnl");
+            let local: IpAddr = "192.0.2.1".parse().expect("ip");
+            Batch::new().add_vxlan("vx0", 1, local, 8472, Some(1450)).send(&mut rtnl).expect("vxlan");
+            let link = rtnl.link("vx0").expect("read").expect("there");
+            assert_eq!((link.kind.as_str(), link.mtu), ("vxlan", 1450));
+            let mac = [0x0a, 0x58, 10, 244, 1, 0];
+            Batch::new()
+                .set_up(link.index)
+                .replace_neighbour(link.index, "10.244.1.0".parse().expect("ip"), mac, false)
+                .replace_neighbour(link.index, "192.0.2.2".parse().expect("ip"), mac, true)
+                .send(&mut rtnl)
+                .expect("neighbours");
+            let neighbours = crate::testns::tool("ip", &["neigh", "show", "dev", "vx0"]);
+            assert!(neighbours.contains("10.244.1.0 lladdr 0a:58:0a:f4:01:00 PERMANENT"), "{neighbours}");
+            let fdb = crate::testns::tool("bridge", &["fdb", "show", "dev", "vx0"]);
+            assert!(fdb.contains("0a:58:0a:f4:01:00 dst 192.0.2.2"), "{fdb}");
+        });
+    }
 }

@@ -6,6 +6,7 @@
 pub mod forward;
 pub mod interface;
 pub mod server;
+pub mod service;
 pub mod zone;
 
 pub use server::{DnsConfig, DnsError, serve};

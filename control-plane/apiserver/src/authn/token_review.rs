@@ -1,6 +1,6 @@
 //! TokenReview: what a webhook or kubelet asks about somebody else's token.
 
-use super::TokenAuthenticator;
+use super::{TokenAuthenticator, TokenError};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReviewSpec, TokenReviewStatus, UserInfo};
 
@@ -28,10 +28,10 @@ pub fn review(
         Err(e) => TokenReviewStatus {
             authenticated: None,
             audiences: None,
-            error: Some(
-                format!("[invalid bearer token, {e}]")
-                    .replace("[invalid bearer token, invalid bearer token]", "invalid bearer token"),
-            ),
+            error: Some(match e {
+                TokenError::Unknown => e.to_string(),
+                e => format!("[invalid bearer token, {e}]"),
+            }),
             user: Some(UserInfo::default()),
         },
     })

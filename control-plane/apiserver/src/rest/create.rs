@@ -8,7 +8,7 @@ use keelson_api::types;
 use keelson_store::{Expect, Transaction, Write};
 use rand::Rng as _;
 
-use super::{Op, WriteError, Written, read_body};
+use super::{MAX_ATTEMPTS, Op, WriteError, Written, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
@@ -43,8 +43,12 @@ pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     let base = meta.generate_name().to_owned();
     let generated = meta.name().is_empty() && !base.is_empty();
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
-    for attempt in 1..=attempts {
-        let mut doc = if attempt == attempts { std::mem::replace(&mut doc, Doc::new_custom(Default::default())) } else { doc.clone() };
+    let mut attempt = 0;
+    let mut again = 0;
+    while attempt < attempts {
+        attempt += 1;
+        let last = attempt == attempts && again == MAX_ATTEMPTS;
+        let mut doc = if last { std::mem::replace(&mut doc, Doc::new_custom(Default::default())) } else { doc.clone() };
         if generated {
             doc.meta_mut().set_name(&generate_name(&base));
         }
@@ -52,6 +56,11 @@ pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
             Err(Failure::Exists(name)) if !generated => return Err(Status::already_exists(&op.gr(), &name)),
             Err(Failure::Exists(name)) if attempt == attempts => return Err(Status::generate_name_conflict(&op.gr(), &name, 1)),
             Err(Failure::Exists(_)) => {}
+            Err(Failure::Again) if again == MAX_ATTEMPTS => return Err(Status::server_timeout(&op.gr(), "create", 1)),
+            Err(Failure::Again) => {
+                again += 1;
+                attempt -= 1;
+            }
             Err(Failure::Status(status)) => return Err(status),
             Ok(written) => return Ok(written),
         }
@@ -61,6 +70,8 @@ pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
 
 enum Failure {
     Exists(String),
+    /// A record beside the object moved on; what was claimed of it is claimed anew.
+    Again,
     Status(Status),
 }
 
@@ -157,7 +168,7 @@ async fn check_and_store(
             Ok(Written { json, revision, created: true })
         }
         Err(WriteError::Conflict { guard: 0, .. }) => Err(Failure::Exists(name)),
-        Err(WriteError::Conflict { .. }) => Err(Failure::Status(Status::server_timeout(&op.gr(), "create", 1))),
+        Err(WriteError::Conflict { .. }) => Err(Failure::Again),
         Err(WriteError::Failed(status)) => Err(Failure::Status(status)),
     }
 }

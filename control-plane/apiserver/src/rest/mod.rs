@@ -291,7 +291,7 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
 #[derive(Debug)]
 pub enum WriteError {
     /// What stands at the key is not what was expected.
-    Conflict { guard: usize, exists: bool },
+    Conflict { guard: usize },
     Failed(Status),
 }
 
@@ -306,7 +306,7 @@ impl Core {
     pub async fn commit(&self, transaction: Transaction) -> Result<u64, WriteError> {
         match self.store.commit(transaction).await {
             Ok(committed) => Ok(committed.revision),
-            Err(CommitError::Conflict { guard, current }) => Err(WriteError::Conflict { guard, exists: current.is_some() }),
+            Err(CommitError::Conflict { guard, .. }) => Err(WriteError::Conflict { guard }),
             Err(CommitError::Store(error)) => Err(WriteError::Failed(store_status(error))),
         }
     }

@@ -4,7 +4,6 @@ use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::f::{certificates_v1 as cf, core_v1 as f};
 use keelson_api::status::Status;
-use keelson_api::t;
 use keelson_api::table::Subresource;
 
 use super::decode::{Expected, decode};
@@ -181,11 +180,6 @@ fn assign(op: &Op<'_>, pod: &mut Doc, binding: &Doc, node: &str) -> Result<(), S
     }
     set_pod_condition(pod, &Condition { kind: "PodScheduled", status: "True", reason: "", message: "" }, op.now);
     Ok(())
-}
-
-/// Whether a document is a pod.
-pub fn is_pod(doc: &Doc) -> bool {
-    doc.ty() == Some(t::core_v1::POD)
 }
 
 /// The answer of a POST that made nothing to show.

@@ -1,6 +1,5 @@
 //! PUT and PATCH, of the main resource and of subresources: read, change, check, write if nothing changed meanwhile.
 
-use bytes::Bytes;
 use http::{Response, StatusCode};
 use keelson_api::defaults;
 use keelson_api::doc::Doc;
@@ -177,6 +176,8 @@ pub async fn update(
             if !request_info::is_path_segment(name) {
                 return Err(Status::bad_request("the object's name cannot stand in a path"));
             }
+            // Who may change what is there may not therefore make what is not.
+            op.core.access.authorize(&crate::access::attributes(&op.call.user, "create", op.info()))?;
             match super::create::create(op, doc.clone(), options).await {
                 Err(status) if status.reason == keelson_api::status::Reason::AlreadyExists => continue,
                 done => return done,
@@ -187,6 +188,15 @@ pub async fn update(
         }
     }
     Err(Status::modified(&op.gr(), name))
+}
+
+/// How an attempt to store ended.
+enum Outcome {
+    Written(Written),
+    /// Another write of the object came between.
+    Lost,
+    /// A record beside the object moved on.
+    Again,
 }
 
 /// One attempt; `None` when another write came between.
@@ -220,18 +230,16 @@ async fn try_update(
     }
     let outcome = check_and_store(op, name, manner, options, &attributes, &old, &new, &claim).await;
     match outcome {
-        Ok(Some(written)) => {
+        Ok(Outcome::Written(written)) => {
             claim.settle(op.core).await;
             Ok(Some(written))
         }
-        Ok(None) if pinned => {
+        lost => {
             claim.release(op.core).await;
-            // The newest state may have moved on since it was read; the client's version may still be it.
-            Err(Status::modified(&op.gr(), name))
-        }
-        other => {
-            claim.release(op.core).await;
-            other
+            match lost? {
+                Outcome::Lost if pinned => Err(Status::modified(&op.gr(), name)),
+                _ => Ok(None),
+            }
         }
     }
 }
@@ -246,7 +254,7 @@ async fn check_and_store(
     old: &Loaded,
     new: &Doc,
     claim: &services::Claim,
-) -> Result<Option<Written>, Status> {
+) -> Result<Outcome, Status> {
     let ctx = op.rule_context(manner.subresource);
     let mut errors = keelson_api::field_errors::ErrorList::new();
     match manner.confine {
@@ -263,10 +271,10 @@ async fn check_and_store(
     let json = Op::encode_stored(new);
     let gone = finished(new);
     if options.dry_run {
-        return Ok(Some(Written { json, revision: old.revision, created: false }));
+        return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
     }
     if !gone && json == old.json && claim.is_empty() {
-        return Ok(Some(Written { json, revision: old.revision, created: false }));
+        return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
     }
     let key = op.key(name);
     let write = if gone { Write::Delete { key: key.clone() } } else { Write::Put { key: key.clone(), value: json.clone() } };
@@ -278,9 +286,10 @@ async fn check_and_store(
                 services::free(op.core, new).await;
             }
             op.seen(revision).await;
-            Ok(Some(Written { json, revision, created: false }))
+            Ok(Outcome::Written(Written { json, revision, created: false }))
         }
-        Err(WriteError::Conflict { .. }) => Ok(None),
+        Err(WriteError::Conflict { guard: 0 }) => Ok(Outcome::Lost),
+        Err(WriteError::Conflict { .. }) => Ok(Outcome::Again),
         Err(WriteError::Failed(status)) => Err(status),
     }
 }
@@ -312,9 +321,4 @@ fn finished(doc: &Doc) -> bool {
         && meta.finalizers().next().is_none()
         && meta.deletion_grace_period_seconds().unwrap_or(0) == 0
         && !super::delete::namespace_pending(doc)
-}
-
-/// Bytes of an unchanged object, for callers that answer without writing.
-pub fn unchanged(old: &Loaded) -> Written {
-    Written { json: Bytes::clone(&old.json), revision: old.revision, created: false }
 }

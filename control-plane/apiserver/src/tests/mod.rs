@@ -3,7 +3,10 @@
 mod deletes;
 mod harness;
 mod lists;
+mod mistakes;
 mod services;
+mod streams;
 mod tls;
+mod upkeep;
 mod watches;
 mod writes;

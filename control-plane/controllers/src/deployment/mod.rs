@@ -8,6 +8,7 @@ mod plan_tests;
 mod shell;
 mod status;
 
+pub use numbers::scaled;
 pub use shell::start;
 
 /// The label that tells one template's pods from another's.

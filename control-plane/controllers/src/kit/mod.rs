@@ -4,6 +4,8 @@ pub mod claims;
 pub mod conditions;
 pub mod expectations;
 pub mod hash;
+pub mod history;
+pub mod owned;
 pub mod patch;
 pub mod pods;
 pub mod start;

@@ -7,7 +7,7 @@ use crate::schema::TypeId;
 pub fn to_json_value(doc: &Doc) -> serde_json::Value {
     let mut bytes = Vec::new();
     crate::json::encode_canonical(doc, crate::json::EncodeOptions::FULL, &mut bytes);
-    serde_json::from_slice(&bytes).unwrap_or(serde_json::Value::Null)
+    crate::json::decode_untyped(&bytes).map_or(serde_json::Value::Null, |value| value_to_json(&value))
 }
 
 /// An object from untyped JSON; `ty` is `None` for a custom resource.

@@ -11,7 +11,7 @@ use compact_str::CompactString;
 use super::scan::{MAX_DEPTH, Scanner, compact, syntax};
 use super::{DecodeError, FieldValidation, Warning};
 use crate::canonical;
-use crate::doc::{Doc, Gvk, Map, Struct, Value, empty_value};
+use crate::doc::{Doc, Gvk, Map, MapBuilder, Struct, Value, empty_value};
 use crate::field_errors::quoted;
 use crate::schema::{FieldDef, Flags, Kind, StructDef, TypeId};
 use crate::t;
@@ -213,10 +213,10 @@ impl<'a> Decoder<'a> {
             return Ok(Value::Map(Map::new()));
         }
         self.scan.bump();
-        let mut root = Map::new();
+        let mut root = MapBuilder::default();
         let mut first = true;
         while let Some(key) = self.scan.key(first)? {
-            if root.contains_key(&key) {
+            if root.contains(&key) {
                 self.note_strict("duplicate field", &key);
             }
             let is_metadata = key == "metadata";
@@ -227,13 +227,14 @@ impl<'a> Decoder<'a> {
                 Some(self.any(1)?)
             };
             if let (Some(Step::Key(key)), Some(value)) = (self.steps.pop(), value) {
-                root.insert(key.as_ref(), value);
+                root.push(to_compact(key), value);
             }
             if !self.scan.another_member()? {
                 break;
             }
             first = false;
         }
+        let mut root = root.finish();
         for (key, slot) in [("apiVersion", &mut gvk.0), ("kind", &mut gvk.1)] {
             match root.remove(key) {
                 Some(Value::Str(text)) => *slot = text,
@@ -367,23 +368,23 @@ impl<'a> Decoder<'a> {
 
     fn map(&mut self, of: &Kind, depth: u32) -> Result<Value, DecodeError> {
         self.scan.bump();
-        let mut map = Map::new();
+        let mut map = MapBuilder::default();
         let mut first = true;
         while let Some(key) = self.scan.key(first)? {
-            if map.contains_key(&key) {
+            if map.contains(&key) {
                 self.note_strict("duplicate field", &key);
             }
             self.steps.push(Step::Key(key));
             let value = self.value(*of, "", depth + 1)?;
             if let Some(Step::Key(key)) = self.steps.pop() {
-                map.insert(to_compact(key), value.unwrap_or_else(|| empty_value(*of)));
+                map.push(to_compact(key), value.unwrap_or_else(|| empty_value(*of)));
             }
             if !self.scan.another_member()? {
                 break;
             }
             first = false;
         }
-        Ok(Value::Map(map))
+        Ok(Value::Map(map.finish()))
     }
 
     /// Kinds whose JSON form is a scalar text or opaque.
@@ -483,23 +484,23 @@ impl<'a> Decoder<'a> {
         match self.scan.peek() {
             Some(b'{') => {
                 self.scan.bump();
-                let mut map = Map::new();
+                let mut map = MapBuilder::default();
                 let mut first = true;
                 while let Some(key) = self.scan.key(first)? {
-                    if map.contains_key(&key) {
+                    if map.contains(&key) {
                         self.note_strict("duplicate field", &key);
                     }
                     self.steps.push(Step::Key(key));
                     let value = self.any(depth + 1)?;
                     if let Some(Step::Key(key)) = self.steps.pop() {
-                        map.insert(to_compact(key), value);
+                        map.push(to_compact(key), value);
                     }
                     if !self.scan.another_member()? {
                         break;
                     }
                     first = false;
                 }
-                Ok(Value::Map(map))
+                Ok(Value::Map(map.finish()))
             }
             Some(b'[') => {
                 self.scan.bump();

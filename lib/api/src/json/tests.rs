@@ -128,6 +128,29 @@ fn depth_is_bounded() {
 }
 
 #[test]
+fn a_large_map_in_falling_order() {
+    // With work growing by the square this takes minutes, and so would a request.
+    let keys: Vec<String> = (0..100_000).rev().map(|i| format!("\"{i:06}\":\"v\"")).collect();
+    let input = format!("{{\"data\":{{{}}}}}", keys.join(","));
+    let (doc, _) =
+        decode(t::core_v1::CONFIG_MAP, input.as_bytes(), FieldValidation::Strict).expect("decodes");
+    let mut proto = Vec::new();
+    crate::proto::encode_raw(&doc, &mut proto).expect("protobuf");
+    assert_eq!(crate::proto::decode_raw(t::core_v1::CONFIG_MAP, &proto).expect("decodes").root, doc.root);
+    let map = doc.map(&[crate::f::core_v1::config_map::DATA]).expect("data");
+    assert!(map.len() == 100_000 && map.iter().is_sorted_by(|a, b| a.0 < b.0));
+}
+
+#[test]
+fn of_equal_keys_the_last_counts() {
+    let input = br#"{"data":{"b":"1","a":"2","b":"3"}}"#;
+    let (doc, warnings) = decode(t::core_v1::CONFIG_MAP, input, FieldValidation::Warn).expect("decodes");
+    assert_eq!(warnings, ["duplicate field \"data.b\""]);
+    let pairs: Vec<_> = doc.map(&[crate::f::core_v1::config_map::DATA]).expect("data").str_pairs().collect();
+    assert_eq!(pairs, [("a", "2"), ("b", "3")]);
+}
+
+#[test]
 fn canonical_forms() {
     let input = r#"{"kind":"Pod","apiVersion":"v1","status":{},"metadata":{"resourceVersion":"7","creationTimestamp":"2024-02-03T04:05:06.789+02:00","name":"a","labels":{"z":"1","a":"2"}},
         "spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"0.5","memory":"1024Mi"}},"command":[],"stdin":false}],"nodeName":"","nodeSelector":{}}}"#;

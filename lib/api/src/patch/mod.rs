@@ -80,8 +80,10 @@ pub fn strategic_merge(
 fn view(original: &Doc) -> Result<serde_json::Value, PatchError> {
     let mut bytes = Vec::new();
     crate::json::encode_canonical(original, EncodeOptions::FULL, &mut bytes);
-    serde_json::from_slice(&bytes)
-        .map_err(|e| PatchError::Unprocessable(format!("reading the object to patch: {e}")))
+    // The decoder's own limit on depth, not serde_json's lower one: what is stored can be patched.
+    let value = crate::json::decode_untyped(&bytes)
+        .map_err(|e| PatchError::Unprocessable(format!("reading the object to patch: {e}")))?;
+    Ok(crate::doc::value_to_json(&value))
 }
 
 /// The patch's JSON, and its duplicate fields.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::plan::{Item, Plan};
 use super::wire::{Reader, Wire, text};
 use crate::canonical;
-use crate::doc::{Struct, Value, empty_value};
+use crate::doc::{MapBuilder, Struct, Value, empty_value};
 use crate::json::{self, DecodeError};
 use crate::schema::{Kind, TypeId};
 
@@ -36,6 +36,7 @@ fn level(
         return broken("exceeded max depth");
     }
     let def = ty.def();
+    let mut maps: Vec<(u16, MapBuilder)> = Vec::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
         match plan.item(number) {
@@ -43,7 +44,10 @@ fn level(
             Some(Item::Embed(inner)) => match wire {
                 Wire::Bytes(bytes) => level(ty, inner, bytes, out, depth + 1)?,
                 _ => {
-                    return broken(format_args!("wrong wireType for an embedded member of {}", def.go_name()));
+                    return broken(format_args!(
+                        "wrong wireType for an embedded member of {}",
+                        def.go_name()
+                    ));
                 }
             },
             Some(Item::Field(index)) => {
@@ -57,8 +61,13 @@ fn level(
                     }
                     Kind::Map(of) => {
                         let (key, value) = map_entry(*of, wire, depth)?;
-                        if let Value::Map(map) = out.entry_index(*index) {
-                            map.insert(key, value);
+                        match maps.iter_mut().find(|(at, _)| at == index) {
+                            Some((_, map)) => map.push(key, value),
+                            None => {
+                                let mut map = MapBuilder::default();
+                                map.push(key, value);
+                                maps.push((*index, map));
+                            }
                         }
                     }
                     // A message field given twice is merged.
@@ -83,6 +92,16 @@ fn level(
                     }
                 }
             }
+        }
+    }
+    for (index, map) in maps {
+        let map = map.finish();
+        match out.get_index_mut(index) {
+            // The message came in two parts.
+            Some(Value::Map(before)) => {
+                map.into_entries().for_each(|(key, value)| drop(before.insert(key, value)))
+            }
+            _ => drop(out.set_index(index, Value::Map(map))),
         }
     }
     Ok(())

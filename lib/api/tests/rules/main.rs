@@ -2,5 +2,7 @@
 
 mod bad_others;
 mod bad_pods;
+mod columns;
 mod defaults;
 mod support;
+mod updates;

@@ -27,7 +27,8 @@ impl Kind {
     pub fn of(api_version: &str, kind: &str) -> Kind {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let table = Table::builtin(&Gates::default());
-        let row = table.by_kind(group, version, kind).unwrap_or_else(|| panic!("no row for {api_version} {kind}"));
+        let row =
+            table.by_kind(group, version, kind).unwrap_or_else(|| panic!("no row for {api_version} {kind}"));
         let ty = row.ty.unwrap();
         Kind { ty, strategy: strategy(Some(ty)), namespaced: row.namespaced, has_status: row.has_status() }
     }
@@ -45,7 +46,8 @@ impl Kind {
 
     pub fn decode(&self, json: &serde_json::Value) -> Doc {
         let bytes = serde_json::to_vec(json).unwrap();
-        let (mut doc, _) = decode(self.ty, &bytes, FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}: {json}"));
+        let (mut doc, _) =
+            decode(self.ty, &bytes, FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}: {json}"));
         if self.namespaced && doc.meta().namespace().is_empty() {
             doc.meta_mut().set_namespace("default");
         }
@@ -73,7 +75,12 @@ impl Kind {
     }
 
     /// The updated object and its mistakes; `old` is created first and must be valid.
-    pub fn update(&self, old: &serde_json::Value, new: &serde_json::Value, subresource: &str) -> (Doc, ErrorList) {
+    pub fn update(
+        &self,
+        old: &serde_json::Value,
+        new: &serde_json::Value,
+        subresource: &str,
+    ) -> (Doc, ErrorList) {
         let (old, errors) = self.create(old);
         assert!(errors.is_empty(), "the old object: {errors}");
         self.update_doc(&old, self.decode(new), subresource)

@@ -3,6 +3,7 @@
 //! What always holds: a projection holds no managed fields and no unread annotations; it is decoded once per event and
 //! shared. Who needs more fetches the object.
 
+pub mod affinity;
 pub mod meta;
 pub mod node;
 pub mod packed;
