@@ -308,7 +308,7 @@ fn matching(secret: &Secret, image: &str) -> Vec<(usize, api::AuthConfig)> {
             .trim_end_matches("/v2")
             .to_owned();
         let prefix = if prefix == "docker.io" { "index.docker.io".to_owned() } else { prefix };
-        registry_matches(&prefix, &path).then(|| (prefix.len(), auth_config(&entry, &server)))
+        registry_matches(&prefix, &path).then(|| (prefix.len(), auth_config(&entry)))
     });
     entries.collect()
 }
@@ -336,7 +336,7 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn auth_config(entry: &serde_json::Value, server: &str) -> api::AuthConfig {
+fn auth_config(entry: &serde_json::Value) -> api::AuthConfig {
     let text = |name: &str| entry.get(name).and_then(|v| v.as_str()).unwrap_or("").to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
     let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth").trim()).unwrap_or_default();
@@ -347,7 +347,8 @@ fn auth_config(entry: &serde_json::Value, server: &str) -> api::AuthConfig {
     api::AuthConfig {
         username,
         password,
-        server_address: server.to_owned(),
+        // The runtime compares this with the registry's host as a URL; the registry was matched here already.
+        server_address: String::new(),
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
         auth: String::new(),

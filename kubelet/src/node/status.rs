@@ -416,7 +416,6 @@ mod tests {
                     message: "cni config uninitialized".into(),
                 })
                 .to_vec(),
-            ..api::RuntimeStatus::default()
         };
         assert_eq!(readiness(Some(&status(true))), Ok(()));
         let why = readiness(Some(&status(false))).unwrap_err();

@@ -209,7 +209,6 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|read_only| *read_only),
         recursive_read_only: m.read_only.unwrap_or(false).then(|| "Disabled".to_owned()),
-        ..Default::default()
     };
     Some(mounts.iter().map(status).collect())
 }
@@ -698,10 +697,16 @@ fn initialised(pod: &Pod, status: &PodStatus) -> Verdict {
     }
 }
 
+/// Phase, containers (name, ready, restarts) and conditions (type, status) of a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparable {
+    phase: Option<String>,
+    containers: Vec<(String, bool, i32)>,
+    conditions: Vec<(String, String)>,
+}
+
 /// The part of a status that only the kubelet writes, for telling whether somebody wrote over it.
-pub fn comparable(
-    status: Option<&PodStatus>,
-) -> Option<(Option<String>, Vec<(String, bool, i32)>, Vec<(String, String)>)> {
+pub fn comparable(status: Option<&PodStatus>) -> Option<Comparable> {
     let status = status?;
     let all =
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
@@ -709,5 +714,5 @@ pub fn comparable(
     let owned = status.conditions.iter().flatten().filter(|c| OWNED_CONDITIONS.contains(&c.type_.as_str()));
     let mut conditions: Vec<(String, String)> = owned.map(|c| (c.type_.clone(), c.status.clone())).collect();
     conditions.sort();
-    Some((status.phase.clone(), containers, conditions))
+    Some(Comparable { phase: status.phase.clone(), containers, conditions })
 }

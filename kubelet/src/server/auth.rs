@@ -132,12 +132,14 @@ impl Access for NoAccess {
     }
 }
 
+/// By hash of the token.
+type Tokens = HashMap<[u8; 32], (Option<Identity>, Instant)>;
 type Verdicts = HashMap<(Identity, &'static str, &'static str), (bool, Instant)>;
 
 /// Asks the API server, and keeps its answers for a while.
 pub struct ApiAccess {
     client: kube::Client,
-    tokens: Mutex<HashMap<[u8; 32], (Option<Identity>, Instant)>>,
+    tokens: Mutex<Tokens>,
     verdicts: Mutex<Verdicts>,
 }
 

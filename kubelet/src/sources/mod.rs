@@ -89,9 +89,8 @@ impl Sources {
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let synced = self.pods.clone();
         let mut synced = std::pin::pin!(async move {
-            match &synced {
-                Some(informer) => informer.synced().await,
-                None => {}
+            if let Some(informer) = &synced {
+                informer.synced().await;
             }
         });
         let mut is_synced = false;

@@ -145,9 +145,6 @@ impl Worker {
                 self.pod = pod;
                 self.mirror = mirror;
                 self.gone = false;
-                if let Some(api) = self.api_pod() {
-                    self.kubelet.statuses.reconcile(pod::uid(&self.pod), &api);
-                }
             }
             Want::Gone => self.gone = true,
         }

@@ -86,7 +86,21 @@ impl Workers {
         let uid = pod::uid(&pod).to_owned();
         let mut handles = lock(&self.inner.handles);
         if let Some(handle) = handles.get(&uid) {
-            handle.want.send_replace(Want::Run { pod, mirror });
+            if let Some(api_pod) = if pod::is_static(&pod) { mirror.as_deref() } else { Some(&*pod) } {
+                self.inner.kubelet.statuses.reconcile(&uid, api_pod);
+            }
+            handle.want.send_if_modified(|want| {
+                // The echo of a status written here is kept, but is no news.
+                let news = match want {
+                    Want::Run { pod: old, mirror: old_mirror } => {
+                        pod::differs(old, &pod)
+                            || old_mirror.as_deref().map(pod::uid) != mirror.as_deref().map(pod::uid)
+                    }
+                    Want::Gone => true,
+                };
+                *want = Want::Run { pod, mirror };
+                news
+            });
             return;
         }
         let wake = Arc::new(Notify::new());

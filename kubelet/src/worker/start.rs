@@ -14,6 +14,7 @@ use crate::plan::pod::{self, Kind};
 use crate::plan::status::Waiting;
 use crate::plan::{Plan, SandboxAction, Start, qos};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -364,15 +365,16 @@ impl Worker {
         let objects = &self.kubelet.objects;
         let mut refs = Refs::default();
         for name in config_maps {
-            if !refs.config_maps.contains_key(&name) {
-                let found = objects.config_map(namespace, &name, true).await.map_err(|e| e.to_string())?;
-                refs.config_maps.insert(name, found.map(|map| (*map).clone()));
+            if let Entry::Vacant(entry) = refs.config_maps.entry(name) {
+                let found =
+                    objects.config_map(namespace, entry.key(), true).await.map_err(|e| e.to_string())?;
+                entry.insert(found.map(|map| (*map).clone()));
             }
         }
         for name in secrets {
-            if !refs.secrets.contains_key(&name) {
-                let found = objects.secret(namespace, &name, true).await.map_err(|e| e.to_string())?;
-                refs.secrets.insert(name, found.map(|secret| (*secret).clone()));
+            if let Entry::Vacant(entry) = refs.secrets.entry(name) {
+                let found = objects.secret(namespace, entry.key(), true).await.map_err(|e| e.to_string())?;
+                entry.insert(found.map(|secret| (*secret).clone()));
             }
         }
         Ok(refs)

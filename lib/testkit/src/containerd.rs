@@ -43,7 +43,8 @@ fn which(program: &str) -> Option<PathBuf> {
     path.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
 }
 
-fn busybox() -> Option<PathBuf> {
+/// The static busybox of this machine.
+pub fn busybox() -> Option<PathBuf> {
     let path = which("busybox")?;
     // A dynamic one has an interpreter and cannot run alone in an image.
     (!has_interpreter(&std::fs::read(&path).ok()?)?).then_some(path)
@@ -413,10 +414,9 @@ impl Image {
         Ok(tar.into_inner()?)
     }
 
-    /// Writes the image as an OCI archive.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+    /// Layer, configuration and manifest, as a registry serves them.
+    pub fn blobs(&self) -> anyhow::Result<[Vec<u8>; 3]> {
         let layer = self.layer()?;
-        let diff = digest(&layer);
         let config = serde_json::json!({
             "architecture": match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
             "os": "linux",
@@ -425,20 +425,25 @@ impl Image {
                 "Entrypoint": self.entrypoint,
                 "User": self.user,
             },
-            "rootfs": {"type": "layers", "diff_ids": [diff]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         })
         .to_string()
         .into_bytes();
-        let describe = |media: &str, data: &[u8]| serde_json::json!({"mediaType": media, "digest": digest(data), "size": data.len()});
         let manifest = serde_json::json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": MANIFEST,
             "config": describe("application/vnd.oci.image.config.v1+json", &config),
             "layers": [describe("application/vnd.oci.image.layer.v1.tar", &layer)],
         })
         .to_string()
         .into_bytes();
-        let mut entry = describe("application/vnd.oci.image.manifest.v1+json", &manifest);
+        Ok([layer, config, manifest])
+    }
+
+    /// Writes the image as an OCI archive.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let blobs = self.blobs()?;
+        let mut entry = describe(MANIFEST, &blobs[2]);
         entry["annotations"] = serde_json::json!({"io.containerd.image.name": self.name});
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
         let mut out = tar::Builder::new(std::io::BufWriter::new(std::fs::File::create(path)?));
@@ -449,12 +454,19 @@ impl Image {
         };
         add("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         add("index.json".into(), &index)?;
-        for data in [&layer, &config, &manifest] {
+        for data in &blobs {
             add(format!("blobs/sha256/{}", &digest(data)["sha256:".len()..]), data)?;
         }
         out.into_inner()?.flush()?;
         Ok(())
     }
+}
+
+/// Media type of an image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn describe(media: &str, data: &[u8]) -> serde_json::Value {
+    serde_json::json!({"mediaType": media, "digest": digest(data), "size": data.len()})
 }
 
 fn header(size: u64, mode: u32, kind: tar::EntryType) -> tar::Header {
@@ -468,7 +480,8 @@ fn header(size: u64, mode: u32, kind: tar::EntryType) -> tar::Header {
     header
 }
 
-fn digest(data: &[u8]) -> String {
+/// `sha256:` and the hash, as registries name content.
+pub fn digest(data: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(data).iter().fold(String::from("sha256:"), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");
