@@ -11,11 +11,13 @@ use rusqlite::wal::CheckpointMode;
 const PART: u64 = 8;
 const LEAST: u64 = 256;
 const MOST: u64 = 4096;
-/// Pages that the writer may copy itself at any time, and when the thread cannot get nearer: some tens of milliseconds.
+/// Pages that the writer may copy itself at any time, and when the thread cannot get nearer.
 const NEARLY: u64 = 64;
-const AT_MOST: u64 = 1024;
+const AT_MOST: u64 = 256;
+/// From here on the WAL's size matters more than what one write waits.
+const TOO_LARGE: u64 = 2 * MOST;
 /// Rounds in which the thread tries to catch up with the writer.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 
 /// Copies what it can without waiting; gives the pages in the WAL and how many of them are copied.
 pub(super) fn passive(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
@@ -30,15 +32,15 @@ pub(super) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
 
 /// The thread's part. True if the writer should finish.
 pub(super) fn catch_up(connection: &Connection) -> rusqlite::Result<bool> {
-    let mut left = u64::MAX;
+    let (mut log, mut left) = (0, u64::MAX);
     for _ in 0..ROUNDS {
-        let (log, done) = passive(connection)?;
-        left = log.saturating_sub(done);
+        let (pages, done) = passive(connection)?;
+        (log, left) = (pages, pages.saturating_sub(done));
         if left <= NEARLY {
             break;
         }
     }
-    Ok(left <= AT_MOST)
+    Ok(left <= AT_MOST || log >= TOO_LARGE)
 }
 
 /// When the WAL has grown enough to be copied.

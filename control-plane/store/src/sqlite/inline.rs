@@ -28,6 +28,8 @@ pub(crate) enum Mutant {
     None,
     SynchronousNormal,
     AnswersEarly,
+    CompactsLive,
+    LeavesWalInDoubt,
 }
 
 /// A folder on a disk that fails.
@@ -49,6 +51,9 @@ impl Site for FaultSite {
     }
 
     fn settle_wal(&self) -> io::Result<()> {
+        if self.mutant == Mutant::LeavesWalInDoubt {
+            return Ok(());
+        }
         self.disk.rewrite(&format!("{DATABASE}-wal")).map_err(io::Error::other)
     }
 
@@ -66,6 +71,10 @@ impl Site for FaultSite {
 
     fn synchronous(&self) -> &'static str {
         if self.mutant == Mutant::SynchronousNormal { "NORMAL" } else { "FULL" }
+    }
+
+    fn compacts_live(&self) -> bool {
+        self.mutant == Mutant::CompactsLive
     }
 
     fn answers_early(&self) -> bool {

@@ -9,11 +9,13 @@
 //! clean close leaves one file.
 
 mod checkpoint;
+mod history;
 #[cfg(test)]
 pub(crate) mod inline;
 mod read;
 mod schema;
 mod site;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -37,6 +37,11 @@ pub(super) trait Site: Send + Sync + 'static {
     fn answers_early(&self) -> bool {
         false
     }
+    /// Compaction takes live rows: a mutant that the suite must catch.
+    #[cfg(test)]
+    fn compacts_live(&self) -> bool {
+        false
+    }
 }
 
 /// A folder on a real disk, locked for this process.

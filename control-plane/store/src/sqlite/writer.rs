@@ -5,7 +5,6 @@
 //! request waits. An error other than a full disk closes the store: what is on the disk is then known only to the next
 //! start.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,9 +12,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::history::History;
 use super::read;
-use super::schema::{self, Meta, is_deleted, last_id, row_id};
+use super::schema::{Meta, last_id, row_id};
 use super::site::Site;
+use super::sweep::{self, Compaction};
 use crate::hub::Hub;
 use crate::{CommitError, Committed, Entry, Event, Expect, Revision, StoreError, Transaction, Write, keys};
 
@@ -25,14 +26,8 @@ const COMPACT_ALONE: usize = if cfg!(test) { 19 } else { 256 };
 /// Free pages given back beside writes, and alone.
 const VACUUM_BESIDE: u32 = 8;
 const VACUUM_ALONE: u32 = 64;
-/// Free pages that are kept for coming writes: at least so many, and this part of the database.
-const KEEP_FREE: u32 = if cfg!(test) { 4 } else { 64 };
-const KEEP_PART: u32 = 16;
-/// History is kept for the retention while it is smaller than half the live data or this.
-const HISTORY_BYTES: u64 = 8 << 20;
-/// Between two marks of time in the history: this part of the retention, or so many bytes.
-const MARKS: u32 = 20;
-const MARK_BYTES: u64 = 1 << 20;
+/// A checkpoint that keeps writes waiting for longer is told of.
+const SLOW: Duration = Duration::from_millis(200);
 
 /// What the store's users ask of the writer.
 pub(super) enum Request {
@@ -56,13 +51,6 @@ pub(super) struct Pace {
     pub rest: Duration,
 }
 
-/// A point of the history: when it was, and how much history had been written by then.
-struct Mark {
-    at: Instant,
-    revision: u64,
-    written: u64,
-}
-
 /// The settled answer to a commit, sent when the turn is durable.
 type Settled = (oneshot::Sender<Result<Committed, CommitError>>, Result<Committed, CommitError>);
 
@@ -77,10 +65,7 @@ pub(super) struct Writer {
     /// Rows below the target are left to look at.
     sweeping: bool,
     vacuuming: bool,
-    marks: VecDeque<Mark>,
-    /// Bytes of superseded values written since the start.
-    history_written: u64,
-    retention: Duration,
+    history: History,
     full: Option<Instant>,
     pace: Pace,
     /// After a failed turn nothing is done unasked until then.
@@ -126,16 +111,13 @@ impl Writer {
             // A compaction that a crash interrupted goes on.
             sweeping: meta.cursor < last_id(meta.floor),
             vacuuming: false,
-            marks: VecDeque::new(),
-            history_written: 0,
-            retention,
+            history: History::new(retention, Instant::now(), meta.revision),
             full: None,
             pace,
             rest_until: None,
             closed,
             wal_pages,
         };
-        writer.mark();
         if writer.site.fill_reserve().is_err() {
             writer.go_full();
         }
@@ -147,10 +129,7 @@ impl Writer {
     }
 
     pub fn database_pages(&self) -> u64 {
-        let pages = self.connection.prepare_cached("PRAGMA page_count").and_then(|mut pragma| {
-            pragma.query_row([], |row| row.get::<_, i64>(0))
-        });
-        pages.map_or(0, |pages| pages.max(0) as u64)
+        sweep::pages(&self.connection).map_or(0, |(pages, _)| u64::from(pages))
     }
 
     /// Whether a turn without requests would do something.
@@ -193,12 +172,11 @@ impl Writer {
         if commits.is_empty() && !self.has_work() {
             return;
         }
-        self.note_time();
-        let alone = commits.is_empty();
+        self.history.note(Instant::now(), self.meta.revision);
         let mut settled = Vec::with_capacity(commits.len());
         let mut work = Work { events: Vec::new(), revision: self.meta.revision, history: 0 };
         let (before, sweeping, vacuuming) = (self.meta, self.sweeping, self.vacuuming);
-        let result = self.run(commits, &mut settled, &mut work, alone);
+        let result = self.run(commits, &mut settled, &mut work);
         match result {
             Ok(()) => {
                 self.rest_until = None;
@@ -224,7 +202,6 @@ impl Writer {
         commits: Vec<(Transaction, oneshot::Sender<Result<Committed, CommitError>>)>,
         settled: &mut Vec<Settled>,
         work: &mut Work,
-        alone: bool,
     ) -> rusqlite::Result<()> {
         // From here on every answer is in `settled`, whatever fails.
         let mut transactions = Vec::with_capacity(commits.len());
@@ -236,18 +213,7 @@ impl Writer {
         for (transaction, (_, result)) in transactions.into_iter().zip(settled.iter_mut()) {
             *result = self.apply(transaction, work)?;
         }
-        // Large turns take a larger step with them: compaction keeps pace with the writes.
-        let swept = if self.sweeping {
-            let beside = COMPACT_BESIDE.max(2 * settled.len());
-            self.compact_step(if alone { COMPACT_ALONE } else { beside }, work.revision)?;
-            true
-        } else if self.vacuuming {
-            let beside = VACUUM_BESIDE.max(settled.len() as u32 / 4);
-            self.vacuum_step(if alone { VACUUM_ALONE } else { beside })?;
-            true
-        } else {
-            false
-        };
+        let swept = self.sweep(settled.len(), work.revision)?;
         let wrote = swept || work.revision > self.meta.revision;
         #[cfg(test)]
         if self.site.answers_early() {
@@ -263,7 +229,7 @@ impl Writer {
     /// Answers and tells: the turn is durable.
     fn settle(&mut self, settled: Vec<Settled>, work: Work) {
         self.meta.revision = work.revision;
-        self.history_written += work.history;
+        self.history.wrote(work.history);
         if !work.events.is_empty() {
             self.hub.publish(work.events, work.revision + self.meta.base);
         }
@@ -354,58 +320,30 @@ impl Writer {
         }
     }
 
-    /// Looks at the next rows below the target: each makes the older rows of its key garbage, a tombstone itself too.
-    fn compact_step(&mut self, rows: usize, newest: u64) -> rusqlite::Result<()> {
-        let end = last_id(self.target);
-        let mut found: Vec<(i64, String)> = Vec::with_capacity(rows);
-        {
-            let sql = "SELECT id, key FROM log WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
-            let mut statement = self.connection.prepare_cached(sql)?;
-            let mut step = statement.query(params![self.meta.cursor, end, rows as i64])?;
-            while let Some(row) = step.next()? {
-                found.push((row.get(0)?, row.get(1)?));
+    /// A step of what has to be done beside the requests; false if there is nothing.
+    fn sweep(&mut self, requests: usize, newest: u64) -> rusqlite::Result<bool> {
+        // Large turns take a larger step with them: compaction keeps pace with the writes.
+        if self.sweeping {
+            let rows = if requests == 0 { COMPACT_ALONE } else { COMPACT_BESIDE.max(2 * requests) };
+            let step = Compaction {
+                target: self.target,
+                newest,
+                rows,
+                #[cfg(test)]
+                takes_live: self.site.compacts_live(),
+            };
+            if sweep::compact(&self.connection, &mut self.meta, &step)? {
+                self.sweeping = false;
+                self.vacuuming = true;
             }
+            return Ok(true);
         }
-        let mut cursor = if found.len() < rows { end } else { found.last().map_or(end, |(id, _)| *id) };
-        for (id, key) in found {
-            self.connection.prepare_cached("DELETE FROM log WHERE key = ?1 AND id < ?2")?.execute(params![key, id])?;
-            if !is_deleted(id) {
-                continue;
-            }
-            // The row of the newest revision stays, and is looked at again by the next compaction.
-            if schema::revision_of(id) == newest {
-                cursor = cursor.min(id - 1);
-            } else {
-                self.connection.prepare_cached("DELETE FROM log WHERE id = ?1")?.execute([id])?;
-            }
+        if self.vacuuming {
+            let most = if requests == 0 { VACUUM_ALONE } else { VACUUM_BESIDE.max(requests as u32 / 4) };
+            self.vacuuming = sweep::vacuum(&self.connection, most, self.full.is_some())?;
+            return Ok(true);
         }
-        let done = cursor >= end || schema::revision_of(end) == newest && cursor >= schema::first_id(newest) - 1;
-        self.connection
-            .prepare_cached("UPDATE meta SET floor = ?1, cursor = ?2")?
-            .execute(params![self.target as i64, cursor])?;
-        self.meta.floor = self.target;
-        self.meta.cursor = cursor;
-        if done {
-            self.sweeping = false;
-            self.vacuuming = true;
-        }
-        Ok(())
-    }
-
-    /// Gives pages at the end of the file back, but keeps some for coming writes.
-    fn vacuum_step(&mut self, most: u32) -> rusqlite::Result<()> {
-        let free: u32 = self.connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
-        let pages: u32 = self.connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))?;
-        let keep = if self.full.is_some() { 0 } else { KEEP_FREE.max(pages / KEEP_PART) };
-        let step = free.saturating_sub(keep).min(most);
-        if step > 0 {
-            let sql = format!("PRAGMA incremental_vacuum({step})");
-            let mut statement = self.connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
-        }
-        self.vacuuming = free.saturating_sub(keep) > most;
-        Ok(())
+        Ok(false)
     }
 
     fn after_turn(&mut self) {
@@ -418,57 +356,25 @@ impl Writer {
         }
     }
 
-    fn mark(&mut self) {
-        let mark = Mark { at: Instant::now(), revision: self.meta.revision, written: self.history_written };
-        self.marks.push_back(mark);
-    }
-
-    fn note_time(&mut self) {
-        let due = self.marks.back().is_none_or(|last| {
-            last.revision != self.meta.revision
-                && (last.at.elapsed() >= self.retention / MARKS || self.history_written - last.written >= MARK_BYTES)
-        });
-        if due {
-            self.mark();
-        }
-    }
-
-    /// Compacts what is older than the retention; called when it has passed once more.
+    /// Compacts what is older than the retention; called now and then.
     pub fn compact_by_time(&mut self) {
-        self.note_time();
-        let mut past = None;
-        while self.marks.front().is_some_and(|mark| mark.at.elapsed() >= self.retention) {
-            past = self.marks.pop_front();
-        }
-        if let Some(mark) = past {
-            self.compact_to(mark.revision);
-            // What was true then is true until the next mark.
-            self.marks.push_front(mark);
+        let now = Instant::now();
+        self.history.note(now, self.meta.revision);
+        if let Some(revision) = self.history.expired(now) {
+            self.compact_to(revision);
         }
     }
 
     /// Writes faster than foreseen shorten the retention instead of filling the disk.
     fn bound_history(&mut self) {
-        let kept_from = self.marks.iter().rfind(|mark| mark.revision <= self.target).map_or(0, |mark| mark.written);
-        let history = self.history_written - kept_from;
-        if history < HISTORY_BYTES || self.sweeping {
+        if self.sweeping || !self.history.is_large(self.target) {
             return;
         }
-        let count = |pragma: &str| -> rusqlite::Result<u64> {
-            self.connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0)).map(|n| n as u64)
-        };
-        let (Ok(pages), Ok(free)) = (count("PRAGMA page_count"), count("PRAGMA freelist_count")) else { return };
-        let live = (pages.saturating_sub(free) * 4096).saturating_sub(history);
-        if history < live / 2 {
-            return;
-        }
-        let half = self.history_written - history / 2;
-        let Some(mark) = self.marks.iter().find(|mark| mark.written >= half) else { return };
-        tracing::info!(revision = mark.revision + self.meta.base, "much was written: history is kept for less long");
-        let revision = mark.revision;
-        self.compact_to(revision);
-        while self.marks.len() > 1 && self.marks[1].revision <= self.target {
-            self.marks.pop_front();
+        let Ok((pages, free)) = sweep::pages(&self.connection) else { return };
+        let used = u64::from(pages - free.min(pages)) * 4096;
+        if let Some(revision) = self.history.excess(self.target, used) {
+            tracing::info!(revision = revision + self.meta.base, "much was written: history is kept for less long");
+            self.compact_to(revision);
         }
     }
 
@@ -549,7 +455,12 @@ impl Writer {
 
     /// A checkpoint by the writer itself, when little is left to copy: then the WAL begins anew with the next write.
     pub fn finish_checkpoint(&mut self) {
-        if let Err(error) = super::checkpoint::passive(&self.connection)
+        let began = Instant::now();
+        let copied = super::checkpoint::passive(&self.connection);
+        if began.elapsed() > SLOW {
+            tracing::warn!(milliseconds = began.elapsed().as_millis() as u64, "writes waited for the store's disk");
+        }
+        if let Err(error) = copied
             && !is_full(&error)
             && !is_busy(&error)
         {
