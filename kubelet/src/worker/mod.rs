@@ -235,6 +235,11 @@ impl Workers {
         self.len() == 0
     }
 
+    /// Tells all workers to end, leaving the containers as they are.
+    pub fn cancel(&self) {
+        self.inner.stop.cancel();
+    }
+
     /// Ends all workers, leaving the containers as they are.
     pub async fn shut_down(&self) {
         self.inner.stop.cancel();
