@@ -93,7 +93,7 @@ impl KubeletConfig {
             static_pods: None,
             cluster_dns: vec![],
             cluster_domain: keelson_base::consts::CLUSTER_DOMAIN.into(),
-            resolv_conf: "/etc/resolv.conf".into(),
+            resolv_conf: node_resolv_conf(),
             cgroup_mount: "/sys/fs/cgroup".into(),
             cgroup_root: keelson_base::consts::CGROUP_ROOT.into(),
             cgroup_driver: Driver::Cgroupfs,
@@ -113,4 +113,14 @@ impl KubeletConfig {
             root,
         }
     }
+}
+
+/// The node's resolver configuration; where /etc/resolv.conf names only a local stub that pods cannot reach, the file
+/// with what stands behind it.
+fn node_resolv_conf() -> PathBuf {
+    let usual = PathBuf::from("/etc/resolv.conf");
+    let behind = PathBuf::from("/run/systemd/resolve/resolv.conf");
+    let servers = crate::host::dns::parse(&std::fs::read_to_string(&usual).unwrap_or_default()).servers;
+    let stub = !servers.is_empty() && servers.iter().all(|server| server.starts_with("127."));
+    if stub && behind.is_file() { behind } else { usual }
 }

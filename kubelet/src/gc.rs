@@ -113,7 +113,10 @@ impl Collector {
         let sandboxes = self.kubelet.cri.list_sandboxes(None).await.ok()?;
         let containers = self.kubelet.cri.list_containers(None).await.ok()?;
         let uid = |labels: &HashMap<String, String>| labels.get(crate::cri::POD_UID).cloned();
-        let known = sandboxes.iter().filter_map(|s| uid(&s.labels)).chain(containers.iter().filter_map(|c| uid(&c.labels)));
+        let known = sandboxes
+            .iter()
+            .filter_map(|s| uid(&s.labels))
+            .chain(containers.iter().filter_map(|c| uid(&c.labels)));
         let mut living: HashSet<String> = known.collect();
         living.extend(self.workers.views().iter().map(|view| pod::uid(&view.pod).to_owned()));
         Some(living)
@@ -127,7 +130,9 @@ impl Collector {
                 if !living.contains(&uid) && is_old(&volumes.pod_folder(&uid)) {
                     match volumes.remove(&uid) {
                         Ok(()) => tracing::info!(uid, "left-over pod folder removed"),
-                        Err(error) => tracing::warn!(uid, error = %error, "left-over pod folder was not removed"),
+                        Err(error) => {
+                            tracing::warn!(uid, error = %error, "left-over pod folder was not removed")
+                        }
                     }
                 }
             }
@@ -248,7 +253,8 @@ fn superfluous(pod: &ObservedPod) -> Superfluous {
         }
     }
     for sandbox in pod.sandboxes.iter().skip(1).filter(|s| !s.ready) {
-        let used = pod.containers.iter().any(|c| c.sandbox_id == sandbox.id && !out.containers.contains(&c.id));
+        let used =
+            pod.containers.iter().any(|c| c.sandbox_id == sandbox.id && !out.containers.contains(&c.id));
         if !used {
             out.sandboxes.push(sandbox.id.clone());
         }
@@ -259,10 +265,12 @@ fn superfluous(pod: &ObservedPod) -> Superfluous {
 /// How much must go; `None` while the disk is not too full.
 fn bytes_to_free(used: u64, capacity: u64, config: &ImageGcConfig) -> Option<u64> {
     let share = |percent: u8| (u128::from(capacity) * u128::from(percent) / 100) as u64;
-    (capacity > 0 && used >= share(config.high_percent)).then(|| used.saturating_sub(share(config.low_percent)))
+    (capacity > 0 && used >= share(config.high_percent))
+        .then(|| used.saturating_sub(share(config.low_percent)))
 }
 
-/// Images that may go, least recently used first. `age` answers when an image was last used and whether it is old
+/// Images that may go, least recently used first. An image without a registry's digest was imported, not pulled: it
+/// could not be had again, so it stays. `age` answers when an image was last used and whether it is old
 /// enough.
 fn removable<'a>(
     images: &'a [api::Image],
@@ -270,13 +278,14 @@ fn removable<'a>(
     sandbox_image: Option<&str>,
     age: impl Fn(&api::Image) -> (Instant, bool),
 ) -> Vec<&'a api::Image> {
-    let names = |image: &'a api::Image| {
-        std::iter::once(&image.id).chain(&image.repo_tags).chain(&image.repo_digests)
-    };
+    let names =
+        |image: &'a api::Image| std::iter::once(&image.id).chain(&image.repo_tags).chain(&image.repo_digests);
     let mut found: Vec<(Instant, &api::Image)> = images
         .iter()
-        .filter(|image| !image.pinned)
-        .filter(|image| !names(image).any(|name| in_use.contains(name) || Some(name.as_str()) == sandbox_image))
+        .filter(|image| !image.pinned && !image.repo_digests.is_empty())
+        .filter(|image| {
+            !names(image).any(|name| in_use.contains(name) || Some(name.as_str()) == sandbox_image)
+        })
         .filter_map(|image| {
             let (used, old) = age(image);
             old.then_some((used, image))
@@ -326,10 +335,8 @@ mod tests {
             ],
             sandboxes: vec![sandbox("s2", true, 3), sandbox("s1", false, 2), sandbox("s0", false, 1)],
         };
-        let expected = Superfluous {
-            containers: vec!["a1".into()],
-            sandboxes: vec!["s1".into(), "s0".into()],
-        };
+        let expected =
+            Superfluous { containers: vec!["a1".into()], sandboxes: vec!["s1".into(), "s0".into()] };
         assert_eq!(superfluous(&pod.sorted()), expected);
     }
 
@@ -341,6 +348,7 @@ mod tests {
         let image = |id: &str, tag: &str, pinned| api::Image {
             id: id.into(),
             repo_tags: vec![tag.into()],
+            repo_digests: if id == "imported" { vec![] } else { vec![format!("{tag}@sha256:0")] },
             pinned,
             ..api::Image::default()
         };
@@ -351,6 +359,7 @@ mod tests {
             image("pinned", "pinned:1", true),
             image("pause", "pause:1", false),
             image("young", "young:1", false),
+            image("imported", "imported:1", false),
         ];
         let start = Instant::now();
         let in_use = HashSet::from(["used:1".to_owned()]);

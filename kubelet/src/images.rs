@@ -28,7 +28,11 @@ pub enum ImageState {
     /// On its way: the pod is woken when it is there.
     Pulling,
     /// Not to be had now; the reason is what the container's status shows.
-    Failed { reason: &'static str, message: String, retry: Option<Duration> },
+    Failed {
+        reason: &'static str,
+        message: String,
+        retry: Option<Duration>,
+    },
 }
 
 enum Pull {
@@ -104,9 +108,14 @@ impl Images {
             }
         }
         if policy == "Never" {
-            let message =
-                format!("Container image {image:?} is not present with pull policy of Never");
-            self.inner.events.container(pod, &container.name, Severity::Warning, "ErrImageNeverPull", &*message);
+            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            self.inner.events.container(
+                pod,
+                &container.name,
+                Severity::Warning,
+                "ErrImageNeverPull",
+                &*message,
+            );
             return failed("ErrImageNeverPull", message, None);
         }
         let backoff_key = format!("{}/{image}", key.0);
@@ -163,7 +172,9 @@ impl Images {
                     let now = now_nanos();
                     lock(&images.inner.backoff).next(&backoff_key, now, now);
                     let text = error.runtime_message();
-                    let reason = if text.contains("invalid reference format") || text.contains("failed to parse image") {
+                    let reason = if text.contains("invalid reference format")
+                        || text.contains("failed to parse image")
+                    {
                         "InvalidImageName"
                     } else {
                         "ErrImagePull"
@@ -226,14 +237,11 @@ impl Images {
                         "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
                         reference.name
                     );
-                    self.inner.events.pod(
-                        pod,
-                        Severity::Warning,
-                        "FailedToRetrieveImagePullSecret",
-                        message,
-                    );
+                    self.inner.events.pod(pod, Severity::Warning, "FailedToRetrieveImagePullSecret", message);
                 }
-                Err(error) => tracing::warn!(error = %error, pod = pod::name(pod), "image pull secret not read"),
+                Err(error) => {
+                    tracing::warn!(error = %error, pod = pod::name(pod), "image pull secret not read")
+                }
             }
         }
         found.sort_by_key(|(specific, _)| std::cmp::Reverse(*specific));
@@ -300,7 +308,7 @@ fn matching(secret: &Secret, image: &str) -> Vec<(usize, api::AuthConfig)> {
             .trim_end_matches("/v2")
             .to_owned();
         let prefix = if prefix == "docker.io" { "index.docker.io".to_owned() } else { prefix };
-        registry_matches(&prefix, &path).then(|| (prefix.len(), auth_config(&entry, &server)))
+        registry_matches(&prefix, &path).then(|| (prefix.len(), auth_config(&entry)))
     });
     entries.collect()
 }
@@ -328,7 +336,7 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn auth_config(entry: &serde_json::Value, server: &str) -> api::AuthConfig {
+fn auth_config(entry: &serde_json::Value) -> api::AuthConfig {
     let text = |name: &str| entry.get(name).and_then(|v| v.as_str()).unwrap_or("").to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
     let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth").trim()).unwrap_or_default();
@@ -339,7 +347,8 @@ fn auth_config(entry: &serde_json::Value, server: &str) -> api::AuthConfig {
     api::AuthConfig {
         username,
         password,
-        server_address: server.to_owned(),
+        // The runtime compares this with the registry's host as a URL; the registry was matched here already.
+        server_address: String::new(),
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
         auth: String::new(),

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod cri;
 pub mod events;
+pub mod eviction;
 pub mod gc;
 pub mod hooks;
 pub mod host;

@@ -92,7 +92,12 @@ impl Objects {
     }
 
     /// `None`: there is no such Secret.
-    pub async fn secret(&self, namespace: &str, name: &str, fresh: bool) -> Result<Option<Arc<Secret>>, ObjectError> {
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        fresh: bool,
+    ) -> Result<Option<Arc<Secret>>, ObjectError> {
         let immutable = |secret: &Secret| secret.immutable == Some(true);
         self.get("secret", &self.cache.secrets, namespace, name, fresh, immutable).await
     }
@@ -134,7 +139,12 @@ impl Objects {
     }
 
     /// A token of the pod's service account, bound to the pod; renewed when 80 % of its life or a day has passed.
-    pub async fn token(&self, pod: &Pod, audience: Option<&str>, seconds: i64) -> Result<String, ObjectError> {
+    pub async fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> Result<String, ObjectError> {
         let account = pod::spec(pod).service_account_name.as_deref().unwrap_or("default");
         let audience = audience.unwrap_or("");
         let key = TokenKey {

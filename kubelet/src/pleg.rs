@@ -198,7 +198,12 @@ impl Pleg {
             spec: Some(PodSpec { termination_grace_period_seconds: grace, ..PodSpec::default() }),
             ..Pod::default()
         };
-        tracing::info!(pod = pod.metadata.name, namespace = pod.metadata.namespace, uid, "ending a pod nobody wants");
+        tracing::info!(
+            pod = pod.metadata.name,
+            namespace = pod.metadata.namespace,
+            uid,
+            "ending a pod nobody wants"
+        );
         self.workers.want_gone(Arc::new(pod), known(listed));
     }
 }
@@ -224,7 +229,10 @@ fn differs(seen: &ObservedPod, listed: &Listed) -> bool {
             .containers
             .iter()
             .any(|c| !seen.containers.iter().any(|s| s.id == c.id && s.state == state(c.state)))
-        || listed.sandboxes.iter().any(|l| !seen.sandboxes.iter().any(|s| s.id == l.id && s.ready == is_ready(l)))
+        || listed
+            .sandboxes
+            .iter()
+            .any(|l| !seen.sandboxes.iter().any(|s| s.id == l.id && s.ready == is_ready(l)))
 }
 
 /// The little a list tells, in a worker's terms. States are left unknown, so that the worker asks for the rest.

@@ -66,12 +66,65 @@ pub async fn start(
     for path in [&config.root, &config.pod_logs] {
         std::fs::create_dir_all(path).map_err(|source| RunError::Folder { path: path.clone(), source })?;
     }
+    // All that can fail comes before the first worker.
+    let port = match &config.server {
+        Some(config) => Some(server::bind(config).await?),
+        None => None,
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    let kubelet = assemble(client, config, &ctx, &mut tasks).await?;
+    let workers = Workers::new(kubelet.clone());
+    let sources_ready = Arc::new(AtomicBool::new(false));
+    let pleg = Pleg::new(kubelet.clone(), workers.clone(), sources_ready.clone());
+    let initial = loop {
+        match pleg.initial().await {
+            Ok(initial) => break initial,
+            Err(error) => {
+                tracing::warn!(error = %error, "the runtime was not listed, trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    };
+    let ready = sources_ready.clone();
+    let sources = Sources::new(kubelet.clone(), workers.clone(), ready, initial, ctx.drain.clone());
+    tasks.spawn(sources.run());
+    tasks.spawn(async move { pleg.run().await });
+    tasks.spawn({
+        let statuses = kubelet.statuses.clone();
+        async move { statuses.run().await }
+    });
+    tasks.spawn(crate::eviction::keep(kubelet.clone(), workers.clone()));
+    tasks.spawn(Collector::new(kubelet.clone(), workers.clone(), sources_ready.clone()).run());
+    if let Some((listener, tls)) = port {
+        let access: Arc<dyn Access> = match kubelet.client.clone() {
+            Some(client) => Arc::new(ApiAccess::new(client)),
+            None => Arc::new(NoAccess),
+        };
+        tasks.spawn(server::serve(kubelet.clone(), workers.clone(), listener, tls, access));
+    }
+    if let Some(client) = kubelet.client.clone() {
+        tasks.spawn(crate::node::keep_status(kubelet.clone(), client.clone()));
+        tasks.spawn(crate::node::keep_lease(kubelet.clone(), client));
+    }
+    Ok(Running { kubelet, workers, sources_ready, tasks })
+}
+
+/// Makes the parts that all share.
+async fn assemble(
+    client: Option<kube::Client>,
+    config: KubeletConfig,
+    ctx: &Context,
+    tasks: &mut tokio::task::JoinSet<()>,
+) -> Result<Shared, RunError> {
     let cri = Cri::new(&config.cri_socket)?;
     let version = wait_for_runtime(&cri).await;
-    tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "container runtime found");
+    tracing::info!(
+        runtime = version.runtime_name,
+        version = version.runtime_version,
+        "container runtime found"
+    );
     let cgroups = cgroups::open(&config.cgroup_mount, &config.cgroup_root, config.cgroup_driver)?;
     cgroups.ensure_classes(Limits::default())?;
-    let mut tasks = tokio::task::JoinSet::new();
     let events = match client.clone() {
         Some(client) => {
             let (events, writer) = Events::start(client, &config.node_name);
@@ -81,11 +134,12 @@ pub async fn start(
         None => Events::log_only(),
     };
     let objects = Objects::new(client.clone(), config.resync.mul_f64(0.9));
-    let services = client.clone().map(|client| {
-        Informer::start(kube::Api::all(client), Selector::default(), ctx.drain.clone())
-    });
-    let kubelet = Arc::new(Kubelet {
-        node: node_view(&config),
+    let services = client
+        .clone()
+        .map(|client| Informer::start(kube::Api::all(client), Selector::default(), ctx.drain.clone()));
+    let strict_groups = cri.features().await.is_ok_and(|features| features.supplemental_groups_policy);
+    Ok(Arc::new(Kubelet {
+        node: node_view(&config, strict_groups),
         host_ips: config.node_addresses.iter().map(ToString::to_string).collect(),
         capacity: info::capacity(config.max_pods),
         runtime: version.runtime_name,
@@ -103,44 +157,15 @@ pub async fn start(
         events,
         services,
         config,
-    });
-    let workers = Workers::new(kubelet.clone());
-    let sources_ready = Arc::new(AtomicBool::new(false));
-    let pleg = Arc::new(Pleg::new(kubelet.clone(), workers.clone(), sources_ready.clone()));
-    let initial = loop {
-        match pleg.initial().await {
-            Ok(initial) => break initial,
-            Err(error) => {
-                tracing::warn!(error = %error, "the runtime was not listed, trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    };
-    let sources =
-        Sources::new(kubelet.clone(), workers.clone(), sources_ready.clone(), initial, ctx.drain.clone());
-    tasks.spawn(sources.run());
-    tasks.spawn({
-        let pleg = pleg.clone();
-        async move { pleg.run().await }
-    });
-    tasks.spawn({
-        let statuses = kubelet.statuses.clone();
-        async move { statuses.run().await }
-    });
-    tasks.spawn(Collector::new(kubelet.clone(), workers.clone(), sources_ready.clone()).run());
-    if let Some(config) = &kubelet.config.server {
-        let access: Arc<dyn Access> = match kubelet.client.clone() {
-            Some(client) => Arc::new(ApiAccess::new(client)),
-            None => Arc::new(NoAccess),
-        };
-        let (listener, tls) = server::bind(config).await?;
-        tasks.spawn(server::serve(kubelet.clone(), workers.clone(), listener, tls, access));
+    }))
+}
+
+/// A kubelet that is dropped without being stopped (its task was aborted) leaves no worker behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.workers.cancel();
+        self.kubelet.statuses.close();
     }
-    if let Some(client) = kubelet.client.clone() {
-        tasks.spawn(crate::node::keep_status(kubelet.clone(), client.clone()));
-        tasks.spawn(crate::node::keep_lease(kubelet.clone(), client));
-    }
-    Ok(Running { kubelet, workers, sources_ready, tasks })
 }
 
 impl Running {
@@ -167,7 +192,7 @@ async fn wait_for_runtime(cri: &Cri) -> crate::cri::api::VersionResponse {
     }
 }
 
-fn node_view(config: &KubeletConfig) -> NodeView {
+fn node_view(config: &KubeletConfig, strict_groups: bool) -> NodeView {
     NodeView {
         node_name: config.node_name.clone(),
         hostname: info::hostname(),
@@ -176,7 +201,11 @@ fn node_view(config: &KubeletConfig) -> NodeView {
             domain: config.cluster_domain.clone(),
             resolv_conf: config.resolv_conf.clone(),
         },
-        security: NodeSecurity { seccomp_root: config.seccomp_root.clone(), app_armor: info::app_armor() },
+        security: NodeSecurity {
+            seccomp_root: config.seccomp_root.clone(),
+            app_armor: info::app_armor(),
+            strict_groups,
+        },
         pod_logs: config.pod_logs.clone(),
         memory: info::memory_total(),
         oom_floor: oom_floor(),

@@ -141,7 +141,9 @@ impl StatusManager {
         let Some(client) = self.inner.client.clone() else { return Ok(()) };
         let (namespace, name, api_uid, wanted, patch, delete) = {
             let entries = lock(&self.inner.entries);
-            let Some(entry) = entries.get(uid).filter(|entry| !entry.api_uid.is_empty()) else { return Ok(()) };
+            let Some(entry) = entries.get(uid).filter(|entry| !entry.api_uid.is_empty()) else {
+                return Ok(());
+            };
             let patch = patch(entry.sent.as_ref().unwrap_or(&PodStatus::default()), &entry.wanted);
             (
                 entry.namespace.clone(),
@@ -211,7 +213,10 @@ fn patch(old: &PodStatus, new: &PodStatus) -> Option<Value> {
     }
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
         // Fields that others own are theirs to remove.
-        if !matches!(key.as_str(), "resourceClaimStatuses" | "extendedResourceClaimStatus" | "nominatedNodeName" | "resize") {
+        if !matches!(
+            key.as_str(),
+            "resourceClaimStatuses" | "extendedResourceClaimStatus" | "nominatedNodeName" | "resize"
+        ) {
             out.insert(key.clone(), Value::Null);
         }
     }

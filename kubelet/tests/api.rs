@@ -88,15 +88,15 @@ async fn node_is_registered(api: &FakeApi) {
     let lease = until(api, LEASE, "there", |_| true).await;
     assert_eq!(lease["spec"]["holderIdentity"], "n1");
     assert_eq!(lease["spec"]["leaseDurationSeconds"], 40);
-    let renewed = until(api, LEASE, "renewed", |l| l["spec"]["renewTime"] != lease["spec"]["renewTime"]).await;
+    let renewed =
+        until(api, LEASE, "renewed", |l| l["spec"]["renewTime"] != lease["spec"]["renewTime"]).await;
     assert!(renewed["spec"]["renewTime"].as_str().unwrap().contains('.'), "microseconds");
 }
 
 async fn references(api: &FakeApi, config: &KubeletConfig) {
     let namespaced = |kind: &str, name: &str| format!("/api/v1/namespaces/default/{kind}/{name}");
-    let config_map = |value: &str| {
-        json!({"metadata": {"name": "cm", "namespace": "default"}, "data": {"page": value}})
-    };
+    let config_map =
+        |value: &str| json!({"metadata": {"name": "cm", "namespace": "default"}, "data": {"page": value}});
     api.put(
         "/api/v1/namespaces/default/services/web",
         json!({"metadata": {"name": "web", "namespace": "default"},
@@ -139,7 +139,8 @@ async fn references(api: &FakeApi, config: &KubeletConfig) {
     let volume = |plugin: &str, name: &str| {
         config.root.join(format!("pods/{uid}/volumes/kubernetes.io~{plugin}/{name}"))
     };
-    let read = |path: std::path::PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    let read =
+        |path: std::path::PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
     assert_eq!(read(volume("secret", "sec").join("password")), "pass");
     assert!(read(volume("projected", "token").join("token")).starts_with("token-"));
     assert_eq!(read(volume("projected", "token").join("ca.crt")), "old");
@@ -158,7 +159,10 @@ async fn references(api: &FakeApi, config: &KubeletConfig) {
 async fn deletion(api: &FakeApi, running: &Running) {
     let uid = api.get(&pods("refs")).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
     let client: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(api.client(), "default");
-    client.delete("refs", &kube::api::DeleteParams { grace_period_seconds: Some(5), ..Default::default() }).await.unwrap();
+    client
+        .delete("refs", &kube::api::DeleteParams { grace_period_seconds: Some(5), ..Default::default() })
+        .await
+        .unwrap();
     assert!(api.get(&pods("refs")).is_some(), "only the kubelet removes it");
     gone(api, &pods("refs")).await;
     let containers = running.kubelet.cri.list_containers(Some(&uid)).await.unwrap();
@@ -186,13 +190,21 @@ async fn a_job(api: &FakeApi) {
 }
 
 async fn others_conditions_stay(api: &FakeApi) {
-    put_pod(api, "gated", json!({"readinessGates": [{"conditionType": "example.org/gate"}], "containers": [shell("c", STAY)]}));
+    put_pod(
+        api,
+        "gated",
+        json!({"readinessGates": [{"conditionType": "example.org/gate"}], "containers": [shell("c", STAY)]}),
+    );
     let pod = until(api, &pods("gated"), "held by its gate", |pod| {
-        condition(pod, "Ready")["reason"] == "ReadinessGatesNotReady" && condition(pod, "ContainersReady")["status"] == "True"
+        condition(pod, "Ready")["reason"] == "ReadinessGatesNotReady"
+            && condition(pod, "ContainersReady")["status"] == "True"
     })
     .await;
     let mut opened = pod.clone();
-    opened["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "example.org/gate", "status": "True"}));
+    opened["status"]["conditions"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "example.org/gate", "status": "True"}));
     api.put(&pods("gated"), opened);
     let pod = ready(api, "gated").await;
     assert_eq!(condition(&pod, "example.org/gate")["status"], "True");
@@ -228,8 +240,10 @@ async fn nothing_is_written_while_nothing_happens(api: &FakeApi, config: &Kubele
     .await;
     let settled = api.writes().len();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let writes: Vec<String> = api.writes()[settled..].iter().filter(|w| !w.contains("/leases/")).cloned().collect();
-    let unexpected: Vec<&String> = writes.iter().filter(|w| w.contains("/pods/") || w.contains("/events")).collect();
+    let writes: Vec<String> =
+        api.writes()[settled..].iter().filter(|w| !w.contains("/leases/")).cloned().collect();
+    let unexpected: Vec<&String> =
+        writes.iter().filter(|w| w.contains("/pods/") || w.contains("/events")).collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
     assert!(writes.iter().filter(|w| w.contains("/nodes/")).count() <= 1, "{writes:?}");
     let after = api.get(&pods("gated")).unwrap();

@@ -51,7 +51,10 @@ async fn users_and_groups(lab: &Lab) {
     assert_eq!(pod.exec("a", "touch /v/f; stat -c '%u %g %a' /v /v/f").await, "0 2000 2777\n1000 2000 644");
     assert_eq!(pod.exec("a", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start").await, "0");
     pod.delete(1).await;
-    let image = lab.run("imageuser", json!({"containers": [with(shell("c", STAY), json!({"image": containerd::BUSYBOX_USER}))]}));
+    let image = lab.run(
+        "imageuser",
+        json!({"containers": [with(shell("c", STAY), json!({"image": containerd::BUSYBOX_USER}))]}),
+    );
     image.running().await;
     assert_eq!(image.exec("c", "id -u").await, "1234");
     image.delete(1).await;
@@ -87,7 +90,8 @@ async fn confinement(lab: &Lab) {
 }
 
 async fn non_root(lab: &Lab) {
-    let pod = lab.run("nonroot", json!({"securityContext": {"runAsNonRoot": true}, "containers": [shell("c", STAY)]}));
+    let pod = lab
+        .run("nonroot", json!({"securityContext": {"runAsNonRoot": true}, "containers": [shell("c", STAY)]}));
     let view = pod.until("refused", |v| waiting(v, "c") == "CreateContainerConfigError").await;
     let message = status(&view, "c").state.unwrap().waiting.unwrap().message.unwrap();
     assert!(message.contains("runAsNonRoot and image will run as root"), "{message}");
@@ -168,7 +172,11 @@ async fn volumes(lab: &Lab) {
     assert_eq!(pod.exec("a", "stat -c %a /e; echo shared > /e/x").await, "777");
     assert_eq!(pod.exec("b", "cat /e/x").await, "shared", "one directory for all containers");
     assert!(pod.exec("a", "grep ' /m ' /proc/mounts").await.starts_with("tmpfs /m tmpfs"));
-    assert_ne!(pod.try_exec("a", "dd if=/dev/zero of=/m/big bs=1M count=9").await.0, 0, "the size limit holds");
+    assert_ne!(
+        pod.try_exec("a", "dd if=/dev/zero of=/m/big bs=1M count=9").await.0,
+        0,
+        "the size limit holds"
+    );
     assert_eq!(pod.exec("a", "cat /d/labels /d/cpu").await, "app=\"volumes\"250");
     assert_eq!(pod.exec("a", "cat /h/f; echo back > /h/g").await, "from the host");
     assert_eq!(std::fs::read_to_string(host.join("g")).unwrap(), "back\n");
@@ -190,7 +198,11 @@ async fn volumes(lab: &Lab) {
         json!({"volumes": [{"name": "h", "hostPath": {"path": host.join("f").display().to_string(), "type": "Directory"}}],
             "containers": [with(shell("c", STAY), json!({"volumeMounts": [mount("h", "/h")]}))]}),
     );
-    wrong.until("created and waiting", |v| !v.observed.sandboxes.is_empty() && waiting(v, "c") == "ContainerCreating").await;
+    wrong
+        .until("created and waiting", |v| {
+            !v.observed.sandboxes.is_empty() && waiting(v, "c") == "ContainerCreating"
+        })
+        .await;
     wrong.delete(1).await;
 }
 
@@ -207,7 +219,8 @@ async fn sub_paths(lab: &Lab) {
                 with(shell("out", STAY), json!({"volumeMounts": [sub("/s", "out")]})),
                 with(shell("up", STAY), json!({"volumeMounts": [sub("/s", "up/etc")]}))]}),
     );
-    let refused = |v: &keelson_kubelet::worker::PodView, c: &str| waiting(v, c) == "CreateContainerConfigError";
+    let refused =
+        |v: &keelson_kubelet::worker::PodView, c: &str| waiting(v, c) == "CreateContainerConfigError";
     let view = pod
         .until("partly running", |v| status(v, "good").ready && refused(v, "out") && refused(v, "up"))
         .await;
@@ -314,8 +327,14 @@ async fn probes_decide() {
     pod.exec("web", "rm /w/ok").await;
     pod.until("unready", |v| !status(v, "web").ready).await;
     pod.exec("web", "rm /tmp/alive").await;
-    let view = pod.until("restarted", |v| status(v, "web").restart_count == 1 && status(v, "web").started == Some(true)).await;
-    assert_eq!(ended(status(&view, "web").last_state.as_ref()).unwrap().0, 137, "it ignores TERM and is killed");
+    let view = pod
+        .until("restarted", |v| status(v, "web").restart_count == 1 && status(v, "web").started == Some(true))
+        .await;
+    assert_eq!(
+        ended(status(&view, "web").last_state.as_ref()).unwrap().0,
+        137,
+        "it ignores TERM and is killed"
+    );
     pod.delete(1).await;
     // A startup probe gates the others, and kills when it fails for good.
     let startup = lab.run(

@@ -23,7 +23,12 @@ fn median(mut values: Vec<Duration>) -> Duration {
 async fn raw(lab: &Lab, name: &str) -> (Duration, String) {
     let cri = &lab.kubelet().kubelet.cri;
     let sandbox = api::PodSandboxConfig {
-        metadata: Some(api::PodSandboxMetadata { name: name.into(), uid: name.into(), namespace: "raw".into(), attempt: 0 }),
+        metadata: Some(api::PodSandboxMetadata {
+            name: name.into(),
+            uid: name.into(),
+            namespace: "raw".into(),
+            attempt: 0,
+        }),
         log_directory: lab.containerd.folder().join("raw-logs").display().to_string(),
         linux: Some(api::LinuxPodSandboxConfig {
             cgroup_parent: format!("/{}/raw", lab.config.cgroup_root),
@@ -33,7 +38,10 @@ async fn raw(lab: &Lab, name: &str) -> (Duration, String) {
     };
     let container = api::ContainerConfig {
         metadata: Some(api::ContainerMetadata { name: "c".into(), attempt: 0 }),
-        image: Some(api::ImageSpec { image: keelson_testkit::containerd::BUSYBOX.into(), ..Default::default() }),
+        image: Some(api::ImageSpec {
+            image: keelson_testkit::containerd::BUSYBOX.into(),
+            ..Default::default()
+        }),
         command: vec!["/bin/sh".into(), "-c".into(), STAY.into()],
         log_path: format!("{name}.log"),
         linux: Some(api::LinuxContainerConfig::default()),
@@ -72,7 +80,12 @@ async fn figures() {
         lab.kubelet().kubelet.cri.remove_sandbox(&id).await.unwrap();
     }
     ratios.sort_by(f64::total_cmp);
-    println!("pod start p50 {:?}, raw CRI p50 {:?}, median ratio {:.2}", median(ours), median(floor), ratios[ratios.len() / 2]);
+    println!(
+        "pod start p50 {:?}, raw CRI p50 {:?}, median ratio {:.2}",
+        median(ours),
+        median(floor),
+        ratios[ratios.len() / 2]
+    );
 
     let begun = Instant::now();
     let raws = futures::stream::StreamExt::collect::<Vec<_>>(futures::stream::StreamExt::buffer_unordered(
@@ -85,7 +98,8 @@ async fn figures() {
         lab.kubelet().kubelet.cri.remove_sandbox(&id).await.unwrap();
     }
     let begun = Instant::now();
-    let burst: Vec<_> = (0..24).map(|i| lab.run(&format!("burst{i}"), json!({"containers": [shell("c", STAY)]}))).collect();
+    let burst: Vec<_> =
+        (0..24).map(|i| lab.run(&format!("burst{i}"), json!({"containers": [shell("c", STAY)]}))).collect();
     for pod in &burst {
         pod.running().await;
     }

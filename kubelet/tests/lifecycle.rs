@@ -20,6 +20,9 @@ async fn pods_live_and_die() {
     refusals(&lab).await;
     deadline(&lab).await;
     ephemeral_container(&lab).await;
+    storage_limit(&lab).await;
+    leftovers(&lab).await;
+    rotation(&lab).await;
     lab.finish().await;
 }
 
@@ -81,7 +84,10 @@ async fn init_containers_and_sidecars(lab: &Lab) {
     );
     let view = pod.phase("Succeeded").await;
     let order: Vec<String> = pod.log("main").await.lines().map(str::to_owned).collect();
-    assert_eq!((order.first().map(String::as_str), order.last().map(String::as_str)), (Some("one"), Some("two")));
+    assert_eq!(
+        (order.first().map(String::as_str), order.last().map(String::as_str)),
+        (Some("one"), Some("two"))
+    );
     assert!(order.contains(&"side".to_owned()), "{order:?}");
     assert!(status(&view, "first").ready, "a completed init container is ready");
     assert!(ended(status(&view, "side").state.as_ref()).is_some(), "a sidecar ends with the pod");
@@ -156,7 +162,9 @@ async fn messages_hooks_and_grace(lab: &Lab) {
         json!({"terminationGracePeriodSeconds": 1, "containers": [with(shell("c", STAY),
             json!({"lifecycle": {"postStart": {"exec": {"command": ["/bin/false"]}}}}))]}),
     );
-    failing.until("restarted", |v| status(v, "c").restart_count > 0 || waiting(v, "c") == "PostStartHookError").await;
+    failing
+        .until("restarted", |v| status(v, "c").restart_count > 0 || waiting(v, "c") == "PostStartHookError")
+        .await;
     failing.delete(1).await;
 }
 
@@ -169,9 +177,107 @@ async fn refusals(lab: &Lab) {
     pod.delete(30).await;
 }
 
+/// Dead containers are collected but the last, and a sandbox of a pod that nobody has is ended.
+async fn leftovers(lab: &Lab) {
+    let (kubelet, workers) = (&lab.kubelet().kubelet, &lab.kubelet().workers);
+    let pod = lab.run(
+        "restarts",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [shell("c", STAY), shell("d", STAY)]}),
+    );
+    pod.running().await;
+    let first = pod.view().unwrap().observed.latest("c").unwrap().id.clone();
+    kubelet.cri.stop_container(&first, Duration::from_secs(1)).await.unwrap();
+    pod.until("restarted once", |v| status(v, "c").restart_count == 1 && status(v, "c").ready).await;
+    let second = pod.view().unwrap().observed.latest("c").unwrap().id.clone();
+    kubelet.cri.stop_container(&second, Duration::from_secs(1)).await.unwrap();
+    pod.until("restarted twice", |v| status(v, "c").restart_count == 2 && status(v, "c").ready).await;
+    assert_eq!(kubelet.cri.list_containers(Some(pod.uid())).await.unwrap().len(), 4);
+    let collector = keelson_kubelet::gc::Collector::new(
+        kubelet.clone(),
+        workers.clone(),
+        lab.kubelet().sources_ready.clone(),
+    );
+    collector.collect().await;
+    let left: Vec<String> =
+        kubelet.cri.list_containers(Some(pod.uid())).await.unwrap().into_iter().map(|c| c.id).collect();
+    assert!(left.len() == 3 && !left.contains(&first) && left.contains(&second), "{left:?}");
+    let view = pod.running().await;
+    assert!(ended(status(&view, "c").last_state.as_ref()).is_some());
+    pod.delete(1).await;
+
+    let labels = [("name", "lost"), ("namespace", "default"), ("uid", "uid-lost")];
+    let config = keelson_kubelet::cri::api::PodSandboxConfig {
+        metadata: Some(keelson_kubelet::cri::api::PodSandboxMetadata {
+            name: "lost".into(),
+            uid: "uid-lost".into(),
+            namespace: "default".into(),
+            attempt: 0,
+        }),
+        labels: labels.map(|(k, v)| (format!("io.kubernetes.pod.{k}"), v.to_owned())).into(),
+        linux: Some(Default::default()),
+        ..Default::default()
+    };
+    kubelet.cri.run_sandbox(config, "").await.unwrap();
+    let limit = std::time::Instant::now() + Duration::from_secs(40);
+    while !kubelet.cri.list_sandboxes(Some("uid-lost")).await.unwrap().is_empty() {
+        assert!(std::time::Instant::now() < limit, "the lost sandbox stays");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A log that is too large is renamed, and the container goes on writing into a new one.
+async fn rotation(lab: &Lab) {
+    let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done";
+    let pod =
+        lab.run("chatty", json!({"terminationGracePeriodSeconds": 1, "containers": [shell("c", script)]}));
+    let view = pod.running().await;
+    let container = view.observed.latest("c").unwrap();
+    let path = std::path::PathBuf::from(&container.log_path);
+    let size = || std::fs::metadata(&path).map_or(0, |meta| meta.len());
+    wait("some lines", 10, || (size() > 500).then_some(())).await;
+    let config = keelson_kubelet::config::LogConfig { max_size: 500, max_files: 3 };
+    let cri = &lab.kubelet().kubelet.cri;
+    assert!(keelson_kubelet::logs::rotate::rotate(cri, &container.id, &path, &config).await.unwrap());
+    wait("lines in the new file", 10, || (size() > 0).then_some(())).await;
+    let files: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().flatten().collect();
+    assert_eq!(files.len(), 2);
+    // Nothing was lost between the two.
+    let number = |text: String| text.rsplit(' ').next().unwrap().trim().parse::<u64>().unwrap();
+    let old = files.iter().find(|f| f.path() != path).unwrap().path();
+    let last = number(keelson_kubelet::logs::read::tail_text(&old, 1, 100));
+    let fresh = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(number(fresh.lines().next().unwrap().to_owned()), last + 1);
+    pod.delete(1).await;
+}
+
+async fn storage_limit(lab: &Lab) {
+    let pod = lab.run(
+        "greedy",
+        json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+            "containers": [with(shell("c", &format!("dd if=/dev/zero of=/v/f bs=1M count=3; {STAY}")),
+                json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))]}),
+    );
+    let view = pod.phase("Failed").await;
+    assert_eq!(view.status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(
+        view.status.message.as_deref(),
+        Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ")
+    );
+    pod.delete(1).await;
+    let huge = lab.run(
+        "huge",
+        json!({"containers": [with(shell("c", STAY), json!({"resources": {"requests": {"cpu": "5000"}}}))]}),
+    );
+    assert_eq!(huge.phase("Failed").await.status.reason.as_deref(), Some("OutOfcpu"));
+    huge.delete(1).await;
+}
+
 async fn deadline(lab: &Lab) {
-    let pod = lab.run("deadline", json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1,
-        "containers": [shell("c", STAY)]}));
+    let pod = lab.run(
+        "deadline",
+        json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1,
+        "containers": [shell("c", STAY)]}),
+    );
     let view = pod.phase("Failed").await;
     assert_eq!(view.status.reason.as_deref(), Some("DeadlineExceeded"));
     pod.delete(30).await;
@@ -185,9 +291,11 @@ async fn ephemeral_container(lab: &Lab) {
         pod.spec.as_mut().unwrap().ephemeral_containers = Some(vec![serde_json::from_value(debug).unwrap()]);
     });
     pod.until("debugged", |v| {
-        v.status.ephemeral_container_statuses.iter().flatten().any(|s| {
-            s.state.as_ref().is_some_and(|s| s.running.is_some())
-        })
+        v.status
+            .ephemeral_container_statuses
+            .iter()
+            .flatten()
+            .any(|s| s.state.as_ref().is_some_and(|s| s.running.is_some()))
     })
     .await;
     let seen = pod.exec("dbg", "ps").await;
@@ -222,7 +330,9 @@ async fn restarts_of_kubelet_and_runtime_leave_containers_alone() {
     lab.kubelet().workers.want(std::sync::Arc::new(pod.clone()), None, known);
     let handle = Handle { lab: &lab, pod: pod.clone() };
     let after = handle
-        .until("seen again", |v| v.observed.containers.len() == 2 && phase(v) == "Running" && status(v, "c").ready)
+        .until("seen again", |v| {
+            v.observed.containers.len() == 2 && phase(v) == "Running" && status(v, "c").ready
+        })
         .await;
     assert_eq!(ids(&after), wanted);
     assert_eq!(status(&after, "c").restart_count, 0);

@@ -21,7 +21,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 struct TestAccess;
 
 impl Access for TestAccess {
-    fn authenticate<'a>(&'a self, peer: Option<Identity>, _: &'a HeaderMap) -> Judgement<'a, Option<Identity>> {
+    fn authenticate<'a>(
+        &'a self,
+        peer: Option<Identity>,
+        _: &'a HeaderMap,
+    ) -> Judgement<'a, Option<Identity>> {
         Box::pin(async move { Ok(peer) })
     }
 
@@ -66,7 +70,9 @@ impl Pki {
             Some(user) => {
                 let (certificate, key) = self.issue(user, vec![]);
                 let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
-                builder.with_client_auth_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
+                builder
+                    .with_client_auth_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+                    .unwrap()
             }
         })
     }
@@ -88,7 +94,8 @@ impl Client {
         let io = TokioIo::new(self.stream().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
-        let request = hyper::Request::get(path).header("host", "x").body(Empty::<bytes::Bytes>::new()).unwrap();
+        let request =
+            hyper::Request::get(path).header("host", "x").body(Empty::<bytes::Bytes>::new()).unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -99,7 +106,8 @@ impl Client {
     async fn exec(&self, path: &str, stdin: Option<&[u8]>) -> (Vec<u8>, Value) {
         let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse().unwrap());
-        let (mut socket, answer) = tokio_tungstenite::client_async(request, self.stream().await).await.unwrap();
+        let (mut socket, answer) =
+            tokio_tungstenite::client_async(request, self.stream().await).await.unwrap();
         assert_eq!(answer.status(), 101);
         if let Some(data) = stdin {
             let mut frame = vec![0u8];
@@ -165,12 +173,23 @@ async fn the_server_lets_in_whom_it_knows_and_streams() {
     assert_eq!(client(Some("nobody")).get("/containerLogs/default/served/c").await.0, 403);
     let reader = client(Some("reader"));
     assert_eq!(reader.get("/healthz").await, (200, "ok".into()));
-    assert_eq!(reader.get("/exec/default/served/c?command=id&output=1").await.0, 403, "a GET that runs is no read");
+    assert_eq!(
+        reader.get("/exec/default/served/c?command=id&output=1").await.0,
+        403,
+        "a GET that runs is no read"
+    );
 
     // Logs.
     let logs = async |query: &str| admin.get(&format!("/containerLogs/default/served/c{query}")).await;
     let text = logs("").await.1;
-    assert_eq!({ let mut l: Vec<&str> = text.lines().collect(); l.sort_unstable(); l }, ["one", "three", "two"]);
+    assert_eq!(
+        {
+            let mut l: Vec<&str> = text.lines().collect();
+            l.sort_unstable();
+            l
+        },
+        ["one", "three", "two"]
+    );
     assert_eq!(logs("?tailLines=0").await, (200, String::new()));
     assert_eq!(logs("?limitBytes=2").await.1.len(), 2);
     assert!(logs("?timestamps=true&tailLines=1").await.1.starts_with("20"));
@@ -180,9 +199,13 @@ async fn the_server_lets_in_whom_it_knows_and_streams() {
     assert_eq!(admin.get("/containerLogs/default/none/c").await.0, 404);
 
     // Exec: output, exit code, stdin.
-    let (out, status) = admin.exec("/exec/default/served/c?command=/bin/sh&command=-c&command=echo%20hi&output=1", None).await;
+    let (out, status) = admin
+        .exec("/exec/default/served/c?command=/bin/sh&command=-c&command=echo%20hi&output=1", None)
+        .await;
     assert_eq!((out.as_slice(), status["status"].as_str()), (b"hi\n".as_slice(), Some("Success")));
-    let (_, status) = admin.exec("/exec/default/served/uid-served/c?command=/bin/sh&command=-c&command=exit+3&output=1", None).await;
+    let (_, status) = admin
+        .exec("/exec/default/served/uid-served/c?command=/bin/sh&command=-c&command=exit+3&output=1", None)
+        .await;
     assert_eq!(status["details"]["causes"][0]["message"], "3", "{status}");
     let (out, _) = admin
         .exec("/exec/default/served/c?command=head&command=-c&command=5&input=1&output=1", Some(b"12345678"))
@@ -201,11 +224,18 @@ async fn the_server_lets_in_whom_it_knows_and_streams() {
     assert!(stats["containers"][0]["memory"]["workingSetBytes"].as_u64().unwrap() > 0);
     let metrics = admin.get("/metrics").await.1;
     assert!(metrics.contains("kubelet_running_pods 1\n"), "{metrics}");
-    assert!(admin.get("/metrics/resource").await.1.contains("container_cpu_usage_seconds_total{container=\"c\""));
+    assert!(
+        admin.get("/metrics/resource").await.1.contains("container_cpu_usage_seconds_total{container=\"c\"")
+    );
     assert_eq!(admin.get("/none").await.0, 404);
 
     // A log that is followed ends when its container does.
-    let followed = { let client = client(Some("admin")); tokio::spawn(async move { client.get("/containerLogs/default/served/c?follow=true&tailLines=1").await }) };
+    let followed = {
+        let client = client(Some("admin"));
+        tokio::spawn(
+            async move { client.get("/containerLogs/default/served/c?follow=true&tailLines=1").await },
+        )
+    };
     pod.delete(5).await;
     let (status, text) = tokio::time::timeout(Duration::from_secs(20), followed).await.unwrap().unwrap();
     assert_eq!((status, text.lines().count()), (200, 1));

@@ -20,7 +20,11 @@ const PORTS: &str = "io.kubernetes.container.ports";
 const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 /// Annotations a container is created with: what a restarted kubelet needs to know of it.
-pub fn container_annotations(pod: &Pod, container: &Container, restart_count: u32) -> HashMap<String, String> {
+pub fn container_annotations(
+    pod: &Pod,
+    container: &Container,
+    restart_count: u32,
+) -> HashMap<String, String> {
     let mut annotations = HashMap::from([
         (HASH.to_owned(), container_hash(container)),
         (RESTART_COUNT.to_owned(), restart_count.to_string()),

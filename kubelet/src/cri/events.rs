@@ -1,9 +1,7 @@
 //! News from the runtime without asking: CRI's own event stream (containerd 2), else containerd's event service
 //! (containerd 1.6 has only that), else nothing, and the relist finds out.
 use super::{Cri, api};
-use keelson_proto::containerd_events::{
-    SubscribeRequest, TaskExit, events_client::EventsClient,
-};
+use keelson_proto::containerd_events::{SubscribeRequest, TaskExit, events_client::EventsClient};
 use tokio::sync::mpsc;
 
 /// Something happened to this container or sandbox.
@@ -38,8 +36,7 @@ async fn follow_cri(
     events: &mpsc::Sender<RuntimeEvent>,
     live: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
-    let mut stream =
-        cri.runtime.clone().get_container_events(api::GetEventsRequest {}).await?.into_inner();
+    let mut stream = cri.runtime.clone().get_container_events(api::GetEventsRequest {}).await?.into_inner();
     live();
     while let Some(event) = stream.message().await? {
         if events.send(RuntimeEvent { id: event.container_id }).await.is_err() {

@@ -78,7 +78,9 @@ async fn timed<T>(
 ) -> Result<T, CriError> {
     match tokio::time::timeout(limit, future).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(CriError::Call { call, subject: subject.to_owned(), status: Box::new(status) }),
+        Ok(Err(status)) => {
+            Err(CriError::Call { call, subject: subject.to_owned(), status: Box::new(status) })
+        }
         Err(_) => Err(CriError::Timeout { call, subject: subject.to_owned(), limit }),
     }
 }
@@ -118,7 +120,18 @@ impl Cri {
     pub async fn status(&self) -> Result<api::RuntimeStatus, CriError> {
         let request = api::StatusRequest { verbose: false };
         let response = timed("Status", "", READ, self.runtime.clone().status(request)).await?;
-        response.status.ok_or(CriError::Incomplete { call: "Status", subject: String::new(), missing: "status" })
+        response.status.ok_or(CriError::Incomplete {
+            call: "Status",
+            subject: String::new(),
+            missing: "status",
+        })
+    }
+
+    /// What the runtime says it can do.
+    pub async fn features(&self) -> Result<api::RuntimeFeatures, CriError> {
+        let request = api::StatusRequest { verbose: false };
+        let response = timed("Status", "", READ, self.runtime.clone().status(request)).await?;
+        Ok(response.features.unwrap_or_default())
     }
 
     /// The image the runtime makes sandboxes from, where it tells.
@@ -138,21 +151,31 @@ impl Cri {
         Ok(())
     }
 
-    pub async fn run_sandbox(&self, config: api::PodSandboxConfig, handler: &str) -> Result<String, CriError> {
-        let subject = config.metadata.as_ref().map_or(String::new(), |m| format!("{}/{}", m.namespace, m.name));
+    pub async fn run_sandbox(
+        &self,
+        config: api::PodSandboxConfig,
+        handler: &str,
+    ) -> Result<String, CriError> {
+        let subject =
+            config.metadata.as_ref().map_or(String::new(), |m| format!("{}/{}", m.namespace, m.name));
         let request = api::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
-        let response = timed("RunPodSandbox", &subject, WRITE, self.runtime.clone().run_pod_sandbox(request)).await?;
+        let response =
+            timed("RunPodSandbox", &subject, WRITE, self.runtime.clone().run_pod_sandbox(request)).await?;
         Ok(response.pod_sandbox_id)
     }
 
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), CriError> {
         let request = api::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        ignore_missing(timed("StopPodSandbox", id, WRITE, self.runtime.clone().stop_pod_sandbox(request)).await)
+        ignore_missing(
+            timed("StopPodSandbox", id, WRITE, self.runtime.clone().stop_pod_sandbox(request)).await,
+        )
     }
 
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), CriError> {
         let request = api::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        ignore_missing(timed("RemovePodSandbox", id, WRITE, self.runtime.clone().remove_pod_sandbox(request)).await)
+        ignore_missing(
+            timed("RemovePodSandbox", id, WRITE, self.runtime.clone().remove_pod_sandbox(request)).await,
+        )
     }
 
     /// `None` when the runtime does not know it.
@@ -167,17 +190,23 @@ impl Cri {
 
     /// All sandboxes, or those of one pod.
     pub async fn list_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<api::PodSandbox>, CriError> {
-        let filter = pod_uid.map(|uid| api::PodSandboxFilter { label_selector: by_uid(uid), ..Default::default() });
+        let filter =
+            pod_uid.map(|uid| api::PodSandboxFilter { label_selector: by_uid(uid), ..Default::default() });
         let request = api::ListPodSandboxRequest { filter };
         let subject = pod_uid.unwrap_or("");
-        Ok(timed("ListPodSandbox", subject, READ, self.runtime.clone().list_pod_sandbox(request)).await?.items)
+        Ok(timed("ListPodSandbox", subject, READ, self.runtime.clone().list_pod_sandbox(request))
+            .await?
+            .items)
     }
 
     pub async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<api::Container>, CriError> {
-        let filter = pod_uid.map(|uid| api::ContainerFilter { label_selector: by_uid(uid), ..Default::default() });
+        let filter =
+            pod_uid.map(|uid| api::ContainerFilter { label_selector: by_uid(uid), ..Default::default() });
         let request = api::ListContainersRequest { filter };
         let subject = pod_uid.unwrap_or("");
-        Ok(timed("ListContainers", subject, READ, self.runtime.clone().list_containers(request)).await?.containers)
+        Ok(timed("ListContainers", subject, READ, self.runtime.clone().list_containers(request))
+            .await?
+            .containers)
     }
 
     /// `None` when the runtime does not know it. The message is the runtime's; termination messages are read later.
@@ -223,7 +252,9 @@ impl Cri {
 
     pub async fn remove_container(&self, id: &str) -> Result<(), CriError> {
         let request = api::RemoveContainerRequest { container_id: id.to_owned() };
-        ignore_missing(timed("RemoveContainer", id, WRITE, self.runtime.clone().remove_container(request)).await)
+        ignore_missing(
+            timed("RemoveContainer", id, WRITE, self.runtime.clone().remove_container(request)).await,
+        )
     }
 
     pub async fn reopen_log(&self, id: &str) -> Result<(), CriError> {
@@ -261,7 +292,9 @@ impl Cri {
 
     pub async fn container_stats(&self) -> Result<Vec<api::ContainerStats>, CriError> {
         let request = api::ListContainerStatsRequest { filter: None };
-        Ok(timed("ListContainerStats", "", READ, self.runtime.clone().list_container_stats(request)).await?.stats)
+        Ok(timed("ListContainerStats", "", READ, self.runtime.clone().list_container_stats(request))
+            .await?
+            .stats)
     }
 
     /// `None` when the image is not there.
@@ -293,7 +326,11 @@ impl Cri {
     }
 
     /// One container with its termination message; `None` when the runtime does not know it.
-    pub async fn observe_container(&self, id: &str, sandbox: &str) -> Result<Option<ObservedContainer>, CriError> {
+    pub async fn observe_container(
+        &self,
+        id: &str,
+        sandbox: &str,
+    ) -> Result<Option<ObservedContainer>, CriError> {
         let Some(mut status) = self.container_status(id).await? else { return Ok(None) };
         if status.state == api::ContainerState::ContainerExited as i32 {
             let own = crate::host::termination::message(&status);
@@ -323,7 +360,9 @@ impl Cri {
             let cached = known.containers.get(&item.id).filter(|c| c.state == state);
             match cached {
                 Some(cached) => seen.pod.containers.push(cached.clone()),
-                None => seen.pod.containers.extend(self.observe_container(&item.id, &item.pod_sandbox_id).await?),
+                None => {
+                    seen.pod.containers.extend(self.observe_container(&item.id, &item.pod_sandbox_id).await?)
+                }
             }
         }
         seen.pod = seen.pod.sorted();

@@ -148,8 +148,7 @@ pub fn container(input: &ContainerInput<'_>) -> Result<api::ContainerConfig, Con
         let lookup = |name: &str| by_name.get(name).map(|v| (*v).to_owned());
         words.into_iter().flatten().map(|word| env::expand(word, lookup)).collect()
     };
-    let security =
-        security::container(pod, container, input.user, input.target, &node.security)?;
+    let security = security::container(pod, container, input.user, input.target, &node.security)?;
     let image = container.image.clone().unwrap_or_default();
     let mut labels: HashMap<String, String> = pod_labels(pod).into();
     labels.insert(cri::CONTAINER_NAME.to_owned(), container.name.clone());
@@ -178,7 +177,10 @@ pub fn container(input: &ContainerInput<'_>) -> Result<api::ContainerConfig, Con
             resources: Some(resources(pod, container, node)),
             security_context: Some(security),
         }),
-        envs: envs.iter().map(|(key, value)| api::KeyValue { key: key.clone(), value: value.clone().into_bytes() }).collect(),
+        envs: envs
+            .iter()
+            .map(|(key, value)| api::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
+            .collect(),
         ..api::ContainerConfig::default()
     })
 }
@@ -239,8 +241,7 @@ fn volume_mount(
     index: usize,
     vars: &HashMap<&str, &str>,
 ) -> Result<api::Mount, ConfigError> {
-    let volume =
-        input.volumes.get(&mount.name).ok_or_else(|| ConfigError::NoVolume(mount.name.clone()))?;
+    let volume = input.volumes.get(&mount.name).ok_or_else(|| ConfigError::NoVolume(mount.name.clone()))?;
     let sub = match (mount.sub_path_expr.as_deref(), mount.sub_path.as_deref()) {
         (Some(expr), _) if !expr.is_empty() => {
             env::expand(expr, |name| vars.get(name).map(|v| (*v).to_owned()))
@@ -252,8 +253,12 @@ fn volume_mount(
         volume.clone()
     } else {
         let container = &input.container.name;
-        let target =
-            input.pod_folder.join("volume-subpaths").join(&mount.name).join(container).join(index.to_string());
+        let target = input
+            .pod_folder
+            .join("volume-subpaths")
+            .join(&mount.name)
+            .join(container)
+            .join(index.to_string());
         subpath::bind(volume, &sub, &target).map_err(|source| ConfigError::SubPath {
             mount: mount.name.clone(),
             container: container.clone(),
@@ -278,7 +283,12 @@ fn volume_mount(
 }
 
 /// Writes the pod's hosts file; the runtime mounts it into every container that brings none of its own.
-pub fn write_hosts(pod: &Pod, pod_ips: &[String], pod_folder: &Path, node: &NodeView) -> Result<(), ConfigError> {
+pub fn write_hosts(
+    pod: &Pod,
+    pod_ips: &[String],
+    pod_folder: &Path,
+    node: &NodeView,
+) -> Result<(), ConfigError> {
     let aliases = pod::spec(pod).host_aliases.as_deref().unwrap_or(&[]);
     let text = if pod::host_network(pod) {
         hosts::host_network(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)

@@ -101,7 +101,8 @@ mod tests {
         let mut spec = spec;
         spec["containers"] = serde_json::json!([]);
         let pod: Pod =
-            serde_json::from_value(serde_json::json!({"metadata": {"namespace": "n"}, "spec": spec})).unwrap();
+            serde_json::from_value(serde_json::json!({"metadata": {"namespace": "n"}, "spec": spec}))
+                .unwrap();
         let settings = DnsSettings {
             cluster: vec!["10.96.0.10".into()],
             domain: "cluster.local".into(),

@@ -154,7 +154,9 @@ fn value(
     let namespace = || pod::namespace(pod).to_owned();
     let Some(source) = &var.value_from else {
         let text = var.value.as_deref().unwrap_or("");
-        return Ok(Some(expand(text, |name| env.values.get(name).or_else(|| service_env.get(name)).cloned())));
+        return Ok(Some(expand(text, |name| {
+            env.values.get(name).or_else(|| service_env.get(name)).cloned()
+        })));
     };
     if let Some(field) = &source.field_ref {
         return field_value(pod, field, facts)
@@ -162,9 +164,10 @@ fn value(
             .ok_or_else(|| EnvError::Field { name: var.name.clone(), path: field.field_path.clone() });
     }
     if let Some(resource) = &source.resource_field_ref {
-        return resource_value(pod, container, resource, facts)
-            .map(Some)
-            .ok_or_else(|| EnvError::Resource { name: var.name.clone(), resource: resource.resource.clone() });
+        return resource_value(pod, container, resource, facts).map(Some).ok_or_else(|| EnvError::Resource {
+            name: var.name.clone(),
+            resource: resource.resource.clone(),
+        });
     }
     if let Some(key) = &source.config_map_key_ref {
         let optional = key.optional == Some(true);
@@ -297,7 +300,8 @@ pub fn resource_value(
         }
         _ => return None,
     };
-    let divisor = selector.divisor.as_ref().and_then(|q| quantity::milli(&q.0)).filter(|v| *v > 0).unwrap_or(1000);
+    let divisor =
+        selector.divisor.as_ref().and_then(|q| quantity::milli(&q.0)).filter(|v| *v > 0).unwrap_or(1000);
     // Rounded up, as upstream does.
     Some(((i128::from(milli) + i128::from(divisor) - 1) / i128::from(divisor)).to_string())
 }

@@ -114,9 +114,7 @@ fn what_is_missing_stops_the_container() {
         let (pod, container) = pod(serde_json::json!({"name": "c", "env": [env]}));
         environment(&pod, &container, &refs(), &facts(&[])).unwrap_err().to_string()
     };
-    let key = |kind: &str, name: &str| {
-        serde_json::json!({"name": "X", "valueFrom": {kind: {"name": name, "key": "nokey"}}})
-    };
+    let key = |kind: &str, name: &str| serde_json::json!({"name": "X", "valueFrom": {kind: {"name": name, "key": "nokey"}}});
     assert_eq!(error(key("configMapKeyRef", "gone")), "configmap \"gone\" not found");
     assert_eq!(error(key("secretKeyRef", "sec")), "couldn't find key nokey in Secret n/sec");
     assert_eq!(error(key("configMapKeyRef", "cm")), "couldn't find key nokey in ConfigMap n/cm");

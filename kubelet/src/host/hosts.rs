@@ -12,7 +12,9 @@ const MAX_HOSTNAME: usize = 63;
 pub fn managed(ips: &[String], hostname: &str, domain: &str, aliases: &[HostAlias]) -> String {
     let mut out = String::from(HEADER);
     out.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    out.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
+    out.push_str(
+        "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
     for ip in ips {
         let _ = match domain {
             "" => writeln!(out, "{ip}\t{hostname}"),

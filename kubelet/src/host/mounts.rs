@@ -50,7 +50,8 @@ pub fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
         return Ok(());
     }
     let options = size.map_or("mode=0777".to_owned(), |size| format!("size={size},mode=0777"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).map_err(io::Error::from)
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(io::Error::from)
 }
 
 /// Bind mounts `source` on `target`.

@@ -36,7 +36,12 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Payloa
 }
 
 /// Brings the folder to hold exactly `payload`; says whether anything changed. `group` is the pod's fsGroup.
-pub fn write(folder: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> Result<bool, PayloadError> {
+pub fn write(
+    folder: &Path,
+    payload: &Payload,
+    group: Option<u32>,
+    stamp: &str,
+) -> Result<bool, PayloadError> {
     for path in payload.keys() {
         check(path)?;
     }

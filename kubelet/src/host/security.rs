@@ -55,6 +55,8 @@ pub enum SecurityError {
     SeccompType(String),
     #[error("AppArmor is not enabled on this node, and the pod asks for profile {0}")]
     NoAppArmor(String),
+    #[error("SupplementalGroupsPolicy=Strict is not supported in this node")]
+    StrictGroups,
     #[error("unsupported supplementalGroupsPolicy: {0}")]
     GroupsPolicy(String),
 }
@@ -64,6 +66,8 @@ pub enum SecurityError {
 pub struct NodeSecurity {
     pub seccomp_root: std::path::PathBuf,
     pub app_armor: bool,
+    /// The runtime keeps `supplementalGroupsPolicy: Strict`.
+    pub strict_groups: bool,
 }
 
 /// Pod-wide and container-wide settings as one; the container's win.
@@ -93,15 +97,15 @@ pub fn container(
     verify_non_root(pod, container, &security, user)?;
     let privileged = security.privileged.unwrap_or(false);
     let unmasked = security.proc_mount.as_deref() == Some("Unmasked");
-    let list = |paths: &[&str]| if unmasked { vec![] } else { paths.iter().map(|p| (*p).to_owned()).collect() };
+    let list =
+        |paths: &[&str]| if unmasked { vec![] } else { paths.iter().map(|p| (*p).to_owned()).collect() };
     let (run_as_user, run_as_username) = match security.run_as_user {
         Some(uid) => (Some(uid), String::new()),
         None => (user.uid, user.username.clone()),
     };
     // The runtime takes a group only together with a user.
-    let run_as_user = run_as_user.or_else(|| {
-        security.run_as_group.filter(|_| run_as_username.is_empty()).map(|_| 0)
-    });
+    let run_as_user =
+        run_as_user.or_else(|| security.run_as_group.filter(|_| run_as_username.is_empty()).map(|_| 0));
     let policy = pod_security.and_then(|s| s.supplemental_groups_policy.as_deref());
     Ok(LinuxContainerSecurityContext {
         capabilities: security.capabilities.as_ref().map(|c| Capability {
@@ -117,7 +121,7 @@ pub fn container(
         run_as_username,
         readonly_rootfs: security.read_only_root_filesystem.unwrap_or(false),
         supplemental_groups: groups(pod_security),
-        supplemental_groups_policy: groups_policy(policy)?,
+        supplemental_groups_policy: groups_policy(policy, node)?,
         no_new_privs: security.allow_privilege_escalation == Some(false),
         masked_paths: list(MASKED),
         readonly_paths: list(READ_ONLY),
@@ -130,9 +134,10 @@ pub fn container(
 /// The sandbox's security context: what the pod's namespaces and its pause process run with.
 pub fn sandbox(pod: &Pod, node: &NodeSecurity) -> Result<LinuxSandboxSecurityContext, SecurityError> {
     let security = pod::spec(pod).security_context.as_ref();
-    let any_privileged = pod::containers(pod).iter().chain(pod::init_containers(pod)).any(|c| {
-        c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true))
-    });
+    let any_privileged = pod::containers(pod)
+        .iter()
+        .chain(pod::init_containers(pod))
+        .any(|c| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
     let policy = security.and_then(|s| s.supplemental_groups_policy.as_deref());
     let app_armor_profile = security.and_then(|s| s.app_armor_profile.as_ref());
     Ok(LinuxSandboxSecurityContext {
@@ -145,7 +150,7 @@ pub fn sandbox(pod: &Pod, node: &NodeSecurity) -> Result<LinuxSandboxSecurityCon
             .map(|value| Int64Value { value }),
         readonly_rootfs: false,
         supplemental_groups: groups(security),
-        supplemental_groups_policy: groups_policy(policy)?,
+        supplemental_groups_policy: groups_policy(policy, node)?,
         privileged: any_privileged,
         // The pause process needs nothing: it always runs under the runtime's filter.
         seccomp: Some(profile(ProfileType::RuntimeDefault, "")),
@@ -180,9 +185,10 @@ fn groups(security: Option<&PodSecurityContext>) -> Vec<i64> {
     security.fs_group.into_iter().chain(security.supplemental_groups.iter().flatten().copied()).collect()
 }
 
-fn groups_policy(policy: Option<&str>) -> Result<i32, SecurityError> {
+fn groups_policy(policy: Option<&str>, node: &NodeSecurity) -> Result<i32, SecurityError> {
     match policy {
         None | Some("Merge") => Ok(SupplementalGroupsPolicy::Merge as i32),
+        Some("Strict") if !node.strict_groups => Err(SecurityError::StrictGroups),
         Some("Strict") => Ok(SupplementalGroupsPolicy::Strict as i32),
         Some(other) => Err(SecurityError::GroupsPolicy(other.to_owned())),
     }
@@ -277,7 +283,8 @@ mod tests {
         .unwrap();
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("p.json"), "{}").unwrap();
-        let node = NodeSecurity { seccomp_root: root.path().to_path_buf(), app_armor: false };
+        let node =
+            NodeSecurity { seccomp_root: root.path().to_path_buf(), app_armor: false, strict_groups: false };
         container(&pod, &pod.spec.as_ref().unwrap().containers[0], &user, None, &node)
     }
 
@@ -290,8 +297,14 @@ mod tests {
         let non_root = serde_json::json!({"runAsNonRoot": true});
         let none = serde_json::json!({});
         let named = ImageUser { uid: None, username: "web".into() };
-        assert!(matches!(run(non_root.clone(), none.clone(), root()), Err(SecurityError::ImageIsRoot { .. })));
-        assert!(matches!(run(none.clone(), non_root.clone(), named), Err(SecurityError::NonNumericUser { .. })));
+        assert!(matches!(
+            run(non_root.clone(), none.clone(), root()),
+            Err(SecurityError::ImageIsRoot { .. })
+        ));
+        assert!(matches!(
+            run(none.clone(), non_root.clone(), named),
+            Err(SecurityError::NonNumericUser { .. })
+        ));
         let zero = serde_json::json!({"runAsUser": 0});
         assert!(matches!(run(non_root.clone(), zero, root()), Err(SecurityError::UserIsRoot { .. })));
         let user = serde_json::json!({"runAsUser": 1000, "runAsGroup": 3000});
@@ -313,21 +326,28 @@ mod tests {
         assert_eq!(context.capabilities.unwrap().drop_capabilities, ["ALL"]);
         assert_eq!(context.seccomp.unwrap().profile_type, ProfileType::RuntimeDefault as i32);
         assert!(context.masked_paths.iter().any(|p| p == "/proc/kcore"));
-        let unmasked = run(serde_json::json!({}), serde_json::json!({"procMount": "Unmasked"}), root()).unwrap();
+        let unmasked =
+            run(serde_json::json!({}), serde_json::json!({"procMount": "Unmasked"}), root()).unwrap();
         assert!(unmasked.masked_paths.is_empty() && unmasked.readonly_paths.is_empty());
     }
 
     #[test]
     fn seccomp_never_fails_open() {
-        let local = |name: &str| {
-            serde_json::json!({"seccompProfile": {"type": "Localhost", "localhostProfile": name}})
-        };
+        let local = |name: &str| serde_json::json!({"seccompProfile": {"type": "Localhost", "localhostProfile": name}});
         let of = |name| run(serde_json::json!({}), local(name), root());
         assert!(of("p.json").unwrap().seccomp.unwrap().localhost_ref.ends_with("/p.json"));
         assert!(matches!(of("../etc/passwd"), Err(SecurityError::SeccompPath(_))));
         assert!(matches!(of("/p.json"), Err(SecurityError::SeccompPath(_))));
         assert!(matches!(of("none.json"), Err(SecurityError::SeccompMissing(_))));
         assert!(matches!(of(""), Err(SecurityError::SeccompUnset)));
+    }
+
+    #[test]
+    fn strict_groups_are_refused_where_the_runtime_would_not_keep_them() {
+        let strict = serde_json::json!({"supplementalGroupsPolicy": "Strict"});
+        assert_eq!(run(strict, serde_json::json!({}), root()).unwrap_err(), SecurityError::StrictGroups);
+        let merge = serde_json::json!({"supplementalGroupsPolicy": "Merge"});
+        assert!(run(merge, serde_json::json!({}), root()).is_ok());
     }
 
     #[test]

@@ -36,11 +36,7 @@ pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<(), SubPathError>
     if kind == nix::libc::S_IFDIR {
         std::fs::create_dir_all(target).map_err(|e| io("make", e))?;
     } else {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(target)
-            .map_err(|e| io("make", e))?;
+        std::fs::OpenOptions::new().create(true).append(true).open(target).map_err(|e| io("make", e))?;
     }
     let descriptor = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
     mounts::bind(&descriptor, target).map_err(|e| io("bind mount on", e))
@@ -56,7 +52,9 @@ pub fn open_beneath(volume: &Path, sub: &str) -> Result<OwnedFd, SubPathError> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let root = open(volume, flags | OFlag::O_DIRECTORY, Mode::empty()).map_err(failed("open", volume))?;
     let mode = Mode::from_bits_truncate(fstat(&root).map_err(failed("read", volume))?.st_mode);
-    let how = || OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how = || {
+        OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    };
     let refused = |errno: Errno, at: &Path| match errno {
         Errno::EXDEV | Errno::ELOOP => SubPathError::Escapes(sub.to_owned()),
         other => failed("open", at)(other),
@@ -69,8 +67,10 @@ pub fn open_beneath(volume: &Path, sub: &str) -> Result<OwnedFd, SubPathError> {
     // Each existing part is followed by the kernel beneath the root; each missing one is made in the folder that was
     // just opened, so a link that appears in between is never followed out.
     let mut walked = PathBuf::new();
-    let mut current: OwnedFd = root.try_clone().map_err(|e| {
-        SubPathError::Io { what: "open", path: volume.to_path_buf(), source: e }
+    let mut current: OwnedFd = root.try_clone().map_err(|e| SubPathError::Io {
+        what: "open",
+        path: volume.to_path_buf(),
+        source: e,
     })?;
     for part in path.components() {
         let Component::Normal(part) = part else { continue };

@@ -17,7 +17,8 @@ pub fn message(status: &ContainerStatus) -> String {
     if !own.is_empty() {
         return own;
     }
-    let fallback = annotation("terminationMessagePolicy").is_some_and(|policy| policy == "FallbackToLogsOnError");
+    let fallback =
+        annotation("terminationMessagePolicy").is_some_and(|policy| policy == "FallbackToLogsOnError");
     if fallback && status.exit_code != 0 && !status.log_path.is_empty() {
         return tail_text(Path::new(&status.log_path), FALLBACK_LINES, FALLBACK_BYTES);
     }

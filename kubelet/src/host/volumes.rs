@@ -173,7 +173,8 @@ impl Volumes {
     ) -> Result<Payload, VolumeError> {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let mut payload = Payload::new();
-        let parts = source.sources.iter().flatten().map(|part| self.projection(pod, part, mode, facts, fresh));
+        let parts =
+            source.sources.iter().flatten().map(|part| self.projection(pod, part, mode, facts, fresh));
         for part in futures::future::join_all(parts).await {
             payload.extend(part?);
         }
@@ -254,7 +255,8 @@ fn select(
     mode: i32,
     optional: bool,
 ) -> Result<Payload, VolumeError> {
-    let file = |data: &Vec<u8>, mode: i32| File { data: data.clone(), mode: mode as u32 & 0o7777, owner: None };
+    let file =
+        |data: &Vec<u8>, mode: i32| File { data: data.clone(), mode: mode as u32 & 0o7777, owner: None };
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         return Ok(all.iter().map(|(key, data)| (key.clone(), file(data, mode))).collect());
     };
@@ -330,7 +332,8 @@ fn empty_dir(
     if source.medium.as_deref() == Some("Memory") {
         let limit = source.size_limit.as_ref().and_then(|q| quantity::whole(&q.0)).filter(|v| *v > 0);
         let pod_limit = qos::pod_resources(pod).memory_limit;
-        let size = [limit, pod_limit, Some(facts.allocatable_memory)].into_iter().flatten().filter(|v| *v > 0).min();
+        let size =
+            [limit, pod_limit, Some(facts.allocatable_memory)].into_iter().flatten().filter(|v| *v > 0).min();
         mounts::tmpfs(path, size.map(|v| v as u64)).map_err(io_error("mount tmpfs on", path))?;
     }
     if new {
@@ -355,7 +358,9 @@ fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
                 .map_err(io_error("change the mode of", &path))?;
         }
-        "FileOrCreate" if !path.exists() => files::replace(&path, b"", 0o644).map_err(io_error("make", &path))?,
+        "FileOrCreate" if !path.exists() => {
+            files::replace(&path, b"", 0o644).map_err(io_error("make", &path))?
+        }
         _ => {}
     }
     let meta = std::fs::metadata(&path).ok();

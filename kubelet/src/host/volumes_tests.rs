@@ -62,7 +62,8 @@ async fn the_downward_api_follows_the_pod() {
     }
     let dir = tempfile::tempdir().unwrap();
     let volumes = volumes(dir.path());
-    let mut p = pod(serde_json::json!({"volumes": [{"name": "v", "downwardAPI": {"defaultMode": 0o600, "items": [
+    let mut p =
+        pod(serde_json::json!({"volumes": [{"name": "v", "downwardAPI": {"defaultMode": 0o600, "items": [
         {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
         {"path": "sub/name", "mode": 0o444, "fieldRef": {"fieldPath": "metadata.name"}}]}}]}));
     let paths = volumes.mount(&p, &Facts::default(), true).await.unwrap();
@@ -108,7 +109,9 @@ fn host_paths_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let check = |name: &str, kind: &str| {
         let path = dir.path().join(name).display().to_string();
-        host_path(&HostPathVolumeSource { path, type_: Some(kind.into()) }).map(drop).map_err(|e| e.to_string())
+        host_path(&HostPathVolumeSource { path, type_: Some(kind.into()) })
+            .map(drop)
+            .map_err(|e| e.to_string())
     };
     std::fs::write(dir.path().join("f"), "").unwrap();
     assert!(check("f", "File").is_ok());

@@ -198,7 +198,8 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(4);
         let flag = over.clone();
         let options = LogOptions { follow: true, ..LogOptions::default() };
-        let task = tokio::spawn(send(path.clone(), options, sender, async move || flag.load(Ordering::Relaxed)));
+        let task =
+            tokio::spawn(send(path.clone(), options, sender, async move || flag.load(Ordering::Relaxed)));
         assert_eq!(receiver.recv().await.unwrap(), "one\n");
         append(&path, "two");
         assert_eq!(receiver.recv().await.unwrap(), "two\n");

@@ -118,7 +118,10 @@ mod tests {
     #[test]
     fn lines_are_taken_apart() {
         let line = parse(b"2024-01-01T00:00:00.1Z stdout F hello  world ").unwrap();
-        assert_eq!((line.stream, line.partial, line.text), (Stream::Stdout, false, b"hello  world ".as_slice()));
+        assert_eq!(
+            (line.stream, line.partial, line.text),
+            (Stream::Stdout, false, b"hello  world ".as_slice())
+        );
         assert!(parse(b"2024 stderr P:x part").unwrap().partial);
         assert_eq!(parse(b"t stdout F").unwrap().text, b"");
         assert_eq!(parse(b"garbage"), None);

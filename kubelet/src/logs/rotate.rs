@@ -91,14 +91,18 @@ mod tests {
     fn old_files_go_and_the_rest_is_compressed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        for suffix in ["20240101-000000.gz", "20240102-000000", "20240103-000000", "20240104-000000", "x.tmp"] {
+        for suffix in ["20240101-000000.gz", "20240102-000000", "20240103-000000", "20240104-000000", "x.tmp"]
+        {
             std::fs::write(with_suffix(&path, suffix), "text").unwrap();
         }
         std::fs::write(dir.path().join("1.log.20240101-000000"), "other").unwrap();
         tidy(&path, 5).unwrap();
         let names: Vec<String> =
             rotated(&path).iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-        assert_eq!(names, ["0.log.20240102-000000.gz", "0.log.20240103-000000.gz", "0.log.20240104-000000.gz"]);
+        assert_eq!(
+            names,
+            ["0.log.20240102-000000.gz", "0.log.20240103-000000.gz", "0.log.20240104-000000.gz"]
+        );
         assert!(dir.path().join("1.log.20240101-000000").exists());
     }
 }

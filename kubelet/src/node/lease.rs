@@ -20,8 +20,7 @@ pub async fn keep(kubelet: Shared, client: kube::Client) {
     let mut exists = false;
     let mut failures: u32 = 0;
     loop {
-        let result =
-            if exists { renew(&api, &name).await } else { create(&api, &client, &name).await };
+        let result = if exists { renew(&api, &name).await } else { create(&api, &client, &name).await };
         let wait = match result {
             Ok(()) => {
                 exists = true;

@@ -31,7 +31,8 @@ pub fn observe(root: &Path) -> Observed {
 }
 
 pub fn judge(observed: &Observed, limits: &EvictionConfig) -> Pressure {
-    let below = |available: u64, all: u64, percent: f64| all > 0 && (available as f64) < all as f64 * percent / 100.0;
+    let below =
+        |available: u64, all: u64, percent: f64| all > 0 && (available as f64) < all as f64 * percent / 100.0;
     Pressure {
         memory: observed.memory_available.is_some_and(|available| available < limits.memory_available),
         disk: observed.disk.is_some_and(|disk| {
@@ -69,7 +70,11 @@ mod tests {
         let inodes = FsUsage { inodes_free: 4, ..fine.disk.unwrap() };
         assert!(judge(&Observed { disk: Some(inodes), ..fine }, &limits).disk);
         assert!(judge(&Observed { pids: Some(951), ..fine }, &limits).pids);
-        assert_eq!(judge(&Observed::default(), &limits), Pressure::default(), "nothing known, nothing claimed");
+        assert_eq!(
+            judge(&Observed::default(), &limits),
+            Pressure::default(),
+            "nothing known, nothing claimed"
+        );
         assert!(observe(Path::new("/")).disk.unwrap().capacity > 0);
     }
 }

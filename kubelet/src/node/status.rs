@@ -7,8 +7,8 @@ use crate::kubelet::Shared;
 use crate::plan::status::seconds;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -161,12 +161,24 @@ impl Keeper {
         let now = Time(seconds(Timestamp::now()));
         let ready = readiness(runtime);
         let pressures = [
-            ("MemoryPressure", pressure.memory, ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available")),
-            ("DiskPressure", pressure.disk, ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")),
-            ("PIDPressure", pressure.pids, ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
-                ("KubeletHasSufficientPID", "kubelet has sufficient PID available")),
+            (
+                "MemoryPressure",
+                pressure.memory,
+                ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ),
+            (
+                "DiskPressure",
+                pressure.disk,
+                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ),
+            (
+                "PIDPressure",
+                pressure.pids,
+                ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+                ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ),
         ];
         let mut all: Vec<(&str, bool, String, String)> = pressures
             .into_iter()
@@ -189,7 +201,9 @@ impl Keeper {
                 reason: Some(reason),
                 message: Some(message),
                 last_heartbeat_time: Some(now.clone()),
-                last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or(Some(now.clone())),
+                last_transition_time: before
+                    .and_then(|c| c.last_transition_time.clone())
+                    .or(Some(now.clone())),
             }
         });
         conditions.collect()
@@ -222,7 +236,8 @@ impl Keeper {
         let node = self.api.patch_status(name, &PatchParams::default(), &Patch::Strategic(body)).await?;
         let was_ready = is_ready(self.sent.as_ref());
         if is_ready(Some(&status)) != was_ready {
-            let (reason, text) = if was_ready { ("NodeNotReady", "NotReady") } else { ("NodeReady", "Ready") };
+            let (reason, text) =
+                if was_ready { ("NodeNotReady", "NotReady") } else { ("NodeReady", "Ready") };
             let message = format!("Node {name} status is now: Node{text}");
             self.kubelet.events.node(&node, crate::events::Severity::Normal, reason, message);
         }
@@ -247,7 +262,8 @@ fn readiness(runtime: Option<&api::RuntimeStatus>) -> Result<(), String> {
         match found {
             Some(condition) if condition.status => {}
             Some(condition) => {
-                let what = if wanted == "NetworkReady" { "container runtime network" } else { "container runtime" };
+                let what =
+                    if wanted == "NetworkReady" { "container runtime network" } else { "container runtime" };
                 return Err(format!(
                     "{what} not ready: {wanted}=false reason:{} message:{}",
                     condition.reason, condition.message
@@ -276,10 +292,13 @@ fn capacity(kubelet: &Shared, seen: &pressure::Observed) -> BTreeMap<String, Qua
     }
     for entry in std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(kib) = name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")?.parse::<u64>().ok()) else {
+        let Some(kib) =
+            name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")?.parse::<u64>().ok())
+        else {
             continue;
         };
-        let count: u64 = info::line(&entry.path().join("nr_hugepages").display().to_string()).parse().unwrap_or(0);
+        let count: u64 =
+            info::line(&entry.path().join("nr_hugepages").display().to_string()).parse().unwrap_or(0);
         let unit = if kib >= 1 << 20 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
         let total = if count == 0 { "0".to_owned() } else { format!("{}Ki", count * kib) };
         all.insert(format!("hugepages-{unit}"), quantity(total));
@@ -342,7 +361,8 @@ fn patch_fields(old: &NodeStatus, new: &NodeStatus) -> Map<String, Value> {
         if key == "conditions" {
             let known: Vec<Value> = before.and_then(Value::as_array).cloned().unwrap_or_default();
             let all = value.as_array().cloned().unwrap_or_default();
-            let changed: Vec<Value> = all.into_iter().filter(|condition| !known.contains(condition)).collect();
+            let changed: Vec<Value> =
+                all.into_iter().filter(|condition| !known.contains(condition)).collect();
             if !changed.is_empty() {
                 out.insert(key, Value::Array(changed));
             }
@@ -396,7 +416,6 @@ mod tests {
                     message: "cni config uninitialized".into(),
                 })
                 .to_vec(),
-            ..api::RuntimeStatus::default()
         };
         assert_eq!(readiness(Some(&status(true))), Ok(()));
         let why = readiness(Some(&status(false))).unwrap_err();

@@ -175,6 +175,35 @@ fn refusal(reason: &'static str, message: impl Into<String>) -> Refusal {
     Refusal { reason, message: message.into() }
 }
 
+/// What the node can still give to pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Thousandths of a CPU: used, and all.
+    pub cpu: (i64, i64),
+    /// Bytes: used, and all.
+    pub memory: (i64, i64),
+    pub pods: (i64, i64),
+}
+
+/// Checks that the pod fits beside those that are here (upstream's last line of defence behind the scheduler).
+pub fn check_room(pod: &Pod, room: &Room) -> Result<(), Refusal> {
+    let wanted = super::qos::pod_resources(pod);
+    let rows = [
+        ("OutOfpods", "pods", 1, room.pods),
+        ("OutOfcpu", "cpu", wanted.cpu_request, room.cpu),
+        ("OutOfmemory", "memory", wanted.memory_request, room.memory),
+    ];
+    for (reason, resource, requested, (used, capacity)) in rows {
+        if requested > 0 && used + requested > capacity {
+            let message = format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            return Err(refusal(reason, message));
+        }
+    }
+    Ok(())
+}
+
 /// Checks a pod against the tables: the first field that is asked for and refused.
 pub fn check(pod: &Pod) -> Result<(), Refusal> {
     let spec = pod::spec(pod);
@@ -196,7 +225,10 @@ pub fn check(pod: &Pod) -> Result<(), Refusal> {
         return Err(unsupported("spec.runtimeClassName".into(), POD, "runtimeClassName"));
     }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
-        return Err(refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
+        return Err(refusal(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS",
+        ));
     }
     check_pod_security(spec.security_context.as_ref())?;
     for volume in spec.volumes.iter().flatten() {
@@ -211,7 +243,8 @@ pub fn check(pod: &Pod) -> Result<(), Refusal> {
         }
         for mount in container.volume_mounts.iter().flatten() {
             if mount.recursive_read_only.as_deref() == Some("Enabled") {
-                let path = format!("container {}: volumeMounts[{}].recursiveReadOnly", container.name, mount.name);
+                let path =
+                    format!("container {}: volumeMounts[{}].recursiveReadOnly", container.name, mount.name);
                 return Err(unsupported(path, &[], ""));
             }
         }
@@ -223,11 +256,17 @@ pub fn check(pod: &Pod) -> Result<(), Refusal> {
 fn check_pod_security(security: Option<&PodSecurityContext>) -> Result<(), Refusal> {
     let Some(security) = security else { return Ok(()) };
     if security.windows_options.is_some() {
-        return Err(refusal("UnsupportedPodField", "spec.securityContext.windowsOptions: this is a Linux node"));
+        return Err(refusal(
+            "UnsupportedPodField",
+            "spec.securityContext.windowsOptions: this is a Linux node",
+        ));
     }
     for sysctl in security.sysctls.iter().flatten() {
         if !SAFE_SYSCTLS.contains(&sysctl.name.replace('/', ".").as_str()) {
-            return Err(refusal("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", sysctl.name)));
+            return Err(refusal(
+                "SysctlForbidden",
+                format!("forbidden sysctl: {:?} not allowlisted", sysctl.name),
+            ));
         }
     }
     Ok(())
@@ -313,16 +352,40 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_does_not_fit_is_refused() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "500m", "memory": "1Ki"}}}]}}))
+        .unwrap();
+        let room = Room { cpu: (1500, 2000), memory: (0, 1024), pods: (1, 2) };
+        assert_eq!(check_room(&pod, &room), Ok(()));
+        let refused = |room: Room| check_room(&pod, &room).unwrap_err();
+        let cpu = refused(Room { cpu: (1501, 2000), ..room });
+        assert_eq!(cpu.reason, "OutOfcpu");
+        assert_eq!(
+            cpu.message,
+            "Node didn't have enough resource: cpu, requested: 500, used: 1501, capacity: 2000"
+        );
+        assert_eq!(refused(Room { memory: (1, 1024), ..room }).reason, "OutOfmemory");
+        assert_eq!(refused(Room { pods: (2, 2), ..room }).reason, "OutOfpods");
+    }
+
+    #[test]
     fn what_is_not_there_yet_is_refused_with_its_path() {
         let cases = [
             (serde_json::json!({"hostUsers": false}), "spec.hostUsers"),
             (serde_json::json!({"runtimeClassName": "kata"}), "spec.runtimeClassName"),
-            (serde_json::json!({"volumes": [{"name": "v", "nfs": {"path": "/", "server": "s"}}]}), "volume v"),
+            (
+                serde_json::json!({"volumes": [{"name": "v", "nfs": {"path": "/", "server": "s"}}]}),
+                "volume v",
+            ),
             (
                 serde_json::json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
                 "volume v",
             ),
-            (serde_json::json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}), "sysctl"),
+            (
+                serde_json::json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+                "sysctl",
+            ),
             (
                 serde_json::json!({"containers": [{"name": "a", "volumeDevices": [{"name": "v", "devicePath": "/d"}]}]}),
                 "volumeDevices",

@@ -87,7 +87,11 @@ fn sandboxes() {
     check(spec(), &ObservedPod::default(), "create #0; start Main a #0");
     check(spec(), &observed(true, vec![]), "keep sb; start Main a #0");
     check(spec(), &observed(true, vec![container("a", RunState::Running, 0, 0)]), "keep sb");
-    check(spec(), &observed(false, vec![container("a", RunState::Exited, 0, 0)]), "create #1; start Main a #1");
+    check(
+        spec(),
+        &observed(false, vec![container("a", RunState::Exited, 0, 0)]),
+        "create #1; start Main a #1",
+    );
     check(one("Never"), &observed(false, vec![container("a", RunState::Exited, 1, 0)]), "stop");
     check(one("OnFailure"), &observed(false, vec![container("a", RunState::Exited, 0, 0)]), "stop");
     check(one("Never"), &observed(false, vec![]), "create #1; start Main a #0");
@@ -156,10 +160,20 @@ fn sidecars_start_in_order_stay_and_restart() {
     probes.insert("s-0".into(), ContainerProbes { startup: Some(Outcome::Success), ..Default::default() });
     check_with(spec(), &observed(true, vec![running.clone()]), &probes, "keep sb; start Init i2 #0");
     let i2 = container("i2", RunState::Exited, 0, 0);
-    check_with(spec(), &observed(true, vec![running.clone(), i2.clone()]), &probes, "keep sb; start Main a #0");
+    check_with(
+        spec(),
+        &observed(true, vec![running.clone(), i2.clone()]),
+        &probes,
+        "keep sb; start Main a #0",
+    );
     let dead = container("s", RunState::Exited, 1, 0);
     let a = container("a", RunState::Running, 0, 0);
-    check_with(spec(), &observed(true, vec![dead.clone(), i2.clone(), a]), &probes, "keep sb; start Init s #1");
+    check_with(
+        spec(),
+        &observed(true, vec![dead.clone(), i2.clone(), a]),
+        &probes,
+        "keep sb; start Init s #1",
+    );
     let ended = container("a", RunState::Exited, 0, 0);
     check_with(spec(), &observed(true, vec![running, i2, ended]), &probes, "stop");
 }
@@ -249,8 +263,10 @@ fn status_of(case: &Case<'_>) -> (PodStatus, String) {
         now: Timestamp::from_second(NOW / S).unwrap(),
         kubelet_start: NOW - 10 * S,
     });
-    let mut out = format!("{} ip={}", status.phase.as_deref().unwrap(), status.pod_ip.as_deref().unwrap_or("-"));
-    for c in status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()) {
+    let mut out =
+        format!("{} ip={}", status.phase.as_deref().unwrap(), status.pod_ip.as_deref().unwrap_or("-"));
+    for c in status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    {
         let _ = write!(
             out,
             "\n{} {} last={} restarts={} ready={} started={}",
@@ -317,8 +333,12 @@ fn readiness_starts_false_and_startup_gates_it() {
     let with = |startup, readiness| {
         let mut probes = ProbeResults::new();
         probes.insert("a-0".into(), ContainerProbes { startup, readiness, liveness: None });
-        let case =
-            Case { spec: spec.clone(), observed: observed(true, vec![running.clone()]), probes, ..Case::default() };
+        let case = Case {
+            spec: spec.clone(),
+            observed: observed(true, vec![running.clone()]),
+            probes,
+            ..Case::default()
+        };
         let (status, _) = status_of(&case);
         let c = &status.container_statuses.unwrap()[0];
         (c.started.unwrap(), c.ready)
@@ -341,14 +361,20 @@ fn readiness_survives_a_restart_of_the_kubelet() {
     let (previous, _) = status_of(&before);
     let after = Case { spec, observed: running(), previous, ..Case::default() };
     let (status, _) = status_of(&after);
-    assert!(status.container_statuses.unwrap()[0].ready, "not probed yet since the restart, but it was ready");
+    assert!(
+        status.container_statuses.unwrap()[0].ready,
+        "not probed yet since the restart, but it was ready"
+    );
 }
 
 #[test]
 fn crash_loops_show_the_last_end_and_the_pod_stays_running() {
     golden(
         Case {
-            observed: observed(true, vec![container("a", RunState::Exited, 1, 3), container("a", RunState::Exited, 2, 2)]),
+            observed: observed(
+                true,
+                vec![container("a", RunState::Exited, 1, 3), container("a", RunState::Exited, 2, 2)],
+            ),
             waiting: &[("a", "CrashLoopBackOff")],
             ..Case::default()
         },
@@ -440,12 +466,16 @@ fn an_init_container_that_fails_for_good_fails_the_pod() {
 #[test]
 fn no_flicker_between_the_end_and_the_restart() {
     // The old container was removed and the new one is not there yet: still "it ran", never Pending.
-    let running = Case { observed: observed(true, vec![container("a", RunState::Running, 0, 0)]), ..Case::default() };
+    let running =
+        Case { observed: observed(true, vec![container("a", RunState::Running, 0, 0)]), ..Case::default() };
     let (previous, _) = status_of(&running);
     let gone = Case { observed: observed(true, vec![]), previous, ..Case::default() };
     let (status, text) = status_of(&gone);
     assert_eq!(status.phase.as_deref(), Some("Running"), "{text}");
-    assert!(text.contains("a Waiting:ContainerCreating last=ContainerStatusUnknown(137) restarts=1"), "{text}");
+    assert!(
+        text.contains("a Waiting:ContainerCreating last=ContainerStatusUnknown(137) restarts=1"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -466,7 +496,8 @@ fn a_pod_that_ended_unseen_is_failed() {
         observed: observed(true, vec![container("a", RunState::Running, 0, 0)]),
         ..Case::default()
     });
-    let ended = super::status::terminated(&pod(one("Always")), running, Timestamp::from_second(NOW / S).unwrap());
+    let ended =
+        super::status::terminated(&pod(one("Always")), running, Timestamp::from_second(NOW / S).unwrap());
     assert_eq!(ended.phase.as_deref(), Some("Failed"));
     let c = &ended.container_statuses.as_ref().unwrap()[0];
     assert_eq!(state(c.state.as_ref()), "ContainerStatusUnknown(137)");

@@ -109,7 +109,8 @@ impl Planner<'_> {
         }
         let mut start = Vec::new();
         for (index, container) in pod::containers(self.pod).iter().enumerate() {
-            let once = container.restart_policy.as_deref().unwrap_or(pod::restart_policy(self.pod)) == "OnFailure";
+            let once =
+                container.restart_policy.as_deref().unwrap_or(pod::restart_policy(self.pod)) == "OnFailure";
             let succeeded = self
                 .observed
                 .latest(&container.name)
@@ -203,7 +204,9 @@ impl Planner<'_> {
             return Init::Progress { starts: vec![], done: true };
         }
         let main_started = pod::containers(self.pod).iter().any(|c| {
-            self.observed.latest(&c.name).is_some_and(|s| matches!(s.state, RunState::Created | RunState::Running))
+            self.observed
+                .latest(&c.name)
+                .is_some_and(|s| matches!(s.state, RunState::Created | RunState::Running))
         });
         let mut done = main_started;
         let mut seen_later = main_started;
@@ -278,7 +281,12 @@ impl Planner<'_> {
         Init::Progress { starts, done }
     }
 
-    fn sidecar(&self, container: &Container, current: &ObservedContainer, reference: ContainerRef) -> Sidecar {
+    fn sidecar(
+        &self,
+        container: &Container,
+        current: &ObservedContainer,
+        reference: ContainerRef,
+    ) -> Sidecar {
         let outcome = self.outcome(current);
         if container.startup_probe.is_some() {
             match outcome.startup {
@@ -312,7 +320,13 @@ impl Planner<'_> {
         pod::containers(self.pod).iter().any(|c| self.observed.latest(&c.name).is_some())
     }
 
-    fn kill(&self, current: &ObservedContainer, container: ContainerRef, reason: KillReason, what: &str) -> Kill {
+    fn kill(
+        &self,
+        current: &ObservedContainer,
+        container: ContainerRef,
+        reason: KillReason,
+        what: &str,
+    ) -> Kill {
         let name = &current.name;
         let message = match reason {
             KillReason::DefinitionChanged => format!("{what} {name} definition changed"),
@@ -338,7 +352,8 @@ impl Planner<'_> {
     fn previous_attempt(&self, name: &str) -> u32 {
         let status = pod::status(self.pod);
         let lists = [&status.container_statuses, &status.init_container_statuses];
-        let known = lists.into_iter().flatten().flatten().find(|s| s.name == name && s.container_id.is_some());
+        let known =
+            lists.into_iter().flatten().flatten().find(|s| s.name == name && s.container_id.is_some());
         known.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0) + 1)
     }
 }

@@ -56,7 +56,8 @@ impl ObservedPod {
     /// Brings both lists into the order all readers rely on.
     pub fn sorted(mut self) -> Self {
         self.sandboxes.sort_by_key(|s| (std::cmp::Reverse(s.created_at), std::cmp::Reverse(s.attempt)));
-        self.containers.sort_by_key(|c| (std::cmp::Reverse(c.created_at), std::cmp::Reverse(c.restart_count)));
+        self.containers
+            .sort_by_key(|c| (std::cmp::Reverse(c.created_at), std::cmp::Reverse(c.restart_count)));
         self
     }
 

@@ -179,8 +179,54 @@ fn policy_restarts(policy: &str, exit_code: i32) -> bool {
     }
 }
 
+/// Whether anything changed that the kubelet acts on: all but the status it writes itself.
+pub fn differs(old: &Pod, new: &Pod) -> bool {
+    let foreign = |pod: &Pod| {
+        let conditions = status(pod).conditions.iter().flatten();
+        let foreign = conditions.filter(|c| !super::status::OWNED_CONDITIONS.contains(&c.type_.as_str()));
+        foreign.map(|c| (c.type_.clone(), c.status.clone())).collect::<Vec<_>>()
+    };
+    let terminal = |pod: &Pod| is_terminal_phase(status(pod).phase.as_deref());
+    let (a, b) = (&old.metadata, &new.metadata);
+    old.spec != new.spec
+        || a.generation != b.generation
+        || a.labels != b.labels
+        || a.annotations != b.annotations
+        || a.deletion_timestamp != b.deletion_timestamp
+        || a.deletion_grace_period_seconds != b.deletion_grace_period_seconds
+        || foreign(old) != foreign(new)
+        || terminal(old) != terminal(new)
+}
+
 /// The grace the pod is stopped with when nothing shortens it.
 pub fn grace_seconds(pod: &Pod) -> i64 {
     let spec_grace = spec(pod).termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS);
     pod.metadata.deletion_grace_period_seconds.unwrap_or(spec_grace).max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubelets_own_status_is_no_news() {
+        let pod = |extra: serde_json::Value| -> Pod {
+            let mut value = serde_json::json!({"metadata": {"name": "p", "resourceVersion": "1"},
+                "spec": {"containers": [{"name": "a"}]}, "status": {"phase": "Pending"}});
+            for (key, part) in extra.as_object().unwrap() {
+                value[key].as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+            }
+            serde_json::from_value(value).unwrap()
+        };
+        let old = pod(serde_json::json!({}));
+        let news = |extra| differs(&old, &pod(extra));
+        let conditions = |type_: &str| serde_json::json!([{"type": type_, "status": "True"}]);
+        assert!(!news(serde_json::json!({"metadata": {"resourceVersion": "2"},
+            "status": {"phase": "Running", "conditions": conditions("Ready")}})));
+        assert!(news(serde_json::json!({"status": {"conditions": conditions("example.org/gate")}})));
+        assert!(news(serde_json::json!({"status": {"phase": "Failed"}})));
+        assert!(news(serde_json::json!({"metadata": {"labels": {"a": "b"}}})));
+        assert!(news(serde_json::json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}})));
+        assert!(news(serde_json::json!({"spec": {"activeDeadlineSeconds": 1}})));
+    }
 }

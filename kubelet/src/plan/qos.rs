@@ -99,7 +99,9 @@ pub fn cpu_limit(container: &Container) -> i64 {
 
 pub fn memory_request(container: &Container) -> i64 {
     let Some(resources) = &container.resources else { return 0 };
-    whole_of(resources.requests.as_ref(), "memory").or(whole_of(resources.limits.as_ref(), "memory")).unwrap_or(0)
+    whole_of(resources.requests.as_ref(), "memory")
+        .or(whole_of(resources.limits.as_ref(), "memory"))
+        .unwrap_or(0)
 }
 
 pub fn memory_limit(container: &Container) -> i64 {
@@ -141,7 +143,8 @@ pub fn pod_resources(pod: &Pod) -> PodResources {
     let requests = level.and_then(|r| r.requests.as_ref());
     let limits = level.and_then(|r| r.limits.as_ref());
     let cpu_limit = milli_of(limits, "cpu").or_else(|| all_limited(cpu_limit).then(|| sum(cpu_limit)));
-    let memory_limit = whole_of(limits, "memory").or_else(|| all_limited(memory_limit).then(|| sum(memory_limit)));
+    let memory_limit =
+        whole_of(limits, "memory").or_else(|| all_limited(memory_limit).then(|| sum(memory_limit)));
     PodResources {
         cpu_request: milli_of(requests, "cpu").unwrap_or_else(|| sum(cpu_request)) + cpu_overhead,
         memory_request: whole_of(requests, "memory").unwrap_or_else(|| sum(memory_request)) + memory_overhead,

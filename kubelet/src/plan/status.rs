@@ -184,7 +184,9 @@ pub fn seconds(at: Timestamp) -> Timestamp {
 }
 
 fn time(nanos: i64) -> Option<Time> {
-    (nanos != 0).then(|| Timestamp::from_nanosecond(i128::from(nanos)).ok().map(|t| Time(seconds(t)))).flatten()
+    (nanos != 0)
+        .then(|| Timestamp::from_nanosecond(i128::from(nanos)).ok().map(|t| Time(seconds(t))))
+        .flatten()
 }
 
 fn pod_ips(input: &StatusInput<'_>) -> Vec<String> {
@@ -207,7 +209,6 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|read_only| *read_only),
         recursive_read_only: m.read_only.unwrap_or(false).then(|| "Disabled".to_owned()),
-        ..Default::default()
     };
     Some(mounts.iter().map(status).collect())
 }
@@ -414,7 +415,8 @@ fn readiness(
     for status in statuses {
         let Some(container) = containers.iter().find(|c| c.name == status.name) else { continue };
         let init = pod::init_containers(input.pod).iter().any(|c| c.name == status.name);
-        let old = old.iter().flatten().find(|o| o.name == status.name && o.container_id == status.container_id);
+        let old =
+            old.iter().flatten().find(|o| o.name == status.name && o.container_id == status.container_id);
         let running = status.state.as_ref().and_then(|s| s.running.as_ref());
         let id = status.container_id.as_deref().and_then(|id| id.split_once("://")).map_or("", |(_, id)| id);
         let probes: ContainerProbes = input.probes.get(id).copied().unwrap_or_default();
@@ -424,9 +426,9 @@ fn readiness(
                 (None, Some(_)) => old.is_some_and(|o| o.started == Some(true)),
                 (None, None) => true,
             };
-        let ran_before = running.and_then(|r| r.started_at.as_ref()).is_some_and(|at| {
-            at.0.as_nanosecond() < i128::from(input.kubelet_start)
-        });
+        let ran_before = running
+            .and_then(|r| r.started_at.as_ref())
+            .is_some_and(|at| at.0.as_nanosecond() < i128::from(input.kubelet_start));
         status.started = Some(started);
         if init && !pod::is_sidecar(container) {
             status.ready =
@@ -470,7 +472,8 @@ fn phase(input: &StatusInput<'_>, all: &[ContainerStatus]) -> String {
     });
     let phase = if counts.failed_init > 0 {
         "Failed"
-    } else if counts.pending_init > 0 || (counts.pending_sidecars > 0 && !main_started) || counts.waiting > 0 {
+    } else if counts.pending_init > 0 || (counts.pending_sidecars > 0 && !main_started) || counts.waiting > 0
+    {
         "Pending"
     } else if counts.running > 0 && counts.unknown == 0 {
         "Running"
@@ -607,7 +610,8 @@ fn ready_to_start(input: &StatusInput<'_>) -> Verdict {
 }
 
 fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
-    let all = || status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let all =
+        || status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let mut unknown = Vec::new();
     let mut unready = Vec::new();
     let sidecars = pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c));
@@ -638,9 +642,8 @@ fn gates_ready(pod: &Pod, conditions: &[PodCondition]) -> Verdict {
     for gate in pod::spec(pod).readiness_gates.iter().flatten() {
         let type_ = &gate.condition_type;
         match conditions.iter().find(|c| &c.type_ == type_) {
-            None => {
-                messages.push(format!("corresponding condition of pod readiness gate {type_:?} does not exist."))
-            }
+            None => messages
+                .push(format!("corresponding condition of pod readiness gate {type_:?} does not exist.")),
             Some(c) if c.status != "True" => messages.push(format!(
                 "the status of pod readiness gate {type_:?} is not \"True\", but {}",
                 c.status
@@ -648,7 +651,11 @@ fn gates_ready(pod: &Pod, conditions: &[PodCondition]) -> Verdict {
             Some(_) => {}
         }
     }
-    if messages.is_empty() { Verdict::yes() } else { Verdict::no("ReadinessGatesNotReady", messages.join(", ")) }
+    if messages.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ReadinessGatesNotReady", messages.join(", "))
+    }
 }
 
 fn initialised(pod: &Pod, status: &PodStatus) -> Verdict {
@@ -683,16 +690,29 @@ fn initialised(pod: &Pod, status: &PodStatus) -> Verdict {
     if !incomplete.is_empty() {
         messages.push(format!("containers with incomplete status: {}", go_list(&incomplete)));
     }
-    if messages.is_empty() { Verdict::yes() } else { Verdict::no("ContainersNotInitialized", messages.join(", ")) }
+    if messages.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ContainersNotInitialized", messages.join(", "))
+    }
+}
+
+/// Phase, containers (name, ready, restarts) and conditions (type, status) of a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparable {
+    phase: Option<String>,
+    containers: Vec<(String, bool, i32)>,
+    conditions: Vec<(String, String)>,
 }
 
 /// The part of a status that only the kubelet writes, for telling whether somebody wrote over it.
-pub fn comparable(status: Option<&PodStatus>) -> Option<(Option<String>, Vec<(String, bool, i32)>, Vec<(String, String)>)> {
+pub fn comparable(status: Option<&PodStatus>) -> Option<Comparable> {
     let status = status?;
-    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let all =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let containers = all.map(|c| (c.name.clone(), c.ready, c.restart_count)).collect();
     let owned = status.conditions.iter().flatten().filter(|c| OWNED_CONDITIONS.contains(&c.type_.as_str()));
     let mut conditions: Vec<(String, String)> = owned.map(|c| (c.type_.clone(), c.status.clone())).collect();
     conditions.sort();
-    Some((status.phase.clone(), containers, conditions))
+    Some(Comparable { phase: status.phase.clone(), containers, conditions })
 }

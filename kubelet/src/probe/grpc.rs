@@ -1,6 +1,8 @@
 //! gRPC probes: `grpc.health.v1.Health/Check` without TLS.
 use super::Verdict;
-use keelson_proto::grpc_health::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use keelson_proto::grpc_health::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use std::time::Duration;
 use tonic::transport::Endpoint;
 
@@ -16,12 +18,14 @@ pub async fn check(host: &str, port: u16, service: &str, limit: Duration) -> Ver
             .await
             .map_err(|_| format!("timeout: failed to connect service {address:?} within {limit:?}"))?;
         let request = HealthCheckRequest { service: service.to_owned() };
-        let answer = HealthClient::new(channel).check(request).await.map_err(|status| match status.code() {
-            tonic::Code::Unimplemented => {
-                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()
-            }
-            _ => format!("error: health rpc probe failed: {}", status.message()),
-        })?;
+        let answer =
+            HealthClient::new(channel).check(request).await.map_err(|status| match status.code() {
+                tonic::Code::Unimplemented => {
+                    "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                        .to_owned()
+                }
+                _ => format!("error: health rpc probe failed: {}", status.message()),
+            })?;
         match answer.into_inner().status() {
             ServingStatus::Serving => Ok(()),
             other => Err(format!("service unhealthy (responded with {:?})", other.as_str_name())),

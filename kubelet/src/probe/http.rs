@@ -120,17 +120,19 @@ fn redirect(from: &Request, location: &str) -> Option<Request> {
 
 async fn once(request: &Request) -> Result<(Answer, Option<String>), HttpError> {
     let url = request.url();
-    let stream = TcpStream::connect((request.host.as_str(), request.port)).await.map_err(|source| {
-        HttpError::Connect { url: url.clone(), address: request.authority(), source }
-    })?;
+    let stream = TcpStream::connect((request.host.as_str(), request.port))
+        .await
+        .map_err(|source| HttpError::Connect { url: url.clone(), address: request.authority(), source })?;
     if !request.https {
         return exchange(request, TokioIo::new(stream), url).await;
     }
     let name = rustls::pki_types::ServerName::try_from(request.host.clone())
         .map_err(|_| HttpError::Invalid(url.clone()))?;
     let connector = tokio_rustls::TlsConnector::from(unverified());
-    let stream =
-        connector.connect(name, stream).await.map_err(|source| HttpError::Tls { url: url.clone(), source })?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|source| HttpError::Tls { url: url.clone(), source })?;
     exchange(request, TokioIo::new(stream), url).await
 }
 
@@ -216,7 +218,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -225,7 +232,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
@@ -264,7 +276,8 @@ mod tests {
     #[tokio::test]
     async fn headers_are_upstreams_and_the_hosts_may_be_set() {
         let (port, task) = serve("HTTP/1.1 204 No Content\r\n\r\n").await;
-        let answer = get(&request(port, &[("Host", "web.example"), ("X-A", "b")]), Duration::from_secs(5)).await;
+        let answer =
+            get(&request(port, &[("Host", "web.example"), ("X-A", "b")]), Duration::from_secs(5)).await;
         assert_eq!(answer.unwrap().status, 204);
         let seen = task.await.unwrap().to_lowercase();
         assert!(seen.starts_with("get /healthz?x=1 http/1.1\r\n"), "{seen}");

@@ -104,7 +104,11 @@ impl PodProbes {
     pub fn update(&mut self, pod: &Arc<Pod>, status: &PodStatus, ending: bool) {
         let sidecars = pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c));
         for container in pod::containers(pod).iter().chain(sidecars) {
-            let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+            let all = status
+                .container_statuses
+                .iter()
+                .flatten()
+                .chain(status.init_container_statuses.iter().flatten());
             let found = all.into_iter().find(|s| s.name == container.name);
             let target = self.target(found, status, ending);
             for (kind, probe) in [
@@ -164,7 +168,14 @@ impl PodProbes {
         }
     }
 
-    fn start(&self, pod: &Arc<Pod>, container: &Container, kind: ProbeKind, probe: &Probe, target: Target) -> Task {
+    fn start(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        kind: ProbeKind,
+        probe: &Probe,
+        target: Target,
+    ) -> Task {
         let (sender, receiver) = watch::channel(target);
         let run = Run {
             pod: pod.clone(),
@@ -227,7 +238,8 @@ impl Streak {
 
 impl Run {
     async fn run(mut self) {
-        let period = Duration::from_secs(u64::try_from(self.probe.period_seconds.unwrap_or(10)).unwrap_or(10).max(1));
+        let period =
+            Duration::from_secs(u64::try_from(self.probe.period_seconds.unwrap_or(10)).unwrap_or(10).max(1));
         let mut seen = String::new();
         let mut streak = Streak::default();
         let mut hold = false;
@@ -301,7 +313,8 @@ impl Run {
 
     /// One probe, tried up to three times where it could not be made at all. `None`: no result.
     async fn attempt(&self, target: &Target) -> Option<Outcome> {
-        let limit = Duration::from_secs(u64::try_from(self.probe.timeout_seconds.unwrap_or(1)).unwrap_or(1).max(1));
+        let limit =
+            Duration::from_secs(u64::try_from(self.probe.timeout_seconds.unwrap_or(1)).unwrap_or(1).max(1));
         let mut verdict = Err("not probed".to_owned());
         for _ in 0..3 {
             verdict = self.once(target, limit).await;
@@ -318,7 +331,8 @@ impl Run {
                 Some(Outcome::Failure)
             }
             Err(error) => {
-                let message = format!("{} probe errored and resulted in unknown state: {error}", self.kind.name());
+                let message =
+                    format!("{} probe errored and resulted in unknown state: {error}", self.kind.name());
                 let name = &self.container.name;
                 self.tools.events.container(&self.pod, name, Severity::Warning, "Unhealthy", message);
                 None
@@ -335,18 +349,22 @@ impl Run {
             let request = http::Request::of(get, &self.container, &target.ip)?;
             return Ok(match http::get(&request, limit).await {
                 Ok(answer) if (200..400).contains(&answer.status) => Verdict::Success,
-                Ok(answer) => Verdict::Failure(format!("HTTP probe failed with statuscode: {}", answer.status)),
+                Ok(answer) => {
+                    Verdict::Failure(format!("HTTP probe failed with statuscode: {}", answer.status))
+                }
                 Err(error) => Verdict::Failure(error.to_string()),
             });
         }
         if let Some(socket) = &self.probe.tcp_socket {
             let port = http::port(&socket.port, &self.container)?;
             let host = socket.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(&target.ip);
-            return Ok(match tokio::time::timeout(limit, tokio::net::TcpStream::connect((host, port))).await {
-                Ok(Ok(_)) => Verdict::Success,
-                Ok(Err(error)) => Verdict::Failure(format!("dial tcp {host}:{port}: {error}")),
-                Err(_) => Verdict::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
-            });
+            return Ok(
+                match tokio::time::timeout(limit, tokio::net::TcpStream::connect((host, port))).await {
+                    Ok(Ok(_)) => Verdict::Success,
+                    Ok(Err(error)) => Verdict::Failure(format!("dial tcp {host}:{port}: {error}")),
+                    Err(_) => Verdict::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
+                },
+            );
         }
         if let Some(check) = &self.probe.grpc {
             let port = http::port(&IntOrString::Int(check.port), &self.container)?;

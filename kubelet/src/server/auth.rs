@@ -31,7 +31,9 @@ impl Identity {
     /// Common name and organisations of a certificate whose chain was verified by the handshake.
     pub fn of_certificate(der: &CertificateDer<'_>) -> Option<Identity> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
+        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+            attribute.as_str().ok().map(str::to_owned)
+        };
         let user = certificate.subject().iter_common_name().next().and_then(text)?;
         if user.is_empty() {
             return None;
@@ -130,12 +132,14 @@ impl Access for NoAccess {
     }
 }
 
+/// By hash of the token.
+type Tokens = HashMap<[u8; 32], (Option<Identity>, Instant)>;
 type Verdicts = HashMap<(Identity, &'static str, &'static str), (bool, Instant)>;
 
 /// Asks the API server, and keeps its answers for a while.
 pub struct ApiAccess {
     client: kube::Client,
-    tokens: Mutex<HashMap<[u8; 32], (Option<Identity>, Instant)>>,
+    tokens: Mutex<Tokens>,
     verdicts: Mutex<Verdicts>,
 }
 
@@ -236,7 +240,11 @@ impl Access for ApiAccess {
                 return Ok(certificate);
             }
             let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-            match bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim).filter(|t| !t.is_empty()) {
+            match bearer
+                .and_then(|value| value.strip_prefix("Bearer "))
+                .map(str::trim)
+                .filter(|t| !t.is_empty())
+            {
                 Some(token) => self.token(token).await,
                 None => Ok(None),
             }
@@ -270,7 +278,11 @@ mod tests {
             let a = Attributes::of(&method, path);
             format!("{} {}", a.verb, a.subresources.join(","))
         };
-        assert_eq!(of(Method::GET, "/exec/ns/p/c"), "create proxy", "a WebSocket's GET runs a command all the same");
+        assert_eq!(
+            of(Method::GET, "/exec/ns/p/c"),
+            "create proxy",
+            "a WebSocket's GET runs a command all the same"
+        );
         assert_eq!(of(Method::POST, "/portForward/ns/p"), "create proxy");
         assert_eq!(of(Method::GET, "/containerLogs/ns/p/c"), "get proxy");
         assert_eq!(of(Method::GET, "/metrics/resource"), "get metrics");

@@ -63,8 +63,10 @@ fn attempt(view: &PodView, container: &str, previous: bool) -> Result<u32, (Stat
     if pod::find(&view.pod, container).is_none() {
         return Err((StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {name:?}")));
     }
-    let status =
-        found.ok_or((StatusCode::BAD_REQUEST, format!("container {container:?} in pod {name:?} is not available")))?;
+    let status = found.ok_or((
+        StatusCode::BAD_REQUEST,
+        format!("container {container:?} in pod {name:?} is not available"),
+    ))?;
     let mut attempts: Vec<u32> =
         view.observed.containers.iter().filter(|c| c.name == container).map(|c| c.restart_count).collect();
     attempts.sort_unstable();
@@ -85,7 +87,9 @@ fn attempt(view: &PodView, container: &str, previous: bool) -> Result<u32, (Stat
         (None, Some(waiting)) => {
             let reason = waiting.reason.as_deref().unwrap_or("");
             let message = if matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName") {
-                format!("container {container:?} in pod {name:?} is waiting to start: trying and failing to pull image")
+                format!(
+                    "container {container:?} in pod {name:?} is waiting to start: trying and failing to pull image"
+                )
             } else if reason.is_empty() || reason == "ContainerCreating" {
                 format!("container {container:?} in pod {name:?} is waiting to start: ContainerCreating")
             } else {
@@ -93,9 +97,10 @@ fn attempt(view: &PodView, container: &str, previous: bool) -> Result<u32, (Stat
             };
             Err((StatusCode::BAD_REQUEST, message))
         }
-        (None, None) => {
-            Err((StatusCode::BAD_REQUEST, format!("container {container:?} in pod {name:?} is not available")))
-        }
+        (None, None) => Err((
+            StatusCode::BAD_REQUEST,
+            format!("container {container:?} in pod {name:?} is not available"),
+        )),
     }
 }
 
@@ -121,7 +126,8 @@ impl Server {
         let folder = log_folder(&self.kubelet.config.pod_logs, &view.pod);
         let path = folder.join(container).join(format!("{attempt}.log"));
         if tokio::fs::metadata(&path).await.is_err() {
-            let message = format!("the log of container {container:?} in pod {name:?} is not there (any more)");
+            let message =
+                format!("the log of container {container:?} in pod {name:?} is not there (any more)");
             return text(StatusCode::NOT_FOUND, message);
         }
         let id = view.observed.containers.iter().find(|c| c.name == container && c.restart_count == attempt);

@@ -19,7 +19,9 @@ impl Family {
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let quoted: Vec<String> = labels
             .iter()
-            .map(|(k, v)| format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")))
+            .map(|(k, v)| {
+                format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+            })
             .collect();
         let labels = if quoted.is_empty() { String::new() } else { format!("{{{}}}", quoted.join(",")) };
         let _ = writeln!(self.0, "{name}{labels} {value}");
@@ -38,7 +40,11 @@ impl Server {
             out.push_str(&family.0);
         };
         let running = views.iter().filter(|v| v.observed.sandboxes.iter().any(|s| s.ready)).count();
-        gauge("kubelet_running_pods", "Number of pods that have a running pod sandbox", &[(vec![], running as f64)]);
+        gauge(
+            "kubelet_running_pods",
+            "Number of pods that have a running pod sandbox",
+            &[(vec![], running as f64)],
+        );
         let count = |state: RunState| {
             views.iter().flat_map(|v| &v.observed.containers).filter(|c| c.state == state).count() as f64
         };
@@ -55,7 +61,11 @@ impl Server {
         let name = &self.kubelet.config.node_name;
         gauge("kubelet_node_name", "The node's name. The count is always 1.", &[(vec![("node", name)], 1.0)]);
         let up = f64::from(u8::from(self.kubelet.runtime_up.load(Ordering::Relaxed)));
-        gauge("keelson_kubelet_runtime_up", "Whether the container runtime answered last time", &[(vec![], up)]);
+        gauge(
+            "keelson_kubelet_runtime_up",
+            "Whether the container runtime answered last time",
+            &[(vec![], up)],
+        );
         gauge("keelson_kubelet_pod_workers", "Pods that have a worker", &[(vec![], views.len() as f64)]);
         respond(StatusCode::OK, KIND, out.into_bytes())
     }
@@ -72,15 +82,19 @@ impl Server {
             "gauge",
             "Current working set of the container in bytes",
         );
-        let mut pod_cpu =
-            Family::new("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds");
+        let mut pod_cpu = Family::new(
+            "pod_cpu_usage_seconds_total",
+            "counter",
+            "Cumulative cpu time consumed by the pod in core-seconds",
+        );
         let mut pod_memory =
             Family::new("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
         for view in self.workers.views().iter().filter(|view| !view.finished) {
             let (namespace, name) = (pod::namespace(&view.pod), pod::name(&view.pod));
             for container in view.observed.running() {
                 let Some(stats) = stats.get(&container.id) else { continue };
-                let labels = [("container", container.name.as_str()), ("namespace", namespace), ("pod", name)];
+                let labels =
+                    [("container", container.name.as_str()), ("namespace", namespace), ("pod", name)];
                 if let Some(nanos) = stats.cpu.as_ref().and_then(|c| c.usage_core_nano_seconds.as_ref()) {
                     cpu.sample("container_cpu_usage_seconds_total", &labels, nanos.value as f64 / 1e9);
                 }
@@ -101,7 +115,8 @@ impl Server {
         let mut node_text = String::new();
         if let Some(nanos) = node.cpu_nanos {
             let name = "node_cpu_usage_seconds_total";
-            let mut family = Family::new(name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
+            let mut family =
+                Family::new(name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
             family.sample(name, &[], nanos as f64 / 1e9);
             node_text.push_str(&family.0);
         }

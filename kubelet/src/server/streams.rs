@@ -29,10 +29,16 @@ fn name(text: &'static str) -> HeaderName {
 }
 
 impl Server {
-    fn find(&self, namespace: &str, pod_name: &str, uid: Option<&str>) -> Result<PodView, Response<Body>> {
+    fn find(
+        &self,
+        namespace: &str,
+        pod_name: &str,
+        uid: Option<&str>,
+    ) -> Result<PodView, Box<Response<Body>>> {
         let view = self.workers.by_name(namespace, pod_name);
         view.filter(|view| uid.is_none_or(|uid| pod::uid(&view.pod) == uid)).ok_or_else(|| {
-            text(StatusCode::NOT_FOUND, format!("pod {pod_name:?} not found in namespace {namespace:?}"))
+            let message = format!("pod {pod_name:?} not found in namespace {namespace:?}");
+            Box::new(text(StatusCode::NOT_FOUND, message))
         })
     }
 
@@ -45,7 +51,7 @@ impl Server {
     ) -> Response<Body> {
         let view = match self.find(namespace, pod_name, uid) {
             Ok(view) => view,
-            Err(response) => return response,
+            Err(response) => return *response,
         };
         let running = view.observed.latest(container).filter(|c| c.state == RunState::Running);
         let Some(running) = running else {
@@ -86,7 +92,7 @@ impl Server {
     ) -> Response<Body> {
         let view = match self.find(namespace, pod_name, uid) {
             Ok(view) => view,
-            Err(response) => return response,
+            Err(response) => return *response,
         };
         let Some(sandbox) = view.observed.sandboxes.first().filter(|s| s.ready) else {
             return text(StatusCode::NOT_FOUND, format!("pod {pod_name:?} has no running sandbox"));

@@ -38,8 +38,7 @@ pub struct Tls {
 
 impl Tls {
     pub fn load(config: &ServerConfig) -> Result<Tls, TlsError> {
-        let loaded =
-            Loaded { acceptor: acceptor(config)?, stamp: stamp(config), looked: Instant::now() };
+        let loaded = Loaded { acceptor: acceptor(config)?, stamp: stamp(config), looked: Instant::now() };
         Ok(Tls { config: config.clone(), loaded: Mutex::new(loaded) })
     }
 

@@ -89,9 +89,8 @@ impl Sources {
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let synced = self.pods.clone();
         let mut synced = std::pin::pin!(async move {
-            match &synced {
-                Some(informer) => informer.synced().await,
-                None => {}
+            if let Some(informer) = &synced {
+                informer.synced().await;
             }
         });
         let mut is_synced = false;
@@ -158,7 +157,8 @@ impl Sources {
     fn take_statics(&mut self, found: Vec<Pod>) {
         let found: HashMap<String, Arc<Pod>> =
             found.into_iter().map(|pod| (pod::uid(&pod).to_owned(), Arc::new(pod))).collect();
-        let gone: Vec<String> = self.statics.keys().filter(|uid| !found.contains_key(*uid)).cloned().collect();
+        let gone: Vec<String> =
+            self.statics.keys().filter(|uid| !found.contains_key(*uid)).cloned().collect();
         for uid in gone {
             self.statics.remove(&uid);
             self.workers.gone(&uid);

@@ -133,7 +133,10 @@ fn refers_to_api(pod: &Pod) -> Option<&'static str> {
         }
         let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
         for source in sources {
-            if source.config_map.is_some() || source.secret.is_some() || source.service_account_token.is_some() {
+            if source.config_map.is_some()
+                || source.secret.is_some()
+                || source.service_account_token.is_some()
+            {
                 return Some("a projected volume");
             }
         }
@@ -151,7 +154,8 @@ fn refers_to_api(pod: &Pod) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    const MANIFEST: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
+    const MANIFEST: &str =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
 
     #[test]
     fn a_manifest_becomes_this_nodes_pod() {
@@ -159,7 +163,8 @@ mod tests {
         assert_eq!(pod::full_name(&pod), "default/web-node-1");
         assert!(pod::is_static(&pod) && !pod::is_mirror(&pod));
         assert_eq!(pod::uid(&pod).len(), 32);
-        let other = parse(&MANIFEST.replace("image: i", "image: j"), Path::new("/m/web.yaml"), "Node-1").unwrap();
+        let other =
+            parse(&MANIFEST.replace("image: i", "image: j"), Path::new("/m/web.yaml"), "Node-1").unwrap();
         assert_ne!(pod::uid(&pod), pod::uid(&other));
     }
 
@@ -172,7 +177,14 @@ mod tests {
         assert!(with("serviceAccountName: x").contains("serviceAccountName"));
         assert!(with("volumes: [{name: v, secret: {secretName: s}}]").contains("secret volume"));
         assert!(parse("kind: [", Path::new("x"), "n").is_err());
-        assert!(parse("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}", Path::new("x"), "n").is_err());
+        assert!(
+            parse(
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}",
+                Path::new("x"),
+                "n"
+            )
+            .is_err()
+        );
     }
 
     #[test]

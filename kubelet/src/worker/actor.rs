@@ -1,5 +1,5 @@
 //! The life of one pod: what state it is in, what is done in it, and when it is looked at again.
-use super::{PodView, Want, Workers, lock};
+use super::{Eviction, PodView, Want, Workers, lock};
 use crate::cri::{CriError, Known};
 use crate::events::Severity;
 use crate::images::ImageInfo;
@@ -9,7 +9,8 @@ use crate::plan::observed::ObservedPod;
 use crate::plan::status::{self, StatusInput, Waiting};
 use crate::plan::{self, SandboxAction, fields, pod};
 use crate::probe::PodProbes;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +40,13 @@ pub(super) enum Next {
 const RETRY: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
+/// What the registry of workers and the worker both hold.
+pub(super) struct SharedWithWorker {
+    pub wake: Arc<Notify>,
+    pub view: Arc<Mutex<PodView>>,
+    pub evicted: Arc<Mutex<Option<Eviction>>>,
+}
+
 pub(super) struct Worker {
     pub kubelet: Shared,
     pub workers: Workers,
@@ -54,6 +62,7 @@ pub(super) struct Worker {
     pub probes: PodProbes,
     pub wake: Arc<Notify>,
     view: Arc<Mutex<PodView>>,
+    evicted: Arc<Mutex<Option<Eviction>>>,
     /// Why it is not run, if so.
     refused: Option<fields::Refusal>,
     admitted: bool,
@@ -76,9 +85,9 @@ impl Worker {
         pod: Arc<Pod>,
         mirror: Option<Arc<Pod>>,
         known: ObservedPod,
-        wake: Arc<Notify>,
-        view: Arc<Mutex<PodView>>,
+        shared: SharedWithWorker,
     ) -> Self {
+        let SharedWithWorker { wake, view, evicted } = shared;
         let fresh = known.sandboxes.is_empty() && known.containers.is_empty();
         Worker {
             probes: PodProbes::new(kubelet.probe_tools(), wake.clone()),
@@ -94,6 +103,7 @@ impl Worker {
             backoff: Backoff::restarts(),
             wake,
             view,
+            evicted,
             refused: None,
             admitted: false,
             images: HashMap::new(),
@@ -135,9 +145,6 @@ impl Worker {
                 self.pod = pod;
                 self.mirror = mirror;
                 self.gone = false;
-                if let Some(api) = self.api_pod() {
-                    self.kubelet.statuses.reconcile(pod::uid(&self.pod), &api);
-                }
             }
             Want::Gone => self.gone = true,
         }
@@ -186,6 +193,14 @@ impl Worker {
             status.reason = Some(refusal.reason.into());
             status.message = Some(format!("Pod was rejected: {}", refusal.message));
         }
+        if let Some(eviction) = self.eviction() {
+            status.phase = Some("Failed".into());
+            status.reason = Some("Evicted".into());
+            status.message = Some(eviction.message.clone());
+            if eviction.node_pressure {
+                self.add_disruption(&mut status, eviction.message);
+            }
+        }
         if self.deadline_passed() {
             status.phase = Some("Failed".into());
             status.reason = Some("DeadlineExceeded".into());
@@ -214,6 +229,28 @@ impl Worker {
         if !self.gone {
             self.kubelet.statuses.set(&self.pod, self.api_pod().as_deref(), shown);
         }
+    }
+
+    /// Why the kubelet ends the pod, if it does.
+    pub fn eviction(&self) -> Option<Eviction> {
+        lock(&self.evicted).clone()
+    }
+
+    fn add_disruption(&self, status: &mut PodStatus, message: String) {
+        let before = self.status.conditions.iter().flatten().find(|c| c.type_ == "DisruptionTarget");
+        let now = Time(status::seconds(self.kubelet.clock.now()));
+        let condition = PodCondition {
+            type_: "DisruptionTarget".into(),
+            status: "True".into(),
+            reason: Some("TerminationByKubelet".into()),
+            message: Some(message),
+            last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or(Some(now)),
+            observed_generation: self.pod.metadata.generation,
+            last_probe_time: None,
+        };
+        let all = status.conditions.get_or_insert_default();
+        all.retain(|c| c.type_ != condition.type_);
+        all.push(condition);
     }
 
     fn deadline_passed(&self) -> bool {
@@ -287,9 +324,13 @@ impl Worker {
         self.admitted = true;
         // What already runs here was admitted before this kubelet started.
         if !self.observed.containers.is_empty() {
+            lock(&self.view).admitted = true;
             return;
         }
-        let refusal = fields::check(&self.pod).err().or_else(|| self.selector_mismatch());
+        let refusal = fields::check(&self.pod)
+            .err()
+            .or_else(|| self.selector_mismatch())
+            .or_else(|| self.workers.admit(&self.view).err());
         if let Some(refusal) = refusal {
             tracing::warn!(
                 pod = pod::name(&self.pod),
@@ -315,7 +356,8 @@ impl Worker {
         });
         (!matches).then(|| fields::Refusal {
             reason: "NodeAffinity",
-            message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+            message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+                .into(),
         })
     }
 

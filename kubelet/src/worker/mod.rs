@@ -6,7 +6,7 @@ mod stop;
 
 use crate::kubelet::Shared;
 use crate::plan::observed::ObservedPod;
-use crate::plan::pod;
+use crate::plan::{fields, pod, qos};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,15 +29,28 @@ pub struct PodView {
     pub observed: ObservedPod,
     /// Its containers have ended for good and its volumes are gone.
     pub finished: bool,
+    /// It was found to fit here, and counts.
+    pub admitted: bool,
+}
+
+/// Why the kubelet itself ends a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    pub message: String,
+    /// The node ran out of something; the pod did nothing wrong.
+    pub node_pressure: bool,
 }
 
 struct Handle {
+    evicted: Arc<Mutex<Option<Eviction>>>,
     want: watch::Sender<Want>,
     wake: Arc<Notify>,
     view: Arc<Mutex<PodView>>,
 }
 
 struct Inner {
+    /// Held while a pod's fit is decided: two pods never count on the same room.
+    admission: Mutex<()>,
     kubelet: Shared,
     handles: Mutex<HashMap<String, Handle>>,
     tasks: tokio_util::task::TaskTracker,
@@ -58,6 +71,7 @@ impl Workers {
     pub fn new(kubelet: Shared) -> Self {
         Workers {
             inner: Arc::new(Inner {
+                admission: Mutex::default(),
                 kubelet,
                 handles: Mutex::default(),
                 tasks: tokio_util::task::TaskTracker::new(),
@@ -72,17 +86,41 @@ impl Workers {
         let uid = pod::uid(&pod).to_owned();
         let mut handles = lock(&self.inner.handles);
         if let Some(handle) = handles.get(&uid) {
-            handle.want.send_replace(Want::Run { pod, mirror });
+            if let Some(api_pod) = if pod::is_static(&pod) { mirror.as_deref() } else { Some(&*pod) } {
+                self.inner.kubelet.statuses.reconcile(&uid, api_pod);
+            }
+            handle.want.send_if_modified(|want| {
+                // The echo of a status written here is kept, but is no news.
+                let news = match want {
+                    Want::Run { pod: old, mirror: old_mirror } => {
+                        pod::differs(old, &pod)
+                            || old_mirror.as_deref().map(pod::uid) != mirror.as_deref().map(pod::uid)
+                    }
+                    Want::Gone => true,
+                };
+                *want = Want::Run { pod, mirror };
+                news
+            });
             return;
         }
         let wake = Arc::new(Notify::new());
         let status = pod.status.clone().unwrap_or_default();
-        let view =
-            Arc::new(Mutex::new(PodView { pod: pod.clone(), status, observed: known.clone(), finished: false }));
+        let view = Arc::new(Mutex::new(PodView {
+            pod: pod.clone(),
+            status,
+            observed: known.clone(),
+            finished: false,
+            admitted: false,
+        }));
+        let evicted: Arc<Mutex<Option<Eviction>>> = Arc::default();
         let (want, receiver) = watch::channel(Want::Run { pod: pod.clone(), mirror: mirror.clone() });
-        handles.insert(uid.clone(), Handle { want, wake: wake.clone(), view: view.clone() });
+        handles.insert(
+            uid.clone(),
+            Handle { evicted: evicted.clone(), want, wake: wake.clone(), view: view.clone() },
+        );
         drop(handles);
-        let worker = actor::Worker::new(self.inner.kubelet.clone(), self.clone(), pod, mirror, known, wake, view);
+        let shared = actor::SharedWithWorker { wake, view, evicted };
+        let worker = actor::Worker::new(self.inner.kubelet.clone(), self.clone(), pod, mirror, known, shared);
         let inner = self.inner.clone();
         self.inner.tasks.spawn(async move {
             let stop = inner.stop.clone();
@@ -107,6 +145,39 @@ impl Workers {
         if let Some(handle) = lock(&self.inner.handles).get(uid) {
             handle.want.send_replace(Want::Gone);
         }
+    }
+
+    /// Ends a pod for good: it fails with reason Evicted.
+    pub fn evict(&self, uid: &str, eviction: Eviction) {
+        if let Some(handle) = lock(&self.inner.handles).get(uid) {
+            lock(&handle.evicted).get_or_insert(eviction);
+            handle.wake.notify_one();
+        }
+    }
+
+    /// Decides whether a pod fits beside the others, and counts it if so.
+    pub(crate) fn admit(&self, own: &Mutex<PodView>) -> Result<(), fields::Refusal> {
+        let _one_at_a_time = lock(&self.inner.admission);
+        let pod = lock(own).pod.clone();
+        let capacity = &self.inner.kubelet.capacity;
+        let reserved = self.inner.kubelet.config.eviction.memory_available as i64;
+        let mut room = fields::Room {
+            cpu: (0, capacity.milli_cpu),
+            memory: (0, capacity.memory - reserved),
+            pods: (0, capacity.pods),
+        };
+        for view in self.views() {
+            let ended = view.finished || pod::is_terminal_phase(view.status.phase.as_deref());
+            if view.admitted && !ended && pod::uid(&view.pod) != pod::uid(&pod) {
+                let used = qos::pod_resources(&view.pod);
+                room.cpu.0 += used.cpu_request;
+                room.memory.0 += used.memory_request;
+                room.pods.0 += 1;
+            }
+        }
+        fields::check_room(&pod, &room)?;
+        lock(own).admitted = true;
+        Ok(())
     }
 
     /// The runtime or a probe has news of the pod.
@@ -162,6 +233,11 @@ impl Workers {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Tells all workers to end, leaving the containers as they are.
+    pub fn cancel(&self) {
+        self.inner.stop.cancel();
     }
 
     /// Ends all workers, leaving the containers as they are.

@@ -14,6 +14,7 @@ use crate::plan::pod::{self, Kind};
 use crate::plan::status::Waiting;
 use crate::plan::{Plan, SandboxAction, Start, qos};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -61,7 +62,9 @@ impl Worker {
     }
 
     async fn bring_up(&mut self, plan: &Plan, want: &watch::Receiver<Want>, resync: Duration) -> Duration {
-        let Some((sandbox, volumes)) = self.sandbox_and_volumes(plan).await else { return self.after_failure() };
+        let Some((sandbox, volumes)) = self.sandbox_and_volumes(plan).await else {
+            return self.after_failure();
+        };
         self.failures = 0;
         let mut wait = resync;
         for start in &plan.start {
@@ -121,7 +124,8 @@ impl Worker {
                 return None;
             }
         }
-        let first: Vec<Container> = plan.start.iter().filter_map(|s| pod::container(&self.pod, s.container)).collect();
+        let first: Vec<Container> =
+            plan.start.iter().filter_map(|s| pod::container(&self.pod, s.container)).collect();
         let (sandbox, volumes, ()) =
             tokio::join!(self.make_sandbox(attempt), self.mount(true), self.prefetch(&first));
         let sandbox = match sandbox {
@@ -185,8 +189,8 @@ impl Worker {
     async fn make_sandbox(&self, attempt: u32) -> Result<crate::plan::observed::ObservedSandbox, String> {
         let uid = pod::uid(&self.pod);
         let parent = self.kubelet.cgroups.parent(qos::class(&self.pod), uid);
-        let config =
-            config::sandbox(&self.pod, attempt, &parent, &self.kubelet.node).map_err(|error| error.to_string())?;
+        let config = config::sandbox(&self.pod, attempt, &parent, &self.kubelet.node)
+            .map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&config.log_directory).map_err(|error| error.to_string())?;
         let id = self.kubelet.cri.run_sandbox(config, "").await.map_err(|error| error.runtime_message())?;
         let status = self.kubelet.cri.sandbox_status(&id).await.map_err(|error| error.runtime_message())?;
@@ -198,8 +202,11 @@ impl Worker {
         let container = pod::container(&self.pod, start.container)?;
         if let Some(left) = start.wait {
             let delay = humantime(self.backoff.delay(&crate::plan::backoff_key(&self.pod, &container)));
-            let message =
-                format!("back-off {delay} restarting failed container={} pod={}", start.name, self.pod_label());
+            let message = format!(
+                "back-off {delay} restarting failed container={} pod={}",
+                start.name,
+                self.pod_label()
+            );
             self.kubelet.events.container(
                 &self.pod,
                 &start.name,
@@ -297,7 +304,11 @@ impl Worker {
             ImageState::Failed { reason, message, retry } => {
                 // The error shows once; what follows is the back-off.
                 let first = if reason == "ErrImagePull" { SOON } else { Duration::from_secs(60) };
-                Err(not_started(reason, message, retry.map_or(first, |left| left.min(first.max(SOON)).max(SOON))))
+                Err(not_started(
+                    reason,
+                    message,
+                    retry.map_or(first, |left| left.min(first.max(SOON)).max(SOON)),
+                ))
             }
         }
     }
@@ -341,7 +352,10 @@ impl Worker {
         if start.container.kind != Kind::Ephemeral {
             return None;
         }
-        let name = pod::ephemeral_containers(&self.pod).get(start.container.index)?.target_container_name.as_deref()?;
+        let name = pod::ephemeral_containers(&self.pod)
+            .get(start.container.index)?
+            .target_container_name
+            .as_deref()?;
         Some(self.observed.latest(name)?.id.clone())
     }
 
@@ -351,15 +365,16 @@ impl Worker {
         let objects = &self.kubelet.objects;
         let mut refs = Refs::default();
         for name in config_maps {
-            if !refs.config_maps.contains_key(&name) {
-                let found = objects.config_map(namespace, &name, true).await.map_err(|e| e.to_string())?;
-                refs.config_maps.insert(name, found.map(|map| (*map).clone()));
+            if let Entry::Vacant(entry) = refs.config_maps.entry(name) {
+                let found =
+                    objects.config_map(namespace, entry.key(), true).await.map_err(|e| e.to_string())?;
+                entry.insert(found.map(|map| (*map).clone()));
             }
         }
         for name in secrets {
-            if !refs.secrets.contains_key(&name) {
-                let found = objects.secret(namespace, &name, true).await.map_err(|e| e.to_string())?;
-                refs.secrets.insert(name, found.map(|secret| (*secret).clone()));
+            if let Entry::Vacant(entry) = refs.secrets.entry(name) {
+                let found = objects.secret(namespace, entry.key(), true).await.map_err(|e| e.to_string())?;
+                entry.insert(found.map(|secret| (*secret).clone()));
             }
         }
         Ok(refs)

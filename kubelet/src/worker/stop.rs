@@ -35,7 +35,8 @@ impl Worker {
             KillReason::StartupProbe => container.and_then(|c| c.startup_probe.as_ref()),
             _ => None,
         };
-        let seconds = probe.and_then(|p| p.termination_grace_period_seconds).unwrap_or(pod::grace_seconds(&self.pod));
+        let seconds =
+            probe.and_then(|p| p.termination_grace_period_seconds).unwrap_or(pod::grace_seconds(&self.pod));
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1))
     }
 
@@ -80,6 +81,9 @@ impl Worker {
 
     /// Grace for the whole pod: the API's word, else the spec's, at least one second.
     fn pod_grace(&self) -> Duration {
+        if self.eviction().is_some() {
+            return Duration::from_secs(1);
+        }
         Duration::from_secs(u64::try_from(pod::grace_seconds(&self.pod)).unwrap_or(0).max(1))
     }
 
@@ -111,7 +115,8 @@ impl Worker {
     async fn stop_containers(&self, grace: Duration) -> Result<(), CriError> {
         let begun = Instant::now();
         let alive = |c: &&ObservedContainer| matches!(c.state, RunState::Running | RunState::Unknown);
-        let is_sidecar = |name: &str| pod::init_containers(&self.pod).iter().any(|c| c.name == name && pod::is_sidecar(c));
+        let is_sidecar =
+            |name: &str| pod::init_containers(&self.pod).iter().any(|c| c.name == name && pod::is_sidecar(c));
         let running: Vec<&ObservedContainer> = self.observed.containers.iter().filter(alive).collect();
         let (mut sidecars, main): (Vec<_>, Vec<_>) = running.into_iter().partition(|c| is_sidecar(&c.name));
         let stops = main.into_iter().map(|container| self.stop_for_end(container, grace));

@@ -110,7 +110,8 @@ impl FakeApi {
         if let Some(object) = state.objects.get(path) {
             return answer(StatusCode::OK, object);
         }
-        let is_list = resource(path).is_some_and(|r| r == path) || path.split('/').next_back() == Some("pods");
+        let is_list =
+            resource(path).is_some_and(|r| r == path) || path.split('/').next_back() == Some("pods");
         if !is_list {
             return status(StatusCode::NOT_FOUND, "NotFound");
         }
@@ -135,8 +136,12 @@ impl FakeApi {
         let wanted = path.to_owned();
         let missed: Vec<Value> = {
             let state = self.state.lock().unwrap();
-            let version = |o: &Value| o["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
-            let newer = state.objects.iter().filter(|(p, o)| resource(p).as_deref() == Some(path) && version(o) > from);
+            let version =
+                |o: &Value| o["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+            let newer = state
+                .objects
+                .iter()
+                .filter(|(p, o)| resource(p).as_deref() == Some(path) && version(o) > from);
             newer.map(|(_, o)| json!({"type": "MODIFIED", "object": o})).collect()
         };
         let live = BroadcastStream::new(receiver).filter_map(move |change| {
@@ -144,9 +149,9 @@ impl FakeApi {
             let ours = resource(&path).as_deref() == Some(wanted.as_str());
             futures::future::ready(ours.then(|| json!({"type": kind, "object": object})))
         });
-        let frames = futures::stream::iter(missed).chain(live).map(|event| {
-            Ok::<_, std::io::Error>(Frame::data(Bytes::from(format!("{event}\n"))))
-        });
+        let frames = futures::stream::iter(missed)
+            .chain(live)
+            .map(|event| Ok::<_, std::io::Error>(Frame::data(Bytes::from(format!("{event}\n")))));
         Response::new(BodyExt::boxed(StreamBody::new(frames)))
     }
 
@@ -188,7 +193,8 @@ impl FakeApi {
         }
         if path.contains("/pods/") && body["gracePeriodSeconds"] != json!(0) {
             object["metadata"]["deletionTimestamp"] = json!(jiff::Timestamp::now());
-            object["metadata"]["deletionGracePeriodSeconds"] = body.get("gracePeriodSeconds").cloned().unwrap_or(json!(30));
+            object["metadata"]["deletionGracePeriodSeconds"] =
+                body.get("gracePeriodSeconds").cloned().unwrap_or(json!(30));
             self.put(path, object.clone());
         } else {
             self.remove(path);

@@ -78,7 +78,8 @@ impl Lab {
         wait("all workers to end", 60, || workers.is_empty().then_some(())).await;
         assert!(running.kubelet.cri.list_containers(None).await.unwrap().is_empty(), "containers stay");
         assert!(running.kubelet.cri.list_sandboxes(None).await.unwrap().is_empty(), "sandboxes stay");
-        let left: Vec<_> = std::fs::read_dir(self.config.root.join("pods")).into_iter().flatten().flatten().collect();
+        let left: Vec<_> =
+            std::fs::read_dir(self.config.root.join("pods")).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "pod folders stay: {left:?}");
         let pods = running.kubelet.cgroups.pods().unwrap();
         assert!(pods.is_empty(), "cgroups stay: {pods:?}");
@@ -140,7 +141,8 @@ impl Handle<'_> {
                 return view.clone();
             }
             if Instant::now() > limit {
-                let status = view.map(|v| serde_json::to_string_pretty(&v.status).unwrap()).unwrap_or_default();
+                let status =
+                    view.map(|v| serde_json::to_string_pretty(&v.status).unwrap()).unwrap_or_default();
                 panic!("pod {} did not become {what}:\n{status}\n{}", self.uid(), self.lab.containerd.log());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -148,8 +150,10 @@ impl Handle<'_> {
     }
 
     pub async fn running(&self) -> PodView {
-        self.until("ready", |v| phase(v) == "Running" && v.status.container_statuses.iter().flatten().all(|c| c.ready))
-            .await
+        self.until("ready", |v| {
+            phase(v) == "Running" && v.status.container_statuses.iter().flatten().all(|c| c.ready)
+        })
+        .await
     }
 
     pub async fn phase(&self, wanted: &str) -> PodView {

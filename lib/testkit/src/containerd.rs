@@ -43,7 +43,8 @@ fn which(program: &str) -> Option<PathBuf> {
     path.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
 }
 
-fn busybox() -> Option<PathBuf> {
+/// The static busybox of this machine.
+pub fn busybox() -> Option<PathBuf> {
     let path = which("busybox")?;
     // A dynamic one has an interpreter and cannot run alone in an image.
     (!has_interpreter(&std::fs::read(&path).ok()?)?).then_some(path)
@@ -64,8 +65,10 @@ impl Containerd {
     pub fn start() -> anyhow::Result<Containerd> {
         let folder = tempfile::Builder::new().prefix("keelson-cri-").tempdir()?;
         let id = std::process::id();
-        let salt = folder.path().as_os_str().as_encoded_bytes().iter().fold(0u8, |a, b| a.wrapping_mul(31) ^ b);
-        let mut this = Containerd { folder, child: None, cgroup_root: format!("keelson-test-{id}-{salt}"), net: salt };
+        let salt =
+            folder.path().as_os_str().as_encoded_bytes().iter().fold(0u8, |a, b| a.wrapping_mul(31) ^ b);
+        let mut this =
+            Containerd { folder, child: None, cgroup_root: format!("keelson-test-{id}-{salt}"), net: salt };
         this.write_config()?;
         this.write_cni()?;
         this.launch()?;
@@ -160,7 +163,10 @@ esac
     }
 
     fn launch(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("containerd.log"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder().join("containerd.log"))?;
         let child = Command::new(which("containerd").context("no containerd")?)
             .arg("--config")
             .arg(self.folder().join("config.toml"))
@@ -185,7 +191,12 @@ esac
     }
 
     fn ctr(&self, arguments: &[&str]) -> std::io::Result<std::process::Output> {
-        Command::new("ctr").arg("--address").arg(self.socket()).args(["-n", "k8s.io"]).args(arguments).output()
+        Command::new("ctr")
+            .arg("--address")
+            .arg(self.socket())
+            .args(["-n", "k8s.io"])
+            .args(arguments)
+            .output()
     }
 
     fn import(&self, image: &Image) -> anyhow::Result<()> {
@@ -222,7 +233,9 @@ esac
         let needle = self.folder().as_os_str().as_encoded_bytes().to_vec();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let shim = command.windows(15).any(|w| w == b"containerd-shim");
             if shim && command.windows(needle.len()).any(|w| w == needle) {
@@ -258,7 +271,10 @@ esac
     fn cgroup_folders(&self) -> Vec<PathBuf> {
         let mounts = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
         let below = mounts.map(|entry| entry.path().join(&self.cgroup_root));
-        below.chain([Path::new("/sys/fs/cgroup").join(&self.cgroup_root)]).filter(|path| path.is_dir()).collect()
+        below
+            .chain([Path::new("/sys/fs/cgroup").join(&self.cgroup_root)])
+            .filter(|path| path.is_dir())
+            .collect()
     }
 
     fn end_cgroup_processes(&self) {
@@ -282,8 +298,11 @@ esac
     fn unmount(&self) {
         let text = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let folder = self.folder().display().to_string();
-        let mut points: Vec<&str> =
-            text.lines().filter_map(|line| line.split(' ').nth(1)).filter(|p| p.starts_with(&folder)).collect();
+        let mut points: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|p| p.starts_with(&folder))
+            .collect();
         points.sort_by_key(|point| std::cmp::Reverse(point.len()));
         for point in points {
             let _ = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
@@ -345,10 +364,11 @@ impl Image {
     /// busybox and links for the applets that tests use.
     pub fn busybox(name: &str, busybox: &[u8]) -> Image {
         let applets = [
-            "sh", "cat", "echo", "sleep", "ls", "id", "env", "stat", "touch", "mkdir", "nc", "httpd", "grep", "sed",
-            "head", "tail", "wc", "dd", "true", "false", "kill", "ps", "mount", "hostname", "readlink", "printf",
-            "test", "trap", "date", "rm", "cp", "mv", "ln", "chmod", "chown", "seq", "yes", "tee", "ip", "md5sum",
-            "awk", "cut", "tr", "sort", "uname", "sysctl", "dmesg", "ping", "nslookup",
+            "sh", "cat", "echo", "sleep", "ls", "id", "env", "stat", "touch", "mkdir", "nc", "httpd", "grep",
+            "sed", "head", "tail", "wc", "dd", "true", "false", "kill", "ps", "mount", "hostname",
+            "readlink", "printf", "test", "trap", "date", "rm", "cp", "mv", "ln", "chmod", "chown", "seq",
+            "yes", "tee", "ip", "md5sum", "awk", "cut", "tr", "sort", "uname", "sysctl", "dmesg", "ping",
+            "nslookup",
         ];
         let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1234:1234::/:/bin/sh\n";
         Image {
@@ -394,10 +414,9 @@ impl Image {
         Ok(tar.into_inner()?)
     }
 
-    /// Writes the image as an OCI archive.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+    /// Layer, configuration and manifest, as a registry serves them.
+    pub fn blobs(&self) -> anyhow::Result<[Vec<u8>; 3]> {
         let layer = self.layer()?;
-        let diff = digest(&layer);
         let config = serde_json::json!({
             "architecture": match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
             "os": "linux",
@@ -406,22 +425,25 @@ impl Image {
                 "Entrypoint": self.entrypoint,
                 "User": self.user,
             },
-            "rootfs": {"type": "layers", "diff_ids": [diff]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         })
         .to_string()
         .into_bytes();
-        let describe = |media: &str, data: &[u8]| {
-            serde_json::json!({"mediaType": media, "digest": digest(data), "size": data.len()})
-        };
         let manifest = serde_json::json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": MANIFEST,
             "config": describe("application/vnd.oci.image.config.v1+json", &config),
             "layers": [describe("application/vnd.oci.image.layer.v1.tar", &layer)],
         })
         .to_string()
         .into_bytes();
-        let mut entry = describe("application/vnd.oci.image.manifest.v1+json", &manifest);
+        Ok([layer, config, manifest])
+    }
+
+    /// Writes the image as an OCI archive.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let blobs = self.blobs()?;
+        let mut entry = describe(MANIFEST, &blobs[2]);
         entry["annotations"] = serde_json::json!({"io.containerd.image.name": self.name});
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
         let mut out = tar::Builder::new(std::io::BufWriter::new(std::fs::File::create(path)?));
@@ -432,12 +454,19 @@ impl Image {
         };
         add("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         add("index.json".into(), &index)?;
-        for data in [&layer, &config, &manifest] {
+        for data in &blobs {
             add(format!("blobs/sha256/{}", &digest(data)["sha256:".len()..]), data)?;
         }
         out.into_inner()?.flush()?;
         Ok(())
     }
+}
+
+/// Media type of an image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn describe(media: &str, data: &[u8]) -> serde_json::Value {
+    serde_json::json!({"mediaType": media, "digest": digest(data), "size": data.len()})
 }
 
 fn header(size: u64, mode: u32, kind: tar::EntryType) -> tar::Header {
@@ -451,7 +480,8 @@ fn header(size: u64, mode: u32, kind: tar::EntryType) -> tar::Header {
     header
 }
 
-fn digest(data: &[u8]) -> String {
+/// `sha256:` and the hash, as registries name content.
+pub fn digest(data: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(data).iter().fold(String::from("sha256:"), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");

@@ -6,7 +6,7 @@ mod systemd;
 mod v1;
 mod v2;
 
-pub use systemd::{Systemd, SystemdControl, Systemctl};
+pub use systemd::{Systemctl, Systemd, SystemdControl};
 pub use v1::V1;
 pub use v2::V2;
 

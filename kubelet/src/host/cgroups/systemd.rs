@@ -14,8 +14,13 @@ pub trait SystemdControl: Send + Sync {
 pub struct Systemctl;
 
 fn run(arguments: &[&str]) -> Result<(), String> {
-    let output = std::process::Command::new("systemctl").args(arguments).output().map_err(|e| e.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+    let output =
+        std::process::Command::new("systemctl").args(arguments).output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
 }
 
 impl SystemdControl for Systemctl {
@@ -77,7 +82,9 @@ impl<C: SystemdControl> Systemd<C> {
         let memory = if self.unified { "MemoryMax" } else { "MemoryLimit" };
         let mut out = Vec::new();
         out.extend(limits.cpu_shares.map(cpu));
-        out.extend(limits.cpu_quota.map(|q| format!("CPUQuota={}%", q * 100 / crate::plan::qos::QUOTA_PERIOD)));
+        out.extend(
+            limits.cpu_quota.map(|q| format!("CPUQuota={}%", q * 100 / crate::plan::qos::QUOTA_PERIOD)),
+        );
         out.extend(limits.memory.map(|bytes| format!("{memory}={bytes}")));
         out.extend(limits.pids.map(|pids| format!("TasksMax={pids}")));
         out
@@ -116,7 +123,9 @@ impl<C: SystemdControl> Cgroups for Systemd<C> {
             return Ok(());
         }
         kill_all(&self.folder("memory", &slice));
-        self.control.stop_slice(&slice).map_err(|message| CgroupError::Systemd { unit: slice.clone(), message })
+        self.control
+            .stop_slice(&slice)
+            .map_err(|message| CgroupError::Systemd { unit: slice.clone(), message })
     }
 
     fn pods(&self) -> Result<Vec<(Qos, String)>, CgroupError> {
@@ -182,7 +191,8 @@ mod tests {
         let fake = tempfile::tempdir().unwrap();
         let recorder = Recorder::default();
         let driver = Systemd::open(fake.path(), "kubepods", true, &recorder).unwrap();
-        let limits = Limits { cpu_shares: Some(1024), cpu_quota: Some(50_000), memory: Some(4096), pids: None };
+        let limits =
+            Limits { cpu_shares: Some(1024), cpu_quota: Some(50_000), memory: Some(4096), pids: None };
         driver.ensure_pod(Qos::Burstable, "a-b", limits).unwrap();
         let slice = "kubepods-burstable-poda_b.slice";
         assert_eq!(driver.parent(Qos::Burstable, "a-b"), slice);

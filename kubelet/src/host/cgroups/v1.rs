@@ -166,12 +166,8 @@ mod tests {
             return;
         }
         cgroups.ensure_classes(Limits::default()).unwrap();
-        let limits = Limits {
-            cpu_shares: Some(512),
-            cpu_quota: Some(50_000),
-            memory: Some(64 << 20),
-            pids: Some(99),
-        };
+        let limits =
+            Limits { cpu_shares: Some(512), cpu_quota: Some(50_000), memory: Some(64 << 20), pids: Some(99) };
         cgroups.ensure_pod(Qos::Burstable, "abc", limits).unwrap();
         cgroups.ensure_pod(Qos::Burstable, "abc", limits).unwrap();
         assert_eq!(cgroups.parent(Qos::Burstable, "abc"), format!("/{root}/burstable/podabc"));

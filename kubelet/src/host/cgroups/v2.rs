@@ -140,7 +140,8 @@ mod tests {
         std::fs::write(fake.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
         let cgroups = V2::open(fake.path(), "kubepods").unwrap();
         cgroups.ensure_classes(Limits { memory: Some(1 << 30), ..Limits::default() }).unwrap();
-        let limits = Limits { cpu_shares: Some(1024), cpu_quota: Some(20_000), memory: Some(4096), pids: None };
+        let limits =
+            Limits { cpu_shares: Some(1024), cpu_quota: Some(20_000), memory: Some(4096), pids: None };
         cgroups.ensure_pod(Qos::Guaranteed, "u1", limits).unwrap();
         let read = |path: &str| std::fs::read_to_string(fake.path().join(path)).unwrap();
         assert_eq!(read("cgroup.subtree_control"), "+cpu +memory +pids +cpuset +io");
@@ -151,7 +152,8 @@ mod tests {
         assert_eq!(read("kubepods/besteffort/cpu.weight"), "1");
         assert_eq!(cgroups.pods().unwrap(), [(Qos::Guaranteed, "u1".to_owned())]);
         std::fs::write(fake.path().join("kubepods/podu1/memory.current"), "100\n").unwrap();
-        std::fs::write(fake.path().join("kubepods/podu1/memory.stat"), "anon 50\ninactive_file 30\n").unwrap();
+        std::fs::write(fake.path().join("kubepods/podu1/memory.stat"), "anon 50\ninactive_file 30\n")
+            .unwrap();
         std::fs::write(fake.path().join("kubepods/podu1/cpu.stat"), "usage_usec 7\n").unwrap();
         let usage = cgroups.pod_usage(Qos::Guaranteed, "u1");
         assert_eq!((usage.memory, usage.working_set, usage.cpu_nanos), (Some(100), Some(70), Some(7000)));
