@@ -5,6 +5,11 @@ use super::abi::*;
 use super::model::{Base, ChainKind, Data, Element, Hook, SetData, SetSpec, Verdict, key_len, type_id};
 use crate::nl::{self, Attrs, Buf, NlError, Socket, be32, be64, string};
 
+/// So many elements certainly fit one piece of a dump.
+const ONE_PIECE: usize = 16;
+/// Readings of a set until two agree.
+const READS: usize = 16;
+
 /// A chain as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChainState {
@@ -181,21 +186,27 @@ fn read_set(state: &mut TableState, table: &str, body: &[u8]) {
 }
 
 /// Reads a set's elements. Ranges of single-field sets come back as [`Element::key_end`].
+///
+/// The kernel's hash tables grow in the background, and a dump that meets this tells some elements twice and others
+/// not at all, without marking it as interrupted. So a set that takes more than one piece is read until two readings
+/// agree.
 pub fn read_elements(socket: &mut Socket, table: &str, spec: &SetSpec) -> Result<Vec<Element>, NlError> {
-    let mut raw: Vec<(Element, bool)> = Vec::new();
-    socket.dump(
-        &mut raw,
-        |buf, seq| request(buf, GETSETELEM, seq, table, Some(&spec.name)),
-        |raw| raw.clear(),
-        |raw, _, body| {
-            let Some(list) = Attrs(body.get(4..).unwrap_or(&[])).find(3) else { return };
-            raw.extend(Attrs(list).filter_map(|(_, elem)| read_element(elem)));
-        },
-    )?;
+    let mut raw = read_once(socket, table, spec)?;
+    let mut tries = 0;
+    while raw.len() > ONE_PIECE {
+        let again = read_once(socket, table, spec)?;
+        if again == raw {
+            break;
+        }
+        raw = again;
+        tries += 1;
+        if tries == READS {
+            return Err(NlError::Unstable);
+        }
+    }
     if !spec.interval || spec.key.len() > 1 {
         return Ok(raw.into_iter().map(|(e, _)| e).collect());
     }
-    raw.sort_by(|a, b| a.0.key.cmp(&b.0.key).then(b.1.cmp(&a.1)));
     let mut elements: Vec<Element> = Vec::new();
     let mut open = false;
     for (element, end) in raw {
@@ -208,6 +219,23 @@ pub fn read_elements(socket: &mut Socket, table: &str, spec: &SetSpec) -> Result
         }
     }
     Ok(elements)
+}
+
+/// One dump, by key, ends of ranges before starts, without repetitions.
+fn read_once(socket: &mut Socket, table: &str, spec: &SetSpec) -> Result<Vec<(Element, bool)>, NlError> {
+    let mut raw: Vec<(Element, bool)> = Vec::new();
+    socket.dump(
+        &mut raw,
+        |buf, seq| request(buf, GETSETELEM, seq, table, Some(&spec.name)),
+        |raw| raw.clear(),
+        |raw, _, body| {
+            let Some(list) = Attrs(body.get(4..).unwrap_or(&[])).find(3) else { return };
+            raw.extend(Attrs(list).filter_map(|(_, elem)| read_element(elem)));
+        },
+    )?;
+    raw.sort_by(|a, b| a.0.key.cmp(&b.0.key).then(b.1.cmp(&a.1)));
+    raw.dedup();
+    Ok(raw)
 }
 
 fn predecessor(key: &[u8]) -> Vec<u8> {
