@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -429,5 +430,51 @@ async fn a_more_important_pod_takes_the_place_of_a_lesser_one() {
             .find(|e| e.reason.as_deref() == Some("Preempted"))
     })
     .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_allow_what_availability_allows() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Deployment>("default", deployment("web", 3, "a")).await;
+    cluster
+        .create::<PodDisruptionBudget>(
+            "default",
+            json!({"metadata": {"name": "web"}, "spec": {"minAvailable": "60%", "selector": {"matchLabels": {"app": "web"}}}}),
+        )
+        .await;
+    let budgets = cluster.api::<PodDisruptionBudget>("default");
+    let allowed = |wanted: i32| {
+        let budgets = budgets.clone();
+        until("the budget", move || {
+            let budgets = budgets.clone();
+            async move {
+                let status = budgets.get("web").await.unwrap().status?;
+                (status.disruptions_allowed == wanted
+                    && status.expected_pods == 3
+                    && status.desired_healthy == 2)
+                    .then_some(())
+            }
+        })
+    };
+    allowed(1).await;
+    // A pod less by hand: none may go until its successor is ready.
+    let pods = cluster.api::<Pod>("default");
+    let first = pods
+        .list(&ListParams::default().labels("app=web"))
+        .await
+        .unwrap()
+        .items
+        .remove(0)
+        .metadata
+        .name
+        .unwrap();
+    pods.evict(&first, &kube::api::EvictParams::default()).await.unwrap();
+    until("the evicted pod to be gone", || async {
+        pods.get_opt(&first).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    allowed(1).await;
+    cluster.quiet().await;
     cluster.stop().await;
 }
