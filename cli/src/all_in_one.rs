@@ -151,10 +151,8 @@ fn start_components(
         keelson_scheduler::run(scheduler.clone(), SchedulerConfig::default(), shared.clone(), ctx.clone())
     }));
 
-    let settings = ControllersConfig {
-        pod_cidrs: vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)],
-        root_ca_pem: pki.ca.certificate_pem().to_owned(),
-    };
+    let pod_cidrs = vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)];
+    let settings = ControllersConfig::new(pod_cidrs, pki.ca.certificate_pem().to_owned());
     let (owned, ctx) = (server.clone(), context.clone());
     tasks.spawn(supervise("controllers", drain.clone(), move || {
         let server = owned.clone();

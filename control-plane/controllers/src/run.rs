@@ -1,5 +1,7 @@
 //! Starts every controller as its own service account.
 
+use std::time::Duration;
+
 use keelson_base::cidr::Cidr;
 use keelson_client::projections::SharedInformers;
 use keelson_daemon::Context;
@@ -16,8 +18,17 @@ pub struct ControllersConfig {
     /// The ranges pods get their addresses from (at most one per family) and the prefix length of a node's share; empty:
     /// nodes get theirs elsewhere.
     pub pod_cidrs: Vec<(Cidr, u8)>,
+    /// How long a node may be silent before it counts as unreachable (upstream's `node-monitor-grace-period`).
+    pub node_grace: Duration,
     /// The certificate authority of the API server, as PEM, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+}
+
+impl ControllersConfig {
+    /// Upstream's defaults for everything else.
+    pub fn new(pod_cidrs: Vec<(Cidr, u8)>, root_ca_pem: String) -> Self {
+        ControllersConfig { pod_cidrs, node_grace: Duration::from_secs(50), root_ca_pem }
+    }
 }
 
 /// Why the controllers ended.
@@ -62,7 +73,7 @@ pub async fn run(
     start!("namespace-controller", |c| namespace::start(c, &shared, &ctx));
     start!("service-account-controller", |c| service_accounts::start(c, &shared, &ctx));
     start!("root-ca-cert-publisher", |c| root_ca::start(c, &shared, &ctx, config.root_ca_pem));
-    start!("node-controller", |c| node::start_lifecycle(c, &shared, &ctx));
+    start!("node-controller", |c| node::start_lifecycle(c, &shared, &ctx, config.node_grace));
     start!("node-controller", |c| node::start_evictor(c, &shared, &ctx));
     if !config.pod_cidrs.is_empty() {
         start!("node-controller", |c| node::start_ipam(c, &shared, &ctx, config.pod_cidrs));

@@ -247,7 +247,7 @@ impl Scheduler {
                 self.unnominate(&pod.meta.uid);
                 Decision::Bind { pod, node }
             }
-            Err(diagnosis) => self.unschedulable(pod, diagnosis, now),
+            Err(diagnosis) => self.unschedulable(pod, *diagnosis, now),
         })
     }
 

@@ -155,9 +155,9 @@ pub fn schedule(
     nominated: &Nominated,
     start: &mut usize,
     ties: u64,
-) -> Result<usize, Diagnosis> {
+) -> Result<usize, Box<Diagnosis>> {
     let total = snapshot.nodes.len();
-    let mut diagnosis = Diagnosis { total, ..Diagnosis::default() };
+    let mut diagnosis = Box::new(Diagnosis { total, ..Diagnosis::default() });
     if total == 0 {
         return Err(diagnosis);
     }

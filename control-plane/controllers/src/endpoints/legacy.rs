@@ -43,6 +43,9 @@ fn address(service: &Service, pod: &PodView) -> Option<EndpointAddress> {
     })
 }
 
+/// Addresses by their place in a list, and whether they are ready.
+type Members = BTreeSet<(usize, bool)>;
+
 /// The addresses that ports lead to; ports that lead to the same addresses stand together (`RepackSubsets`).
 fn subsets(service: &Service, pods: &[Arc<PodView>]) -> Vec<EndpointSubset> {
     let spec = service.spec.clone().unwrap_or_default();
@@ -50,9 +53,8 @@ fn subsets(service: &Service, pods: &[Arc<PodView>]) -> Vec<EndpointSubset> {
     let service_ports = spec.ports.unwrap_or_default();
     let mut addresses: Vec<EndpointAddress> = Vec::new();
     // (name, port, protocol) to (address, ready)
-    let mut by_port: BTreeMap<(String, i32, String), (Option<String>, BTreeSet<(usize, bool)>)> =
-        BTreeMap::new();
-    let mut portless: BTreeSet<(usize, bool)> = BTreeSet::new();
+    let mut by_port: BTreeMap<(String, i32, String), (Option<String>, Members)> = BTreeMap::new();
+    let mut portless: Members = BTreeSet::new();
     for pod in pods.iter().filter(|p| counts(p, publish)) {
         let Some(address) = address(service, pod) else { continue };
         let entry = (addresses.len(), publish || pod.ready);
@@ -74,7 +76,7 @@ fn subsets(service: &Service, pods: &[Arc<PodView>]) -> Vec<EndpointSubset> {
                 .insert(entry);
         }
     }
-    let mut groups: Vec<(BTreeSet<(usize, bool)>, Vec<EndpointPort>)> = Vec::new();
+    let mut groups: Vec<(Members, Vec<EndpointPort>)> = Vec::new();
     for ((name, port, protocol), (app_protocol, members)) in by_port {
         let port = EndpointPort {
             name: Some(name).filter(|n| !n.is_empty()),
@@ -90,7 +92,7 @@ fn subsets(service: &Service, pods: &[Arc<PodView>]) -> Vec<EndpointSubset> {
     if !portless.is_empty() {
         groups.push((portless, Vec::new()));
     }
-    let pick = |members: &BTreeSet<(usize, bool)>, ready: bool| {
+    let pick = |members: &Members, ready: bool| {
         let list: Vec<EndpointAddress> =
             members.iter().filter(|(_, r)| *r == ready).map(|(i, _)| addresses[*i].clone()).collect();
         Some(list).filter(|l| !l.is_empty())

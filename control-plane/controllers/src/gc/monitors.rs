@@ -24,13 +24,16 @@ const IGNORED: &[(&str, &str)] = &[("", "Event"), ("events.k8s.io", "Event")];
 /// After custom resource definitions changed, discovery is given this long to follow.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Resources by (group, kind), and whether they are namespaced.
+pub type Mapping = AHashMap<(String, String), (ApiResource, bool)>;
+
 /// The graph with its queue.
 #[derive(Clone)]
 pub struct Shared {
     pub graph: Arc<Mutex<Graph>>,
     pub queue: WorkQueue<ObjectKey>,
     /// What is served, by (group, kind).
-    pub mapping: Arc<RwLock<AHashMap<(String, String), (ApiResource, bool)>>>,
+    pub mapping: Arc<RwLock<Mapping>>,
     /// Watches that have not listed everything yet.
     pub pending: Arc<AtomicUsize>,
 }

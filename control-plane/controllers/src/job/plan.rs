@@ -400,7 +400,7 @@ impl Planner<'_> {
                 return self.later(left);
             }
         }
-        self.plan.create = self.to_create(missing, all_done);
+        self.plan.create = self.pods_to_make(missing, all_done);
     }
 
     /// Pods above the wanted number, and those whose index is doubled, done or out of range.
@@ -438,7 +438,7 @@ impl Planner<'_> {
         self.plan.again = Some(self.plan.again.map_or(delay, |a| a.min(delay)));
     }
 
-    fn to_create(&mut self, missing: usize, all_done: &Indexes) -> Vec<Wanted> {
+    fn pods_to_make(&mut self, missing: usize, all_done: &Indexes) -> Vec<Wanted> {
         if !self.indexed {
             return vec![Wanted { index: None, failures: None }; missing];
         }

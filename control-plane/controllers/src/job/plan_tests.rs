@@ -320,3 +320,69 @@ fn less_parallelism_deletes_and_nothing_is_made_while_the_cache_is_behind() {
     m.job.spec.as_mut().unwrap().parallelism = Some(1);
     assert_eq!(m.step().delete.len(), 2);
 }
+
+/// Random ends, crashes between the writes of a step, and pods that are removed as soon as nothing holds them: every
+/// end is counted exactly once.
+#[test]
+fn every_end_is_counted_once_whatever_crashes() {
+    for seed in 1..=200u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let mut m = Model::new(json!({"completions": 8, "parallelism": 3, "backoffLimit": 1000}));
+        let (mut succeeded, mut failed, mut rounds) = (0, 0, 0);
+        while !is_finished(&m.job) {
+            rounds += 1;
+            assert!(rounds < 2000, "seed {seed} does not end: {}", m.summary());
+            m.now += 700;
+            let running: Vec<String> = m
+                .pods
+                .iter()
+                .filter(|p| p["status"]["phase"] == "Running")
+                .map(|p| p["metadata"]["name"].as_str().unwrap().to_owned())
+                .collect();
+            for name in running {
+                match random(4) {
+                    0 => {
+                        m.end(&name, "Succeeded", 0);
+                        succeeded += 1;
+                    }
+                    1 => {
+                        m.end(&name, "Failed", 1);
+                        failed += 1;
+                    }
+                    _ => {}
+                }
+            }
+            let pods_before = m.pods.clone();
+            let plan = m.step();
+            // A crash after the status was written: some finalizers are still there.
+            for released in &plan.release {
+                if random(2) == 0 {
+                    let uid = &*released.meta.uid;
+                    let before =
+                        pods_before.iter().find(|p| p["metadata"]["uid"].as_str() == Some(uid)).unwrap();
+                    let pod = m.pods.iter_mut().find(|p| p["metadata"]["uid"].as_str() == Some(uid)).unwrap();
+                    pod["metadata"]["finalizers"] = before["metadata"]["finalizers"].clone();
+                }
+            }
+            // What nothing holds may vanish at any time; successes and failures are known from the status alone.
+            m.pods.retain(|p| {
+                p["status"]["phase"] == "Running"
+                    || p["metadata"]["finalizers"] != json!([])
+                    || random(2) == 0
+            });
+        }
+        let status = m.job.status.clone().unwrap();
+        assert_eq!(
+            (status.succeeded.unwrap_or(0), status.failed.unwrap_or(0)),
+            (succeeded, failed),
+            "seed {seed}"
+        );
+        assert_eq!(succeeded, 8, "seed {seed}: no pod more than needed");
+    }
+}

@@ -98,11 +98,11 @@ pub fn update(
 }
 
 /// Revisions beyond the limit that nothing uses, the oldest first.
-pub fn surplus<'a>(
-    revisions: &'a [ControllerRevision],
+pub fn surplus(
+    revisions: &[ControllerRevision],
     in_use: impl Fn(&ControllerRevision) -> bool,
     limit: Option<i32>,
-) -> Vec<&'a ControllerRevision> {
+) -> Vec<&ControllerRevision> {
     let mut unused: Vec<&ControllerRevision> = revisions.iter().filter(|r| !in_use(r)).collect();
     unused.sort_by_key(|r| r.revision);
     let keep = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);

@@ -36,6 +36,16 @@ impl ReconcileError {
         move |source| ReconcileError::Api { what, source: Box::new(source) }
     }
 
+    /// Everything in the namespace goes: trying again would only make noise.
+    pub fn is_namespace_terminating(&self) -> bool {
+        match self {
+            ReconcileError::Api { source, .. } | ReconcileError::Writes { source, .. } => {
+                is_namespace_terminating(source)
+            }
+            _ => false,
+        }
+    }
+
     /// Lost races are not worth a log line above debug.
     pub fn is_race(&self) -> bool {
         match self {

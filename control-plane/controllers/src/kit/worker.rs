@@ -48,6 +48,10 @@ async fn one<R: Reconcile>(reconciler: &R, queue: &WorkQueue<ObjectKey>, key: Ob
                 queue.add_after(key.clone(), delay);
             }
         }
+        Ok(Err(error)) if error.is_namespace_terminating() => {
+            tracing::debug!(controller = reconciler.name(), object = %key, "left alone: its namespace is going away");
+            queue.forget(&key);
+        }
         Ok(Err(error)) => {
             if error.is_race() {
                 tracing::debug!(controller = reconciler.name(), object = %key, error = %chain(&error), "trying again");

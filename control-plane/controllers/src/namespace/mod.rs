@@ -64,8 +64,11 @@ struct Findings {
     finalizers: BTreeMap<String, usize>,
 }
 
-/// The five conditions of a namespace that is going away, in upstream's words.
-fn conditions(findings: &Findings, before: &[NamespaceCondition], now: Timestamp) -> Vec<NamespaceCondition> {
+/// A condition that is False while all is well: (reason, message) of a failure, and of its absence.
+type Row = (&'static str, Option<(&'static str, String)>, (&'static str, &'static str));
+
+/// What the findings mean, in upstream's words.
+fn rows(findings: &Findings) -> [Row; 5] {
     let counted = |counts: &BTreeMap<String, usize>, of: &str| {
         counts
             .iter()
@@ -73,18 +76,14 @@ fn conditions(findings: &Findings, before: &[NamespaceCondition], now: Timestamp
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let rows: [(&str, Option<(&str, String)>, (&str, &str)); 5] = [
+    let failed = |errors: &[String], reason: &'static str, text: &dyn Fn(usize, String) -> String| {
+        (!errors.is_empty()).then(|| (reason, text(errors.len(), errors.join(", "))))
+    };
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
-            (!findings.discovery_errors.is_empty()).then(|| {
-                let text = findings.discovery_errors.join(", ");
-                (
-                    "DiscoveryFailed",
-                    format!(
-                        "Discovery failed for some groups, {} failing: {text}",
-                        findings.discovery_errors.len()
-                    ),
-                )
+            failed(&findings.discovery_errors, "DiscoveryFailed", &|n, text| {
+                format!("Discovery failed for some groups, {n} failing: {text}")
             }),
             ("ResourcesDiscovered", "All resources successfully discovered"),
         ),
@@ -95,42 +94,36 @@ fn conditions(findings: &Findings, before: &[NamespaceCondition], now: Timestamp
         ),
         (
             "NamespaceDeletionContentFailure",
-            (!findings.delete_errors.is_empty()).then(|| {
-                let text = findings.delete_errors.join(", ");
-                (
-                    "ContentDeletionFailed",
-                    format!(
-                        "Failed to delete all resource types, {} remaining: {text}",
-                        findings.delete_errors.len()
-                    ),
-                )
+            failed(&findings.delete_errors, "ContentDeletionFailed", &|n, text| {
+                format!("Failed to delete all resource types, {n} remaining: {text}")
             }),
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
         ),
         (
             "NamespaceContentRemaining",
             (!findings.remaining.is_empty()).then(|| {
-                (
-                    "SomeResourcesRemain",
-                    format!("Some resources are remaining: {}", counted(&findings.remaining, " has ")),
-                )
+                let left = counted(&findings.remaining, " has ");
+                ("SomeResourcesRemain", format!("Some resources are remaining: {left}"))
             }),
             ("ContentRemoved", "All content successfully removed"),
         ),
         (
             "NamespaceFinalizersRemaining",
             (!findings.finalizers.is_empty()).then(|| {
+                let left = counted(&findings.finalizers, " in ");
                 (
                     "SomeFinalizersRemain",
-                    format!(
-                        "Some content in the namespace has finalizers remaining: {}",
-                        counted(&findings.finalizers, " in ")
-                    ),
+                    format!("Some content in the namespace has finalizers remaining: {left}"),
                 )
             }),
             ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
         ),
-    ];
+    ]
+}
+
+/// The conditions of a namespace that is going away; times move only with the status.
+fn conditions(findings: &Findings, before: &[NamespaceCondition], now: Timestamp) -> Vec<NamespaceCondition> {
+    let rows = rows(findings);
     let mut result: Vec<NamespaceCondition> =
         before.iter().filter(|c| !rows.iter().any(|row| row.0 == c.type_)).cloned().collect();
     for (kind, failure, fine) in rows {

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use keelson_client::projections::{NodeView, Taint, TaintEffect};
 
-/// How long a node may be silent (`node-monitor-grace-period`).
-pub const GRACE: Duration = Duration::from_secs(50);
 /// How long a new node may take to report first (`node-startup-grace-period`).
 pub const STARTUP_GRACE: Duration = Duration::from_secs(60);
 
@@ -31,8 +29,8 @@ pub fn readiness(node: &NodeView) -> Readiness {
 }
 
 /// The grace a node has: more until it first reported.
-pub fn grace(node: &NodeView) -> Duration {
-    if node.condition("Ready").is_some() { GRACE } else { STARTUP_GRACE }
+pub fn grace(node: &NodeView, usual: Duration) -> Duration {
+    if node.condition("Ready").is_some() { usual } else { usual.max(STARTUP_GRACE) }
 }
 
 /// The conditions to write for a silent node: (type, reason, message), all Unknown.

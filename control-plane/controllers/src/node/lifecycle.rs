@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::health::{Readiness, grace, readiness, taints, unknown_conditions};
+use super::health::{Readiness, grace as grace_of, readiness, taints, unknown_conditions};
 use crate::kit::start::Base;
 use crate::kit::worker::Reconcile;
 use crate::kit::{ReconcileError, gone_is_fine, reference};
@@ -30,16 +30,18 @@ struct Sign {
 
 struct Controller {
     base: Base,
+    grace: Duration,
     signs: Mutex<AHashMap<Box<str>, Sign>>,
     /// Nodes whose pods were marked not ready since they were last ready.
     marked: Mutex<AHashMap<Box<str>, bool>>,
 }
 
-/// The node lifecycle controller; the future ends with the drain.
+/// The node lifecycle controller; a node may be silent for `grace`. The future ends with the drain.
 pub fn start(
     client: kube::Client,
     shared: &SharedInformers,
     ctx: &Context,
+    grace: Duration,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "node-controller", shared, ctx);
     let (queue, nodes) = (base.queue.clone(), shared.nodes.clone());
@@ -60,7 +62,7 @@ pub fn start(
         }
     });
     let controller =
-        Arc::new(Controller { base: base.clone(), signs: Mutex::default(), marked: Mutex::default() });
+        Arc::new(Controller { base: base.clone(), grace, signs: Mutex::default(), marked: Mutex::default() });
     async move {
         let shared = base.shared.clone();
         let synced = async move {
@@ -117,7 +119,7 @@ impl Controller {
             return Ok(None);
         }
         let api: Api<Node> = Api::all(self.base.client.clone());
-        let (silence, grace) = (self.silence(&node), grace(&node));
+        let (silence, grace) = (self.silence(&node), grace_of(&node, self.grace));
         if silence >= grace {
             self.give_up(&api, &node).await?;
         }

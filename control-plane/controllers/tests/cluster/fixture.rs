@@ -42,6 +42,11 @@ fn client(server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
 impl Cluster {
     /// Starts everything; the node `n1` is Ready and has 2 CPUs.
     pub async fn start() -> Cluster {
+        Cluster::start_with(Duration::from_secs(50)).await
+    }
+
+    /// As [`Cluster::start`]; nodes may be silent for `node_grace`.
+    pub async fn start_with(node_grace: Duration) -> Cluster {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()))
             .with_test_writer()
@@ -75,10 +80,9 @@ impl Cluster {
             informers.clone(),
             ctx.clone(),
         ));
-        let settings = ControllersConfig {
-            pod_cidrs: vec![("10.244.0.0/16".parse().unwrap(), 24)],
-            root_ca_pem: pki.ca.certificate_pem().to_owned(),
-        };
+        let range = ("10.244.0.0/16".parse().unwrap(), 24);
+        let mut settings = ControllersConfig::new(vec![range], pki.ca.certificate_pem().to_owned());
+        settings.node_grace = node_grace;
         let of = server.clone();
         let client_of = move |account: &str| {
             let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
@@ -109,7 +113,8 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn add_node(&self, name: &str) {
+    /// A Ready node without a kubelet.
+    pub async fn add_node(&self, name: &str) {
         let api: Api<Node> = Api::all(self.client.clone());
         let node: Node = serde_json::from_value(
             json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}),
@@ -137,6 +142,28 @@ impl Cluster {
     {
         let object: K = serde_json::from_value(object).unwrap();
         self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap()
+    }
+}
+
+/// A watch on the store's revision: how long it has stood still.
+pub struct Stillness {
+    revision: u64,
+    since: std::time::Instant,
+}
+
+impl Cluster {
+    /// Waits until nothing was written for a second and a half.
+    pub async fn quiet(&self) {
+        let seen = std::sync::Mutex::new(Stillness { revision: 0, since: std::time::Instant::now() });
+        until("nothing to be written any more", || async {
+            let revision = self.store.revision().await.unwrap();
+            let mut seen = seen.lock().unwrap();
+            if revision != seen.revision {
+                *seen = Stillness { revision, since: std::time::Instant::now() };
+            }
+            (seen.since.elapsed() >= Duration::from_millis(1500)).then_some(())
+        })
+        .await;
     }
 }
 

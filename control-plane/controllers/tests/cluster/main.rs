@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use keelson_store::Store;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -72,7 +72,7 @@ async fn a_deployment_rolls_out_scales_rolls_back_and_goes() {
     assert_eq!(sets.len(), 2);
 
     // Idle is idle: when all is settled nothing is written any more.
-    quiet(&cluster).await;
+    cluster.quiet().await;
 
     // Deletion takes everything with it.
     api.delete("web", &DeleteParams::background()).await.unwrap();
@@ -84,35 +84,6 @@ async fn a_deployment_rolls_out_scales_rolls_back_and_goes() {
     })
     .await;
     cluster.stop().await;
-}
-
-/// Waits until the revision has stood still for a second and a half.
-async fn quiet(cluster: &Cluster) {
-    let mut last = (0, std::time::Instant::now());
-    until("nothing to be written any more", || {
-        let store = cluster.store.clone();
-        let previous = last;
-        async move {
-            let revision = store.revision().await.unwrap();
-            if revision != previous.0 {
-                return Some(Err((revision, std::time::Instant::now())));
-            }
-            (previous.1.elapsed().as_millis() >= 1500).then_some(Ok(()))
-        }
-    })
-    .await
-    .map_or_else(|seen| last = seen, |()| ());
-    let begun = std::time::Instant::now();
-    while last.0 != 0 {
-        assert!(begun.elapsed().as_secs() < 30, "writes never end");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        let revision = cluster.store.revision().await.unwrap();
-        if revision != last.0 {
-            last = (revision, std::time::Instant::now());
-        } else if last.1.elapsed().as_millis() >= 1500 {
-            return;
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +145,7 @@ async fn services_get_endpoints_and_slices() {
     })
     .await;
     assert_eq!(endpoints.subsets.unwrap()[0].ports.as_ref().unwrap()[0].port, 8080);
-    quiet(&cluster).await;
+    cluster.quiet().await;
     cluster.api::<Service>("default").delete("web", &DeleteParams::default()).await.unwrap();
     until("slices and endpoints to go with their service", || async {
         let slices = slices.list(&of_web).await.unwrap().items.len();
@@ -214,7 +185,7 @@ async fn jobs_run_to_their_end() {
         bad.conditions.unwrap().iter().find(|c| c.type_ == "Failed").unwrap().reason.as_deref(),
         Some("BackoffLimitExceeded")
     );
-    quiet(&cluster).await;
+    cluster.quiet().await;
     jobs.delete("good", &DeleteParams::foreground()).await.unwrap();
     let pods = cluster.api::<Pod>("default");
     until("the job and its pods to go", || async {
@@ -254,7 +225,7 @@ async fn what_fits_nowhere_says_so_and_is_placed_when_it_does() {
         })
     })
     .await;
-    quiet(&cluster).await;
+    cluster.quiet().await;
     pods.delete("first", &DeleteParams::default()).await.unwrap();
     until("the second pod to be bound", || async { pods.get("second").await.unwrap().spec?.node_name }).await;
     cluster.stop().await;
@@ -364,5 +335,146 @@ async fn daemon_sets_and_stateful_sets_roll_and_cron_jobs_run() {
         cluster.api::<CronJob>("default").get("c").await.unwrap().status?.last_successful_time
     })
     .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_given_up_and_its_pods_go_elsewhere() {
+    let cluster = Cluster::start_with(std::time::Duration::from_secs(3)).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    // Tolerating an unreachable node for no time at all: gone as soon as it is given up.
+    let mut web = deployment("web", 1, "a");
+    web["spec"]["template"]["spec"]["tolerations"] = json!([
+        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}]);
+    cluster.create::<Deployment>("default", web).await;
+    complete(&cluster, "web", 1).await;
+    cluster.add_node("n2").await;
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> = cluster.api("kube-node-lease");
+    let renewing = tokio::spawn(async move {
+        let mut interval = tokio::time::interval(std::time::Duration::from_millis(500));
+        let mut count = 0;
+        loop {
+            interval.tick().await;
+            count += 1;
+            let time = format!("2026-01-01T00:00:00.{:06}Z", count);
+            let patch = json!({"spec": {"renewTime": time}});
+            leases.patch("n2", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        }
+    });
+    let silent = until("the silent node to be given up", || async {
+        let node = nodes.get("n1").await.unwrap();
+        let ready = node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "Ready")?;
+        let tainted = node.spec.as_ref()?.taints.as_ref()?.len() == 2;
+        (ready.status == "Unknown" && tainted).then_some(node)
+    })
+    .await;
+    let ready = silent.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!(ready.reason.as_deref(), Some("NodeStatusUnknown"));
+    assert_eq!(ready.message.as_deref(), Some("Kubelet stopped posting node status."));
+    let taints = silent.spec.unwrap().taints.unwrap();
+    assert!(taints.iter().all(|t| t.key == "node.kubernetes.io/unreachable"));
+    let pods = cluster.api::<Pod>("default");
+    until("the pod on the other node", || async {
+        let list = pods.list(&ListParams::default().labels("app=web")).await.unwrap().items;
+        let on = |p: &Pod| p.spec.as_ref().unwrap().node_name.clone();
+        (list.len() == 1 && on(&list[0]).as_deref() == Some("n2")).then_some(())
+    })
+    .await;
+    let healthy = nodes.get("n2").await.unwrap();
+    assert!(healthy.spec.unwrap().taints.is_none_or(|t| t.is_empty()));
+    renewing.abort();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_more_important_pod_takes_the_place_of_a_lesser_one() {
+    let cluster = Cluster::start().await;
+    let classes: Api<k8s_openapi::api::scheduling::v1::PriorityClass> = Api::all(cluster.client.clone());
+    let class = serde_json::from_value(json!({"metadata": {"name": "high"}, "value": 1000})).unwrap();
+    classes.create(&PostParams::default(), &class).await.unwrap();
+    let pods = cluster.api::<Pod>("default");
+    until("the default service account", || async {
+        cluster.api::<ServiceAccount>("default").get_opt("default").await.unwrap()
+    })
+    .await;
+    let pod = |name: &str, class: Value| {
+        json!({"metadata": {"name": name}, "spec": {"priorityClassName": class, "containers": [
+        {"name": "c", "image": "i", "resources": {"requests": {"cpu": "1500m"}}}]}})
+    };
+    cluster.create::<Pod>("default", pod("lesser", Value::Null)).await;
+    until("the lesser pod to run", || async {
+        (pods.get("lesser").await.unwrap().status?.phase? == "Running").then_some(())
+    })
+    .await;
+    until("the class to be known", || async {
+        let made: Pod = serde_json::from_value(pod("greater", json!("high"))).unwrap();
+        pods.create(&PostParams::default(), &made).await.ok()
+    })
+    .await;
+    let bound = until("the greater pod to be bound", || async {
+        let pod = pods.get("greater").await.unwrap();
+        pod.spec.as_ref()?.node_name.as_ref()?;
+        Some(pod)
+    })
+    .await;
+    assert_eq!(bound.spec.unwrap().priority, Some(1000));
+    assert!(pods.get_opt("lesser").await.unwrap().is_none());
+    let events: Api<Event> = cluster.api("default");
+    until("the event", || async {
+        events
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .find(|e| e.reason.as_deref() == Some("Preempted"))
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_allow_what_availability_allows() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Deployment>("default", deployment("web", 3, "a")).await;
+    cluster
+        .create::<PodDisruptionBudget>(
+            "default",
+            json!({"metadata": {"name": "web"}, "spec": {"minAvailable": "60%", "selector": {"matchLabels": {"app": "web"}}}}),
+        )
+        .await;
+    let budgets = cluster.api::<PodDisruptionBudget>("default");
+    let allowed = |wanted: i32| {
+        let budgets = budgets.clone();
+        until("the budget", move || {
+            let budgets = budgets.clone();
+            async move {
+                let status = budgets.get("web").await.unwrap().status?;
+                (status.disruptions_allowed == wanted
+                    && status.expected_pods == 3
+                    && status.desired_healthy == 2)
+                    .then_some(())
+            }
+        })
+    };
+    allowed(1).await;
+    // A pod less by hand: none may go until its successor is ready.
+    let pods = cluster.api::<Pod>("default");
+    let first = pods
+        .list(&ListParams::default().labels("app=web"))
+        .await
+        .unwrap()
+        .items
+        .remove(0)
+        .metadata
+        .name
+        .unwrap();
+    pods.evict(&first, &kube::api::EvictParams::default()).await.unwrap();
+    until("the evicted pod to be gone", || async {
+        pods.get_opt(&first).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    allowed(1).await;
+    cluster.quiet().await;
     cluster.stop().await;
 }

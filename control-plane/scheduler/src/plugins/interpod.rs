@@ -123,7 +123,8 @@ impl Filter for InterPodAffinity {
             }
             near &= get(&state.affinity, node, &term.topology_key) > 0;
         }
-        if !near && !(state.affinity.is_empty() && state.self_match) {
+        let may_be_first = state.affinity.is_empty() && state.self_match;
+        if !near && !may_be_first {
             return Err(Rejection::unresolvable(self.name(), AFFINITY));
         }
         if own.anti_required.iter().any(|term| get(&state.anti, node, &term.topology_key) > 0) {

@@ -79,8 +79,6 @@ pub struct NamespaceView {
     pub meta: Meta,
     pub terminating: bool,
     pub spec_finalizers: Vec<Box<str>>,
-    /// Conditions as (type, status, reason, message).
-    pub conditions: Vec<(Box<str>, Box<str>, Box<str>, Box<str>)>,
 }
 
 impl HasMeta for NamespaceView {
@@ -101,15 +99,6 @@ impl Projection for NamespaceView {
                 .iter()
                 .flat_map(|s| s.finalizers.iter().flatten())
                 .map(|f| f.as_str().into())
-                .collect(),
-            conditions: status
-                .conditions
-                .into_iter()
-                .flatten()
-                .map(|c| {
-                    let text = |t: Option<String>| t.unwrap_or_default().into_boxed_str();
-                    (c.type_.into(), c.status.into(), text(c.reason), text(c.message))
-                })
                 .collect(),
         }
     }

@@ -36,10 +36,10 @@ pub static GROUPS: &[GroupDef] = &[
     GroupDef { name: "apps", versions: &[
         VersionDef { version: "v1", gate: "", resources: &[
             ResourceDef { kind: "ControllerRevision", list_kind: "ControllerRevisionList", plural: "controllerrevisions", singular: "controllerrevision", short_names: &[], categories: &[], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::CONTROLLER_REVISION, list_ty: Some(super::apps_v1::t::CONTROLLER_REVISION_LIST), subresources: &[], storage_version: "v1", gate: "", acted_on_by: "clients", stored: true },
-            ResourceDef { kind: "DaemonSet", list_kind: "DaemonSetList", plural: "daemonsets", singular: "daemonset", short_names: &["ds"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::DAEMON_SET, list_ty: Some(super::apps_v1::t::DAEMON_SET_LIST), subresources: &[sub("status", 104, "apps", "v1", "DaemonSet")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "DaemonSet", list_kind: "DaemonSetList", plural: "daemonsets", singular: "daemonset", short_names: &["ds"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::DAEMON_SET, list_ty: Some(super::apps_v1::t::DAEMON_SET_LIST), subresources: &[sub("status", 104, "apps", "v1", "DaemonSet")], storage_version: "v1", gate: "", acted_on_by: "daemonset controller", stored: true },
             ResourceDef { kind: "Deployment", list_kind: "DeploymentList", plural: "deployments", singular: "deployment", short_names: &["deploy"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::DEPLOYMENT, list_ty: Some(super::apps_v1::t::DEPLOYMENT_LIST), subresources: &[sub("scale", 104, "autoscaling", "v1", "Scale"), sub("status", 104, "apps", "v1", "Deployment")], storage_version: "v1", gate: "", acted_on_by: "deployment controller", stored: true },
             ResourceDef { kind: "ReplicaSet", list_kind: "ReplicaSetList", plural: "replicasets", singular: "replicaset", short_names: &["rs"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::REPLICA_SET, list_ty: Some(super::apps_v1::t::REPLICA_SET_LIST), subresources: &[sub("scale", 104, "autoscaling", "v1", "Scale"), sub("status", 104, "apps", "v1", "ReplicaSet")], storage_version: "v1", gate: "", acted_on_by: "replicaset controller", stored: true },
-            ResourceDef { kind: "StatefulSet", list_kind: "StatefulSetList", plural: "statefulsets", singular: "statefulset", short_names: &["sts"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::STATEFUL_SET, list_ty: Some(super::apps_v1::t::STATEFUL_SET_LIST), subresources: &[sub("scale", 104, "autoscaling", "v1", "Scale"), sub("status", 104, "apps", "v1", "StatefulSet")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "StatefulSet", list_kind: "StatefulSetList", plural: "statefulsets", singular: "statefulset", short_names: &["sts"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::apps_v1::t::STATEFUL_SET, list_ty: Some(super::apps_v1::t::STATEFUL_SET_LIST), subresources: &[sub("scale", 104, "autoscaling", "v1", "Scale"), sub("status", 104, "apps", "v1", "StatefulSet")], storage_version: "v1", gate: "", acted_on_by: "statefulset controller", stored: true },
         ] },
     ] },
     GroupDef { name: "events.k8s.io", versions: &[
@@ -71,7 +71,7 @@ pub static GROUPS: &[GroupDef] = &[
     ] },
     GroupDef { name: "batch", versions: &[
         VersionDef { version: "v1", gate: "", resources: &[
-            ResourceDef { kind: "CronJob", list_kind: "CronJobList", plural: "cronjobs", singular: "cronjob", short_names: &["cj"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::batch_v1::t::CRON_JOB, list_ty: Some(super::batch_v1::t::CRON_JOB_LIST), subresources: &[sub("status", 104, "batch", "v1", "CronJob")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "CronJob", list_kind: "CronJobList", plural: "cronjobs", singular: "cronjob", short_names: &["cj"], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::batch_v1::t::CRON_JOB, list_ty: Some(super::batch_v1::t::CRON_JOB_LIST), subresources: &[sub("status", 104, "batch", "v1", "CronJob")], storage_version: "v1", gate: "", acted_on_by: "cronjob controller", stored: true },
             ResourceDef { kind: "Job", list_kind: "JobList", plural: "jobs", singular: "job", short_names: &[], categories: &["all"], namespaced: true, verbs: Verbs(255), ty: super::batch_v1::t::JOB, list_ty: Some(super::batch_v1::t::JOB_LIST), subresources: &[sub("status", 104, "batch", "v1", "Job")], storage_version: "v1", gate: "", acted_on_by: "job controller", stored: true },
         ] },
     ] },
@@ -102,7 +102,7 @@ pub static GROUPS: &[GroupDef] = &[
     ] },
     GroupDef { name: "policy", versions: &[
         VersionDef { version: "v1", gate: "", resources: &[
-            ResourceDef { kind: "PodDisruptionBudget", list_kind: "PodDisruptionBudgetList", plural: "poddisruptionbudgets", singular: "poddisruptionbudget", short_names: &["pdb"], categories: &[], namespaced: true, verbs: Verbs(255), ty: super::policy_v1::t::POD_DISRUPTION_BUDGET, list_ty: Some(super::policy_v1::t::POD_DISRUPTION_BUDGET_LIST), subresources: &[sub("status", 104, "policy", "v1", "PodDisruptionBudget")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "PodDisruptionBudget", list_kind: "PodDisruptionBudgetList", plural: "poddisruptionbudgets", singular: "poddisruptionbudget", short_names: &["pdb"], categories: &[], namespaced: true, verbs: Verbs(255), ty: super::policy_v1::t::POD_DISRUPTION_BUDGET, list_ty: Some(super::policy_v1::t::POD_DISRUPTION_BUDGET_LIST), subresources: &[sub("status", 104, "policy", "v1", "PodDisruptionBudget")], storage_version: "v1", gate: "", acted_on_by: "disruption controller, scheduler", stored: true },
         ] },
     ] },
     GroupDef { name: "rbac.authorization.k8s.io", versions: &[
