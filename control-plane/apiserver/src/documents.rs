@@ -28,6 +28,8 @@ pub struct Document {
     pub etag: String,
     /// The path names the content by its hash.
     pub immutable: bool,
+    /// The path names another content than there is now: where the present one is.
+    pub moved_to: Option<String>,
 }
 
 impl Document {
@@ -37,7 +39,7 @@ impl Document {
         let packed = encoder.write_all(body).and_then(|()| encoder.finish()).unwrap_or_default();
         // Upstream's ETags are SHA-512 in upper-case hexadecimal.
         let hash: String = sha2::Sha512::digest(body).iter().map(|byte| format!("{byte:02X}")).collect();
-        Document { packed: packed.into(), media_type, etag: format!("\"{hash}\""), immutable: false }
+        Document { packed: packed.into(), media_type, etag: format!("\"{hash}\""), immutable: false, moved_to: None }
     }
 
     /// The body as gzip.
@@ -233,6 +235,9 @@ fn with_hash(mut document: Document, hash: Option<&str>, table: &Table, path: &s
         _ => return document,
     };
     document.immutable = hash == Some(now.as_str());
+    if hash.is_some_and(|hash| hash != now) {
+        document.moved_to = Some(format!("{path}?hash={now}"));
+    }
     document.etag = format!("\"{now}\"");
     document
 }
@@ -316,7 +321,8 @@ mod tests {
         let (path, hash) = url.split_once("?hash=").unwrap();
         let document = cache.find(&table, path, "application/json", Some(hash)).unwrap();
         assert!(document.immutable);
-        assert!(!cache.find(&table, path, "application/json", Some("old")).unwrap().immutable);
+        let old = cache.find(&table, path, "application/json", Some("old")).unwrap();
+        assert_eq!((old.immutable, old.moved_to.as_deref()), (false, Some(url)));
         let v2 = cache.find(&table, "/openapi/v2", V2_PROTO, None).unwrap();
         assert_eq!(v2.media_type, V2_PROTO);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use http::{Method, Response, StatusCode};
 use keelson_api::status::{Reason, Status};
 use keelson_base::consts;
@@ -176,6 +176,11 @@ fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
     let accept: Vec<&str> = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let table = call.core.table.load_full();
     let document = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"))?;
+    if let Some(place) = &document.moved_to {
+        let mut response = respond::with_body(StatusCode::MOVED_PERMANENTLY, document.media_type, Body::Empty);
+        response.headers_mut().insert(LOCATION, HeaderValue::from_str(place).map_err(Status::internal)?);
+        return Ok(response);
+    }
     let known = call.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == document.etag.as_bytes());
     let mut response = if known {
         respond::with_body(StatusCode::NOT_MODIFIED, document.media_type, Body::Empty)

@@ -1,5 +1,7 @@
 //! DELETE: at once, gracefully, or when the last finalizer goes.
 
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::f::core_v1 as f;
@@ -16,6 +18,8 @@ use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::services;
 
 const ORPHAN: &str = "orphan";
+/// Objects of a collection deleted at once: they share the store's commits.
+const AT_ONCE: usize = 16;
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// What a deletion led to.
@@ -71,15 +75,23 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
         at: ReadAt::Newest,
     };
     let found = op.cache.list(query).await.map_err(super::cache_status)?;
+    let mut deletions = Vec::with_capacity(found.objects.len());
     for object in &found.objects {
-        // Without a namespace in the path the objects' own namespaces count; upstream does not serve that.
-        match delete_one(op, object.name(), &options).await {
-            Ok(_) => {}
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
-        }
+        deletions.push(delete_listed(op, object.name(), &options));
     }
+    futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     op.answer_list(found, output)
+}
+
+/// Deletes one of a collection; what is gone already is fine.
+fn delete_listed<'d>(op: &'d Op<'_>, name: &'d str, options: &'d DeleteOptions) -> BoxFuture<'d, Result<(), Status>> {
+    Box::pin(async move {
+        match delete_one(op, name, options).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.is_not_found() => Ok(()),
+            Err(status) => Err(status),
+        }
+    })
 }
 
 async fn read_options(op: &Op<'_>, body: RequestBody) -> Result<DeleteOptions, Status> {
