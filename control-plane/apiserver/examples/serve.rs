@@ -22,7 +22,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let folder = PathBuf::from(args.next().ok_or("usage: serve <folder> [port]")?);
     let port: u16 = args.next().map_or(Ok(6443), |text| text.parse())?;
-    tracing_subscriber::fmt().with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into())).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()))
+        .init();
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (trigger, drain) = keelson_daemon::drain::channel();
     let ctx = Context { clock: Clock::system(), drain, readiness: Readiness::default() };

@@ -51,13 +51,16 @@ impl Access {
     pub fn authorize(&self, attributes: &Attributes) -> Result<(), Status> {
         match self.authorizer.authorize(attributes) {
             Decision::Allow => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(attributes, &reason)),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Err(authz::forbidden(attributes, &reason))
+            }
         }
     }
 
     /// The user a request acts as, when its headers name one and each part of that is allowed.
     pub fn impersonate(&self, headers: &HeaderMap, user: Arc<UserInfo>) -> Result<Arc<UserInfo>, Status> {
-        let wanted = authn::impersonation(headers, &user).map_err(|error| Status::bad_request(error.to_string()))?;
+        let wanted =
+            authn::impersonation(headers, &user).map_err(|error| Status::bad_request(error.to_string()))?;
         let Some(wanted) = wanted else { return Ok(user) };
         for check in &wanted.checks {
             self.authorize(check)?;
@@ -80,7 +83,9 @@ pub fn attributes(user: &Arc<UserInfo>, verb: &str, info: &RequestInfo) -> Attri
         path: info.path.clone(),
         is_resource: info.is_resource,
         // What cannot be read restricts nothing.
-        field_selector: FieldSelector::parse(&info.field_selector).map(|selector| selector.terms().to_vec()).unwrap_or_default(),
+        field_selector: FieldSelector::parse(&info.field_selector)
+            .map(|selector| selector.terms().to_vec())
+            .unwrap_or_default(),
         label_selector: LabelSelector::parse(&info.label_selector)
             .map(|selector| selector.requirements().to_vec())
             .unwrap_or_default(),

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::admission::{Chain, ChainOptions, KindMapper, MappedResource};
-use crate::authn::{Anonymous, Authenticator, CertificateAuthenticator, OpenIdDocuments, TokenAuthenticator, TokenIssuer, UserInfo};
+use crate::authn::{
+    Anonymous, Authenticator, CertificateAuthenticator, OpenIdDocuments, TokenAuthenticator, TokenIssuer,
+    UserInfo,
+};
 use crate::authz::{NodeAuthorizer, NodeGraph, PolicyStore, UnionAuthorizer};
 use crate::body::{Body, BoxError, request_body};
 use crate::bootstrap;
@@ -58,7 +61,11 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Fills the caches, listens, makes what a new cluster lacks, and returns when requests are answered.
-    pub async fn start(config: ApiServerConfig, store: Arc<dyn Store>, ctx: Context) -> Result<ApiServer, StartError> {
+    pub async fn start(
+        config: ApiServerConfig,
+        store: Arc<dyn Store>,
+        ctx: Context,
+    ) -> Result<ApiServer, StartError> {
         let ready = ctx.readiness.register("api-server");
         let core = build(&config, store, &ctx).await?;
         let listener = TcpListener::bind(config.bind)
@@ -106,8 +113,13 @@ impl ApiServer {
 }
 
 /// Makes the shared state; nothing listens yet.
-async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -> Result<Arc<Core>, StartError> {
-    let service_range = ServiceRange::parse(&config.service_cidr).map_err(|source| StartError::Services { source })?;
+async fn build(
+    config: &ApiServerConfig,
+    store: Arc<dyn Store>,
+    ctx: &Context,
+) -> Result<Arc<Core>, StartError> {
+    let service_range =
+        ServiceRange::parse(&config.service_cidr).map_err(|source| StartError::Services { source })?;
     let caches = Arc::new(WatchCaches::new(store.clone()));
     let table = Arc::new(Table::builtin(&config.gates));
     let stop = CancellationToken::new();
@@ -115,7 +127,8 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
     let (all_rows, all_caches) = (table.clone(), caches.clone());
     let cache_of = move |group: &str, resource: &str| {
         let row = all_rows.rows().iter().find(|row| row.group == group && row.plural == resource)?;
-        let hub = all_rows.lookup(&row.storage_group, &row.storage_version, &row.plural).unwrap_or(row).clone();
+        let hub =
+            all_rows.lookup(&row.storage_group, &row.storage_version, &row.plural).unwrap_or(row).clone();
         let prefix = keys::row_prefix(row);
         Some(all_caches.resource(&prefix, || Settings {
             prefix: prefix.clone(),
@@ -131,7 +144,14 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
     let kinds_table = table.clone();
     let kinds: KindMapper = Arc::new(move |group, version, kind| {
         let row = kinds_table.by_kind(group, version, kind);
-        row.map(|row| MappedResource { group: row.group.to_string(), version: row.version.to_string(), resource: row.plural.to_string(), namespaced: row.namespaced }).into_iter().collect()
+        row.map(|row| MappedResource {
+            group: row.group.to_string(),
+            version: row.version.to_string(),
+            resource: row.plural.to_string(),
+            namespaced: row.namespaced,
+        })
+        .into_iter()
+        .collect()
     });
     let admission = Chain::new(reads, access.authorizer.clone(), kinds, ChainOptions::default());
     let kubelet_tls = renewal::towards_kubelets(&config.pki).map_err(|source| StartError::Tls { source })?;
@@ -149,7 +169,10 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         followers,
         service_range,
         node_ports: config.node_ports,
-        kubelets: Kubelets { tls: ArcSwap::from_pointee(kubelet_tls), relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)) },
+        kubelets: Kubelets {
+            tls: ArcSwap::from_pointee(kubelet_tls),
+            relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)),
+        },
         admission,
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),
@@ -159,16 +182,27 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
     }))
 }
 
-fn access(config: &ApiServerConfig, reads: Arc<CachedReads>, policy: Arc<PolicyStore>, graph: Arc<NodeGraph>) -> Result<Access, StartError> {
+fn access(
+    config: &ApiServerConfig,
+    reads: Arc<CachedReads>,
+    policy: Arc<PolicyStore>,
+    graph: Arc<NodeGraph>,
+) -> Result<Access, StartError> {
     let pki = &config.pki;
-    let verifier = keelson_pki::ClientVerifier::new(&[pki.ca.certificate().clone()]).map_err(|source| StartError::Tls { source })?;
+    let verifier = keelson_pki::ClientVerifier::new(&[pki.ca.certificate().clone()])
+        .map_err(|source| StartError::Tls { source })?;
     let keys = &pki.service_account;
     let audiences = vec![config.issuer.clone()];
     let external = SocketAddr::new(config.advertise, config.bind.port()).to_string();
     Ok(Access {
         authenticator: Authenticator {
             certificates: CertificateAuthenticator::new(verifier),
-            tokens: TokenAuthenticator::new(vec![config.issuer.clone()], audiences.clone(), keys.verification.clone(), reads),
+            tokens: TokenAuthenticator::new(
+                vec![config.issuer.clone()],
+                audiences.clone(),
+                keys.verification.clone(),
+                reads,
+            ),
             anonymous: Anonymous::HealthAndVersion,
         },
         authorizer: Arc::new(UnionAuthorizer { node: NodeAuthorizer::new(graph), rbac: policy.clone() }),

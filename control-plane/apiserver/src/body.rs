@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -70,7 +70,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Body::Empty => Poll::Ready(None),
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -82,7 +85,9 @@ impl HttpBody for Body {
                 *left = left.map(|left| left.saturating_sub(piece.len() as u64));
                 Ok(Frame::data(piece))
             })),
-            Body::Stream(stream) => stream.as_mut().poll_next(context).map(|item| item.map(|piece| piece.map(Frame::data))),
+            Body::Stream(stream) => {
+                stream.as_mut().poll_next(context).map(|item| item.map(|piece| piece.map(Frame::data)))
+            }
             Body::Relay(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -168,7 +173,9 @@ mod tests {
     async fn a_body_past_the_limit_is_refused() {
         let long = request_body(http_body_util::Full::new(Bytes::from(vec![b' '; MAX_BODY + 1])));
         assert!(matches!(read_whole(long).await, Err(ReadError::TooLarge)));
-        let stream = futures::stream::iter((0..4).map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b' '; 1 << 20])))));
+        let stream = futures::stream::iter(
+            (0..4).map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b' '; 1 << 20])))),
+        );
         let streamed = request_body(http_body_util::StreamBody::new(stream));
         assert!(matches!(read_whole(streamed).await, Err(ReadError::TooLarge)));
         let fits = request_body(http_body_util::Full::new(Bytes::from(vec![b' '; MAX_BODY])));

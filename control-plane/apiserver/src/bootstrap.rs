@@ -47,7 +47,6 @@ impl Client {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Status> {
-
         let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -147,8 +146,16 @@ async fn roles(client: &mut Client) -> Result<(), Status> {
 async fn priority_classes(client: &mut Client) -> Result<(), Status> {
     const COLLECTION: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
     for (name, value, description) in [
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
     ] {
         if client.get(&format!("{COLLECTION}/{name}")).await?.is_some() {
             continue;
@@ -163,7 +170,11 @@ async fn priority_classes(client: &mut Client) -> Result<(), Status> {
 }
 
 /// The ServiceCIDR, and the `kubernetes` Service with this server as its endpoint.
-async fn kubernetes_service(client: &mut Client, api: &ApiServer, config: &ApiServerConfig) -> Result<(), Status> {
+async fn kubernetes_service(
+    client: &mut Client,
+    api: &ApiServer,
+    config: &ApiServerConfig,
+) -> Result<(), Status> {
     let range = api.core().service_range;
     let cidrs = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
@@ -203,5 +214,7 @@ async fn endpoints(client: &mut Client, address: IpAddr, port: u16) -> Result<()
         "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    client.apply("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, &["endpoints", "ports"]).await
+    client
+        .apply("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, &["endpoints", "ports"])
+        .await
 }

@@ -22,11 +22,11 @@ use crate::cache::{WatchCache, WatchCaches};
 use crate::flow::FlowControl;
 use crate::metrics::{Metrics, RequestKey};
 use crate::query::Query;
+use crate::reads::Followers;
 use crate::request_info::RequestInfo;
 use crate::respond::{self, Warnings};
 use crate::rest::fields::TypeFields;
 use crate::server::{ConnectionInfo, Handler};
-use crate::reads::Followers;
 use crate::services::cidr::ServiceRange;
 use crate::{keys, nonresource, rest, streaming};
 
@@ -146,7 +146,11 @@ impl Core {
             group: info.group.clone(),
             version: info.version.clone(),
             // Unknown paths and resources must not make series.
-            resource: if code == StatusCode::NOT_FOUND && info.name.is_empty() { String::new() } else { info.resource.clone() },
+            resource: if code == StatusCode::NOT_FOUND && info.name.is_empty() {
+                String::new()
+            } else {
+                info.resource.clone()
+            },
             subresource: info.subresource.clone(),
             scope: info.scope(),
             dry_run: query.first("dryRun").is_some(),
@@ -169,8 +173,15 @@ impl Core {
         let user = match peer {
             Peer::Trusted(user) => user.clone(),
             Peer::Connection(connection) => {
-                let user = self.access.authenticate(connection.peer.as_ref(), &parts.headers, &info.path, self.clock.now());
-                user.inspect_err(|_| tracing::debug!(remote = %connection.remote, path = info.path, "no identity"))?
+                let user = self.access.authenticate(
+                    connection.peer.as_ref(),
+                    &parts.headers,
+                    &info.path,
+                    self.clock.now(),
+                );
+                user.inspect_err(
+                    |_| tracing::debug!(remote = %connection.remote, path = info.path, "no identity"),
+                )?
             }
         };
         let user = self.access.impersonate(&parts.headers, user)?;
@@ -181,10 +192,23 @@ impl Core {
             self.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
         };
-        let call = Call { core: self, method: &parts.method, info, query, raw_query, headers: &parts.headers, user, warnings };
+        let call = Call {
+            core: self,
+            method: &parts.method,
+            info,
+            query,
+            raw_query,
+            headers: &parts.headers,
+            user,
+            warnings,
+        };
         self.access.authorize(&attributes(&call.user, verb_of(&call), info))?;
         let work = async {
-            if info.is_resource { rest::serve(&call, parts, body).await } else { nonresource::serve(&call, body).await }
+            if info.is_resource {
+                rest::serve(&call, parts, body).await
+            } else {
+                nonresource::serve(&call, body).await
+            }
         };
         let answer = if long_running {
             work.await
@@ -214,7 +238,11 @@ impl Handler for Core {
         Connection { remote: info.remote, peer: PeerChain::new(&info.certificates) }
     }
 
-    async fn call(self: Arc<Self>, connection: Arc<Connection>, request: Request<RequestBody>) -> Response<Body> {
+    async fn call(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<RequestBody>,
+    ) -> Response<Body> {
         self.serve(Peer::Connection(connection), request).await
     }
 }

@@ -28,16 +28,25 @@ pub struct Document {
     pub etag: String,
     /// The path names the content by its hash.
     pub immutable: bool,
+    /// The path names another content than there is now: where the present one is.
+    pub moved_to: Option<String>,
 }
 
 impl Document {
     fn new(body: &[u8], media_type: &'static str) -> Document {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
         // Writing to memory cannot fail.
         let packed = encoder.write_all(body).and_then(|()| encoder.finish()).unwrap_or_default();
         // Upstream's ETags are SHA-512 in upper-case hexadecimal.
         let hash: String = sha2::Sha512::digest(body).iter().map(|byte| format!("{byte:02X}")).collect();
-        Document { packed: packed.into(), media_type, etag: format!("\"{hash}\""), immutable: false }
+        Document {
+            packed: packed.into(),
+            media_type,
+            etag: format!("\"{hash}\""),
+            immutable: false,
+            moved_to: None,
+        }
     }
 
     /// The body as gzip.
@@ -78,7 +87,13 @@ impl Cache {
     }
 
     /// The document of a path in the form the client accepts; 404 where there is none.
-    pub fn find(&self, table: &Arc<Table>, path: &str, accept: &str, hash: Option<&str>) -> Result<Document, Status> {
+    pub fn find(
+        &self,
+        table: &Arc<Table>,
+        path: &str,
+        accept: &str,
+        hash: Option<&str>,
+    ) -> Result<Document, Status> {
         let form = Form::of(path, accept);
         let key = format!("{path} {form:?}");
         if let Some(found) = self.known(table, &key) {
@@ -124,13 +139,19 @@ impl Cache {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let doc = match (parts.as_slice(), form) {
             (["openapi", rest @ ..], form) => return open_api(table, rest, form),
-            (["api"], Form::Aggregated(version, proto)) => return Ok(aggregated(table, true, version, proto)),
-            (["apis"], Form::Aggregated(version, proto)) => return Ok(aggregated(table, false, version, proto)),
+            (["api"], Form::Aggregated(version, proto)) => {
+                return Ok(aggregated(table, true, version, proto));
+            }
+            (["apis"], Form::Aggregated(version, proto)) => {
+                return Ok(aggregated(table, false, version, proto));
+            }
             (["api"], _) => discovery::api_versions(table, &self.server_address),
             (["apis"], _) => discovery::group_list(table),
             (["apis", name], _) => discovery::group(table, name).ok_or_else(missing)?,
             (["api", version], _) => discovery::resource_list(table, "", version).ok_or_else(missing)?,
-            (["apis", group, version], _) => discovery::resource_list(table, group, version).ok_or_else(missing)?,
+            (["apis", group, version], _) => {
+                discovery::resource_list(table, group, version).ok_or_else(missing)?
+            }
             _ => return Err(missing()),
         };
         Ok(if form == Form::Protobuf { encoded(&doc, true, PROTOBUF) } else { encoded(&doc, false, JSON) })
@@ -194,9 +215,15 @@ fn encoded(doc: &Doc, as_proto: bool, media_type: &'static str) -> Document {
 
 fn aggregated(table: &Table, core: bool, version: discovery::Aggregated, as_proto: bool) -> Document {
     let media_type = match (version, as_proto) {
-        (discovery::Aggregated::V2, false) => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        (discovery::Aggregated::V2, true) => "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        (discovery::Aggregated::V2Beta1, false) => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        (discovery::Aggregated::V2, false) => {
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+        (discovery::Aggregated::V2, true) => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+        (discovery::Aggregated::V2Beta1, false) => {
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        }
         (discovery::Aggregated::V2Beta1, true) => {
             "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
         }
@@ -212,10 +239,13 @@ fn build_version() -> String {
 fn open_api(table: &Table, rest: &[&str], form: Form) -> Result<Document, Status> {
     let version = build_version();
     let v3 = |group: &str, served: &str| {
-        openapi::v3(table, group, served, &version, &Descriptions::new()).ok_or_else(Status::resource_not_found)
+        openapi::v3(table, group, served, &version, &Descriptions::new())
+            .ok_or_else(Status::resource_not_found)
     };
     match (rest, form) {
-        (["v2"], Form::Gnostic) => Ok(Document::new(&openapi::v2_proto(table, &version, &Descriptions::new()), V2_PROTO)),
+        (["v2"], Form::Gnostic) => {
+            Ok(Document::new(&openapi::v2_proto(table, &version, &Descriptions::new()), V2_PROTO))
+        }
         (["v2"], _) => Ok(Document::new(&openapi::v2(table, &version, &Descriptions::new()), JSON)),
         (["v3"], _) => Ok(Document::new(openapi::v3_index(table, &version).to_string().as_bytes(), JSON)),
         (["v3", "api", served], _) => Ok(Document::new(&v3("", served)?, JSON)),
@@ -233,6 +263,9 @@ fn with_hash(mut document: Document, hash: Option<&str>, table: &Table, path: &s
         _ => return document,
     };
     document.immutable = hash == Some(now.as_str());
+    if hash.is_some_and(|hash| hash != now) {
+        document.moved_to = Some(format!("{path}?hash={now}"));
+    }
     document.etag = format!("\"{now}\"");
     document
 }
@@ -262,7 +295,11 @@ mod tests {
     fn legacy_and_aggregated_discovery_agree() {
         let (groups, _) = get("/apis", "application/json").unwrap();
         let mut legacy = Vec::new();
-        let versions = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["versions"].as_array().unwrap());
+        let versions = groups["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|group| group["versions"].as_array().unwrap());
         let paths: Vec<String> = versions
             .map(|version| format!("/apis/{}", version["groupVersion"].as_str().unwrap()))
             .chain(["/api/v1".to_owned()])
@@ -270,7 +307,11 @@ mod tests {
         for path in &paths {
             let (list, _) = get(path, "").unwrap();
             for resource in list["resources"].as_array().unwrap() {
-                legacy.push(format!("{} {}", list["groupVersion"].as_str().unwrap(), resource["name"].as_str().unwrap()));
+                legacy.push(format!(
+                    "{} {}",
+                    list["groupVersion"].as_str().unwrap(),
+                    resource["name"].as_str().unwrap()
+                ));
             }
         }
         let mut aggregated = Vec::new();
@@ -285,7 +326,8 @@ mod tests {
                         let plural = resource["resource"].as_str().unwrap();
                         aggregated.push(format!("{gv} {plural}"));
                         for sub in resource["subresources"].as_array().into_iter().flatten() {
-                            aggregated.push(format!("{gv} {plural}/{}", sub["subresource"].as_str().unwrap()));
+                            aggregated
+                                .push(format!("{gv} {plural}/{}", sub["subresource"].as_str().unwrap()));
                         }
                     }
                 }
@@ -296,12 +338,18 @@ mod tests {
         legacy.sort();
         aggregated.sort();
         assert_eq!(legacy, aggregated);
-        assert!(legacy.contains(&"apps/v1 deployments/scale".to_owned()) && legacy.len() > 100, "{}", legacy.len());
+        assert!(
+            legacy.contains(&"apps/v1 deployments/scale".to_owned()) && legacy.len() > 100,
+            "{}",
+            legacy.len()
+        );
     }
 
     #[test]
     fn what_is_not_there_is_404() {
-        for path in ["/apis/none", "/apis/apps/v9", "/api/v2", "/nothing", "/openapi", "/openapi/v3/apis/apps/v9"] {
+        for path in
+            ["/apis/none", "/apis/apps/v9", "/api/v2", "/nothing", "/openapi", "/openapi/v3/apis/apps/v9"]
+        {
             assert_eq!(get(path, "").unwrap_err(), 404, "{path}");
         }
     }
@@ -316,7 +364,8 @@ mod tests {
         let (path, hash) = url.split_once("?hash=").unwrap();
         let document = cache.find(&table, path, "application/json", Some(hash)).unwrap();
         assert!(document.immutable);
-        assert!(!cache.find(&table, path, "application/json", Some("old")).unwrap().immutable);
+        let old = cache.find(&table, path, "application/json", Some("old")).unwrap();
+        assert_eq!((old.immutable, old.moved_to.as_deref()), (false, Some(url)));
         let v2 = cache.find(&table, "/openapi/v2", V2_PROTO, None).unwrap();
         assert_eq!(v2.media_type, V2_PROTO);
     }

@@ -56,7 +56,12 @@ mod tests {
             ("", "endpoints", false, "/registry/services/endpoints/"),
             ("", "nodes", false, "/registry/minions/"),
             ("events.k8s.io", "events", false, "/registry/events/"),
-            ("apiextensions.k8s.io", "customresourcedefinitions", false, "/registry/apiextensions.k8s.io/customresourcedefinitions/"),
+            (
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                false,
+                "/registry/apiextensions.k8s.io/customresourcedefinitions/",
+            ),
             ("example.com", "pods", true, "/registry/example.com/pods/"),
         ] {
             assert_eq!(prefix(group, plural, custom), expected);

@@ -10,8 +10,8 @@ use parking_lot::RwLock;
 
 /// Upper bounds of `apiserver_request_duration_seconds` (upstream's).
 const BOUNDS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0,
-    60.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
 ];
 
 /// One kind of request; the key of its series.
@@ -56,7 +56,13 @@ impl Metrics {
         let series = known.unwrap_or_else(|| {
             let mut all = self.requests.write();
             let key = if all.len() >= MAX_SERIES {
-                RequestKey { group: String::new(), version: String::new(), resource: "other".to_owned(), subresource: String::new(), ..key }
+                RequestKey {
+                    group: String::new(),
+                    version: String::new(),
+                    resource: "other".to_owned(),
+                    subresource: String::new(),
+                    ..key
+                }
             } else {
                 key
             };
@@ -83,17 +89,35 @@ impl Metrics {
             let _ = writeln!(
                 out,
                 "apiserver_request_total{{code=\"{}\",component=\"apiserver\",dry_run=\"{dry_run}\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"}} {}",
-                key.code, escape(&key.group), escape(&key.resource), key.scope, escape(&key.subresource), upper(key.verb), escape(&key.version),
+                key.code,
+                escape(&key.group),
+                escape(&key.resource),
+                key.scope,
+                escape(&key.subresource),
+                upper(key.verb),
+                escape(&key.version),
                 series.count.load(Ordering::Relaxed),
             );
         }
         self.render_durations(&mut out, &requests);
-        gauge(&mut out, "apiserver_current_inflight_requests{request_kind=\"readOnly\"}", self.in_flight_reads.load(Ordering::Relaxed));
-        let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {}", self.in_flight_writes.load(Ordering::Relaxed));
+        gauge(
+            &mut out,
+            "apiserver_current_inflight_requests{request_kind=\"readOnly\"}",
+            self.in_flight_reads.load(Ordering::Relaxed),
+        );
+        let _ = writeln!(
+            out,
+            "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {}",
+            self.in_flight_writes.load(Ordering::Relaxed)
+        );
         gauge(&mut out, "apiserver_longrunning_requests", self.watchers.load(Ordering::Relaxed));
         counter(&mut out, "apiserver_watch_events_total", self.watch_events.load(Ordering::Relaxed));
         counter(&mut out, "apiserver_request_aborts_total", 0);
-        counter(&mut out, "apiserver_flowcontrol_rejected_requests_total", self.rejected.load(Ordering::Relaxed));
+        counter(
+            &mut out,
+            "apiserver_flowcontrol_rejected_requests_total",
+            self.rejected.load(Ordering::Relaxed),
+        );
         counter(&mut out, "keelson_apiserver_panics_total", self.panics.load(Ordering::Relaxed));
         out
     }
@@ -106,16 +130,26 @@ impl Metrics {
             }
             let labels = format!(
                 "component=\"apiserver\",code=\"{}\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
-                key.code, escape(&key.group), escape(&key.resource), key.scope, escape(&key.subresource), upper(key.verb), escape(&key.version),
+                key.code,
+                escape(&key.group),
+                escape(&key.resource),
+                key.scope,
+                escape(&key.subresource),
+                upper(key.verb),
+                escape(&key.version),
             );
             let mut sum = 0;
             for (bound, bucket) in BOUNDS.iter().zip(&series.buckets) {
                 sum += bucket.load(Ordering::Relaxed);
-                let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}");
+                let _ = writeln!(
+                    out,
+                    "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}"
+                );
             }
             let count = series.count.load(Ordering::Relaxed);
             let seconds = series.micros.load(Ordering::Relaxed) as f64 / 1e6;
-            let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}");
+            let _ =
+                writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}");
             let _ = writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {seconds}");
             let _ = writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {count}");
         }
@@ -151,13 +185,22 @@ mod tests {
     fn requests_are_counted_by_kind() {
         let metrics = Metrics::default();
         let key = RequestKey {
-            verb: "get", group: String::new(), version: "v1".into(), resource: "pods".into(), subresource: String::new(),
-            scope: "resource", dry_run: false, code: 200,
+            verb: "get",
+            group: String::new(),
+            version: "v1".into(),
+            resource: "pods".into(),
+            subresource: String::new(),
+            scope: "resource",
+            dry_run: false,
+            code: 200,
         };
         metrics.request(key.clone(), Duration::from_millis(3));
         metrics.request(key, Duration::from_millis(30));
         let text = metrics.render();
-        assert!(text.contains("scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2"), "{text}");
+        assert!(
+            text.contains("scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2"),
+            "{text}"
+        );
         assert!(text.contains("le=\"0.005\"} 1") && text.contains("le=\"0.05\"} 2"), "{text}");
     }
 }

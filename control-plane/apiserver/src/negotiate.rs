@@ -37,7 +37,8 @@ pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// What objects can be answered as, in the order upstream names them in a 406.
 pub const OBJECT_TYPES: [&str; 3] = [JSON, YAML, PROTOBUF];
 /// What watches can be answered as.
-pub const STREAM_TYPES: [&str; 3] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", JSON];
+pub const STREAM_TYPES: [&str; 3] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", JSON];
 
 /// What a resource can be answered as.
 #[derive(Clone, Copy, Debug)]
@@ -76,12 +77,18 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Option<Output> {
 
 fn clause_of(text: &str) -> Clause<'_> {
     let (kind, params) = text.trim().split_once(';').unwrap_or((text.trim(), ""));
-    let quality = param(params, "q").and_then(|q| q.parse::<f32>().ok()).map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16);
+    let quality = param(params, "q")
+        .and_then(|q| q.parse::<f32>().ok())
+        .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16);
     Clause { kind: kind.trim(), params, quality }
 }
 
 fn param<'a>(params: &'a str, name: &str) -> Option<&'a str> {
-    params.split(';').filter_map(|param| param.trim().split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+    params
+        .split(';')
+        .filter_map(|param| param.trim().split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 fn accept(clause: &Clause<'_>, offer: Offer) -> Option<Output> {
@@ -139,7 +146,8 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
         .flat_map(|text| text.split(','))
         .any(|clause| {
             let (name, params) = clause.trim().split_once(';').unwrap_or((clause.trim(), ""));
-            name.trim() == "gzip" && param(params, "q").is_none_or(|q| q.parse::<f32>().is_ok_and(|q| q > 0.0))
+            name.trim() == "gzip"
+                && param(params, "q").is_none_or(|q| q.parse::<f32>().is_ok_and(|q| q > 0.0))
         })
 }
 
@@ -151,7 +159,8 @@ pub fn pretty(headers: &HeaderMap, query: &crate::query::Query<'_>, output: Outp
     if output.pretty {
         return true;
     }
-    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let agent =
+        headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla/5.0")
 }
 
@@ -173,8 +182,16 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         check(kubectl, OFFER, Some((Encoding::Json, Shape::Table("v1"))));
         check(kubectl, Offer { shapes: false, ..OFFER }, Some((Encoding::Json, Shape::Whole)));
-        check("application/vnd.kubernetes.protobuf,application/json", OFFER, Some((Encoding::Protobuf, Shape::Whole)));
-        check("application/vnd.kubernetes.protobuf,application/json", Offer { protobuf: false, ..OFFER }, Some((Encoding::Json, Shape::Whole)));
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            OFFER,
+            Some((Encoding::Protobuf, Shape::Whole)),
+        );
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            Offer { protobuf: false, ..OFFER },
+            Some((Encoding::Json, Shape::Whole)),
+        );
         check("application/vnd.kubernetes.protobuf", Offer { protobuf: false, ..OFFER }, None);
         check("*/*", OFFER, Some((Encoding::Json, Shape::Whole)));
         check("text/html", OFFER, None);
@@ -183,7 +200,11 @@ mod tests {
         check(metadata, OFFER, Some((Encoding::Json, Shape::Metadata("v1"))));
         check("application/json;as=Unknown;v=v1;g=meta.k8s.io", OFFER, None);
         let stream = Offer { stream: true, ..OFFER };
-        check("application/vnd.kubernetes.protobuf;stream=watch", stream, Some((Encoding::Protobuf, Shape::Whole)));
+        check(
+            "application/vnd.kubernetes.protobuf;stream=watch",
+            stream,
+            Some((Encoding::Protobuf, Shape::Whole)),
+        );
         check("application/json;stream=watch", OFFER, None);
     }
 

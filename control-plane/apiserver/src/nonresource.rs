@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{Method, Response, StatusCode};
 use keelson_api::status::{Reason, Status};
 use keelson_base::consts;
@@ -48,7 +50,11 @@ impl Health {
 pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>, Status> {
     let path = call.info.path.trim_end_matches('/');
     if !matches!(*call.method, Method::GET | Method::HEAD) {
-        return Err(Status::other(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"));
+        return Err(Status::other(
+            405,
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        ));
     }
     match path {
         "" => root(call),
@@ -56,7 +62,9 @@ pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>
         "/metrics" => Ok(metrics(call)),
         OPENID_CONFIG_PATH | JWKS_PATH => openid(call, path),
         _ => {
-            for (kind, prefix) in [(Probe::Live, "/livez"), (Probe::Ready, "/readyz"), (Probe::Health, "/healthz")] {
+            for (kind, prefix) in
+                [(Probe::Live, "/livez"), (Probe::Ready, "/readyz"), (Probe::Health, "/healthz")]
+            {
                 if let Some(rest) = path.strip_prefix(prefix)
                     && (rest.is_empty() || rest.starts_with('/'))
                 {
@@ -70,10 +78,23 @@ pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>
 
 fn root(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let table = call.core.table.load();
-    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
-        .iter()
-        .map(|path| (*path).to_owned())
-        .collect();
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .iter()
+    .map(|path| (*path).to_owned())
+    .collect();
     for group in table.groups().filter(|group| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(table.versions(group).iter().map(|version| format!("/apis/{group}/{version}")));
@@ -145,7 +166,10 @@ async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Resu
         };
         return Ok(match outcome {
             Ok(()) => respond::text(StatusCode::OK, "ok"),
-            Err(why) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name}: {why}\n")),
+            Err(why) => respond::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("internal server error: {name}: {why}\n"),
+            ),
         });
     }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
@@ -173,10 +197,18 @@ async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Resu
 
 /// Discovery and OpenAPI documents, with ETag.
 fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
-    let accept: Vec<&str> = call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept: Vec<&str> =
+        call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let table = call.core.table.load_full();
     let document = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"))?;
-    let known = call.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == document.etag.as_bytes());
+    if let Some(place) = &document.moved_to {
+        let mut response =
+            respond::with_body(StatusCode::MOVED_PERMANENTLY, document.media_type, Body::Empty);
+        response.headers_mut().insert(LOCATION, HeaderValue::from_str(place).map_err(Status::internal)?);
+        return Ok(response);
+    }
+    let known =
+        call.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == document.etag.as_bytes());
     let mut response = if known {
         respond::with_body(StatusCode::NOT_MODIFIED, document.media_type, Body::Empty)
     } else if crate::negotiate::accepts_gzip(call.headers) {

@@ -48,7 +48,10 @@ impl Version {
                     let mut errors = ErrorList::new();
                     let detail = format!("strconv.ParseUint: parsing {other:?}: invalid syntax");
                     errors.invalid(&FieldPath::new("resourceVersion"), other, detail);
-                    Err(Status::bad_request(format!("Invalid value: {other:?}: {}", errors.iter().next().map_or("", |error| error.detail.as_str()))))
+                    Err(Status::bad_request(format!(
+                        "Invalid value: {other:?}: {}",
+                        errors.iter().next().map_or("", |error| error.detail.as_str())
+                    )))
                 }
             },
         }
@@ -86,7 +89,9 @@ impl ListOptions {
             version_match,
             limit: usize::try_from(limit).unwrap_or(0),
             token: query.text("continue").map(str::to_owned),
-            timeout_seconds: timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0),
+            timeout_seconds: timeout
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|seconds| *seconds > 0),
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.optional_flag("sendInitialEvents"),
         })
@@ -102,11 +107,17 @@ impl ListOptions {
         let initial = query.optional_flag("sendInitialEvents");
         if watch {
             if initial.is_some() && text != "NotOlderThan" {
-                errors.forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                errors.forbidden(
+                    &path,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
             }
             if !text.is_empty() {
                 if initial.is_none() {
-                    errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                    errors.forbidden(
+                        &path,
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                    );
                 }
                 if text != "NotOlderThan" {
                     errors.not_supported(&path, text, &["NotOlderThan"]);
@@ -115,17 +126,26 @@ impl ListOptions {
         } else {
             if !text.is_empty() {
                 if version.is_empty() {
-                    errors.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+                    errors.forbidden(
+                        &path,
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    );
                 }
                 if !matches!(text, "Exact" | "NotOlderThan") {
                     errors.not_supported(&path, text, &["Exact", "NotOlderThan", ""]);
                 }
                 if text == "Exact" && version == "0" {
-                    errors.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                    errors.forbidden(
+                        &path,
+                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                    );
                 }
             }
             if initial.is_some() {
-                errors.forbidden(&FieldPath::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+                errors.forbidden(
+                    &FieldPath::new("sendInitialEvents"),
+                    "sendInitialEvents is forbidden for list",
+                );
             }
         }
         if !text.is_empty() && continued {
@@ -146,14 +166,21 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub validation: FieldValidation,
     /// The given manager, or the user agent's first word.
+    #[allow(dead_code, reason = "for managed fields, which come with server-side apply")]
     pub manager: String,
     /// Server-side apply: take fields over from others.
+    #[allow(dead_code, reason = "for server-side apply")]
     pub force: bool,
 }
 
 impl WriteOptions {
     /// Reads and checks them; `kind` is the options' kind (`CreateOptions`…), `apply` says that the patch is an apply.
-    pub fn parse(query: &Query<'_>, headers: &HeaderMap, kind: &'static str, apply: bool) -> Result<WriteOptions, Status> {
+    pub fn parse(
+        query: &Query<'_>,
+        headers: &HeaderMap,
+        kind: &'static str,
+        apply: bool,
+    ) -> Result<WriteOptions, Status> {
         let mut errors = ErrorList::new();
         let manager = query.first("fieldManager").unwrap_or_default();
         let manager_path = FieldPath::new("fieldManager");
@@ -170,7 +197,11 @@ impl WriteOptions {
             errors.too_long(&manager_path, 128);
         }
         if let Some((at, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
-            errors.invalid(&manager_path, manager, format!("invalid character U+{:04X} (at position {at})", u32::from(c)));
+            errors.invalid(
+                &manager_path,
+                manager,
+                format!("invalid character U+{:04X} (at position {at})", u32::from(c)),
+            );
         }
         let dry_run = dry_run(query, &mut errors);
         let validation = match query.first("fieldValidation").unwrap_or_default() {
@@ -178,7 +209,11 @@ impl WriteOptions {
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.not_supported(&FieldPath::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+                errors.not_supported(
+                    &FieldPath::new("fieldValidation"),
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                );
                 FieldValidation::Warn
             }
         };
@@ -202,8 +237,10 @@ fn dry_run(query: &Query<'_>, errors: &mut ErrorList) -> bool {
 
 /// The first word of the user agent, as upstream names a manager that does not name itself.
 fn agent_manager(headers: &HeaderMap) -> String {
-    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name: String = agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
+    let agent =
+        headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name: String =
+        agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
     if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
@@ -276,7 +313,11 @@ impl RawDeleteOptions {
         if self.orphan_dependents.is_some()
             && let Some(policy) = &self.propagation_policy
         {
-            errors.invalid(&path, policy.as_str(), "orphanDependents and deletionPropagation cannot be both set");
+            errors.invalid(
+                &path,
+                policy.as_str(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
         }
         let propagation = match self.propagation_policy.as_deref() {
             None => None,
@@ -300,7 +341,9 @@ impl RawDeleteOptions {
         let preconditions = self.preconditions.unwrap_or_default();
         Ok(DeleteOptions {
             // Upstream treats a negative period as one second.
-            grace_period_seconds: self.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds }),
+            grace_period_seconds: self
+                .grace_period_seconds
+                .map(|seconds| if seconds < 0 { 1 } else { seconds }),
             uid: preconditions.uid,
             resource_version: preconditions.resource_version,
             orphan_dependents: self.orphan_dependents,
@@ -316,9 +359,15 @@ mod tests {
 
     #[test]
     fn list_options_are_checked() {
-        let parse = |raw: &str, watch| ListOptions::parse(&Query::parse(raw), watch).map_err(|status| (status.code, status.message));
-        let options = parse("labelSelector=a%3Db&limit=5&resourceVersion=7&resourceVersionMatch=Exact", false).unwrap();
-        assert_eq!((options.limit, options.version, options.version_match), (5, Version::At(7), Some(Match::Exact)));
+        let parse = |raw: &str, watch| {
+            ListOptions::parse(&Query::parse(raw), watch).map_err(|status| (status.code, status.message))
+        };
+        let options =
+            parse("labelSelector=a%3Db&limit=5&resourceVersion=7&resourceVersionMatch=Exact", false).unwrap();
+        assert_eq!(
+            (options.limit, options.version, options.version_match),
+            (5, Version::At(7), Some(Match::Exact))
+        );
         for (raw, watch, code) in [
             ("resourceVersionMatch=Exact", false, 422),
             ("resourceVersion=0&resourceVersionMatch=Exact", false, 422),
@@ -342,7 +391,9 @@ mod tests {
         headers.insert("user-agent", "kubectl/v1.35.0 (linux)".parse().unwrap());
         let parse = |raw: &str, kind, apply| WriteOptions::parse(&Query::parse(raw), &headers, kind, apply);
         let options = parse("dryRun=All&fieldValidation=Strict", "CreateOptions", false).unwrap();
-        assert!(options.dry_run && options.validation == FieldValidation::Strict && options.manager == "kubectl");
+        assert!(
+            options.dry_run && options.validation == FieldValidation::Strict && options.manager == "kubectl"
+        );
         assert_eq!(
             parse("dryRun=Some", "CreateOptions", false).unwrap_err().message,
             "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
@@ -359,10 +410,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(options.grace_period_seconds, Some(1));
-        assert_eq!((options.uid.as_deref(), options.propagation, options.dry_run), (Some("u"), Some(Propagation::Foreground), true));
+        assert_eq!(
+            (options.uid.as_deref(), options.propagation, options.dry_run),
+            (Some("u"), Some(Propagation::Foreground), true)
+        );
         assert_eq!(DeleteOptions::from_json(br#"{"kind":"Pod"}"#).unwrap_err().code, 400);
-        assert_eq!(DeleteOptions::from_json(br#"{"orphanDependents":true,"propagationPolicy":"Orphan"}"#).unwrap_err().code, 422);
+        assert_eq!(
+            DeleteOptions::from_json(br#"{"orphanDependents":true,"propagationPolicy":"Orphan"}"#)
+                .unwrap_err()
+                .code,
+            422
+        );
         assert_eq!(DeleteOptions::from_query(&Query::parse("propagationPolicy=No")).unwrap_err().code, 422);
-        assert_eq!(DeleteOptions::from_query(&Query::parse("gracePeriodSeconds=0")).unwrap().grace_period_seconds, Some(0));
+        assert_eq!(
+            DeleteOptions::from_query(&Query::parse("gracePeriodSeconds=0")).unwrap().grace_period_seconds,
+            Some(0)
+        );
     }
 }

@@ -34,7 +34,11 @@ pub fn split_name(text: &str) -> Result<(ProxyName, Option<u16>), Status> {
         [name] => ("", *name, ""),
         [name, port] => ("", *name, *port),
         [scheme @ ("http" | "https" | ""), name, port] => (*scheme, *name, *port),
-        _ => return Err(Status::bad_request(format!("invalid request {text:?}: must be [scheme:]name[:port]"))),
+        _ => {
+            return Err(Status::bad_request(format!(
+                "invalid request {text:?}: must be [scheme:]name[:port]"
+            )));
+        }
     };
     if name.is_empty() {
         return Err(Status::bad_request(format!("invalid request {text:?}: no name")));
@@ -44,7 +48,11 @@ pub fn split_name(text: &str) -> Result<(ProxyName, Option<u16>), Status> {
 }
 
 /// Relays a request into a pod or to a Service.
-pub async fn serve(op: &Op<'_>, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    op: &Op<'_>,
+    parts: &http::request::Parts,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     let (name, _) = split_name(&op.info().name)?;
     if name.scheme == "https" {
         return Err(Status::not_implemented("proxying over https into pods is not implemented yet"));
@@ -58,7 +66,11 @@ pub async fn serve(op: &Op<'_>, parts: &http::request::Parts, body: RequestBody)
     };
     // A node's or the machine's own address behind an endpoint would lead past the authorization of that address.
     if host.is_loopback() || host.is_unspecified() || is_link_local(host) {
-        return Err(Status::forbidden(&op.gr(), &name.name, "addresses of the machine itself are not proxied"));
+        return Err(Status::forbidden(
+            &op.gr(),
+            &name.name,
+            "addresses of the machine itself are not proxied",
+        ));
     }
     let rest = op.info().rest.as_str();
     let query = if op.call.raw_query.is_empty() { String::new() } else { format!("?{}", op.call.raw_query) };
@@ -71,8 +83,12 @@ pub async fn serve(op: &Op<'_>, parts: &http::request::Parts, body: RequestBody)
     let connect = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await;
     let stream = match connect {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(Status::service_unavailable(format!("error trying to reach service: {error}"))),
-        Err(_) => return Err(Status::service_unavailable("error trying to reach service: no connection in time")),
+        Ok(Err(error)) => {
+            return Err(Status::service_unavailable(format!("error trying to reach service: {error}")));
+        }
+        Err(_) => {
+            return Err(Status::service_unavailable("error trying to reach service: no connection in time"));
+        }
     };
     Ok(relayed(send_over(stream, request, &format!("{host}:{port}")).await?))
 }
@@ -85,9 +101,13 @@ fn is_link_local(host: IpAddr) -> bool {
 }
 
 async fn pod_target(op: &Op<'_>, name: &ProxyName) -> Result<(IpAddr, u16), Status> {
-    let Some(pod) = op.load(&name.name, false).await? else { return Err(Status::not_found(&op.gr(), &name.name)) };
+    let Some(pod) = op.load(&name.name, false).await? else {
+        return Err(Status::not_found(&op.gr(), &name.name));
+    };
     let address = pod.doc.str(&[f::pod::STATUS, f::pod_status::POD_IP]);
-    let host = address.parse().map_err(|_| Status::bad_request(format!("address not allowed: pod {} has no address yet", name.name)))?;
+    let host = address.parse().map_err(|_| {
+        Status::bad_request(format!("address not allowed: pod {} has no address yet", name.name))
+    })?;
     let port = match name.port.as_str() {
         "" => first_port(&pod.doc).unwrap_or(80),
         text => text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
@@ -107,7 +127,9 @@ fn first_port(doc: &Doc) -> Option<u16> {
 
 /// A ready endpoint of the Service's port.
 async fn service_target(op: &Op<'_>, name: &ProxyName) -> Result<(IpAddr, u16), Status> {
-    let Some(service) = op.load(&name.name, false).await? else { return Err(Status::not_found(&op.gr(), &name.name)) };
+    let Some(service) = op.load(&name.name, false).await? else {
+        return Err(Status::not_found(&op.gr(), &name.name));
+    };
     let ports = service.doc.list(&[f::service::SPEC, f::service_spec::PORTS]);
     let port_name = ports
         .iter()
@@ -118,13 +140,34 @@ async fn service_target(op: &Op<'_>, name: &ProxyName) -> Result<(IpAddr, u16), 
                 || port.int(f::service_port::PORT).is_some_and(|number| number.to_string() == name.port)
         })
         .map(|port| port.str(f::service_port::NAME).to_owned())
-        .ok_or_else(|| Status::service_unavailable(format!("no service port {:?} found for service {:?}", name.port, name.name)))?;
-    let row = op.core.table.load().lookup("discovery.k8s.io", "v1", "endpointslices").cloned().ok_or_else(Status::resource_not_found)?;
+        .ok_or_else(|| {
+            Status::service_unavailable(format!(
+                "no service port {:?} found for service {:?}",
+                name.port, name.name
+            ))
+        })?;
+    let row = op
+        .core
+        .table
+        .load()
+        .lookup("discovery.k8s.io", "v1", "endpointslices")
+        .cloned()
+        .ok_or_else(Status::resource_not_found)?;
     let slices = op.on(row);
-    let query = ListQuery { scope: Scope::Namespace(op.namespace().into()), filter: None, limit: 0, after: None, at: ReadAt::Newest };
+    let query = ListQuery {
+        scope: Scope::Namespace(op.namespace().into()),
+        filter: None,
+        limit: 0,
+        after: None,
+        at: ReadAt::Newest,
+    };
     let all = slices.cache.list(query).await.map_err(cache_status)?;
     let mut ready = Vec::new();
-    for object in all.objects.iter().filter(|object| object.label("kubernetes.io/service-name").as_deref() == Some(&*name.name)) {
+    for object in all
+        .objects
+        .iter()
+        .filter(|object| object.label("kubernetes.io/service-name").as_deref() == Some(&*name.name))
+    {
         let doc = slices.decode_stored(object.json(), object.revision())?;
         let port = doc
             .list(&[d::endpoint_slice::PORTS])
@@ -135,17 +178,23 @@ async fn service_target(op: &Op<'_>, name: &ProxyName) -> Result<(IpAddr, u16), 
             .and_then(|port| u16::try_from(port).ok());
         let Some(port) = port else { continue };
         for endpoint in doc.list(&[d::endpoint_slice::ENDPOINTS]).iter().filter_map(Value::as_struct) {
-            let is_ready = endpoint.child(d::endpoint::CONDITIONS).and_then(|c| c.bool(d::endpoint_conditions::READY)).unwrap_or(true);
-            let address = endpoint.list(d::endpoint::ADDRESSES).first().and_then(Value::as_str).and_then(|text| text.parse().ok());
+            let is_ready = endpoint
+                .child(d::endpoint::CONDITIONS)
+                .and_then(|c| c.bool(d::endpoint_conditions::READY))
+                .unwrap_or(true);
+            let address = endpoint
+                .list(d::endpoint::ADDRESSES)
+                .first()
+                .and_then(Value::as_str)
+                .and_then(|text| text.parse().ok());
             if let (true, Some(address)) = (is_ready, address) {
                 ready.push((address, port));
             }
         }
     }
-    ready
-        .choose(&mut rand::rng())
-        .copied()
-        .ok_or_else(|| Status::service_unavailable(format!("no endpoints available for service {:?}", name.name)))
+    ready.choose(&mut rand::rng()).copied().ok_or_else(|| {
+        Status::service_unavailable(format!("no endpoints available for service {:?}", name.name))
+    })
 }
 
 #[cfg(test)]
@@ -154,7 +203,11 @@ mod tests {
 
     #[test]
     fn proxied_names() {
-        let split = |text: &str| split_name(text).map(|(name, number)| (name.scheme, name.name, name.port, number)).map_err(|status| status.code);
+        let split = |text: &str| {
+            split_name(text)
+                .map(|(name, number)| (name.scheme, name.name, name.port, number))
+                .map_err(|status| status.code)
+        };
         assert_eq!(split("web"), Ok((String::new(), "web".into(), String::new(), None)));
         assert_eq!(split("web:80"), Ok((String::new(), "web".into(), "80".into(), Some(80))));
         assert_eq!(split("https:web:tls"), Ok(("https".into(), "web".into(), "tls".into(), None)));

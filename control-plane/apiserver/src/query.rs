@@ -119,7 +119,15 @@ mod tests {
 
     #[test]
     fn booleans_follow_upstream() {
-        for (raw, expected) in [("w", true), ("w=", true), ("w=1", true), ("w=true", true), ("w=False", false), ("w=0", false), ("", false)] {
+        for (raw, expected) in [
+            ("w", true),
+            ("w=", true),
+            ("w=1", true),
+            ("w=true", true),
+            ("w=False", false),
+            ("w=0", false),
+            ("", false),
+        ] {
             assert_eq!(Query::parse(raw).flag("w"), expected, "{raw}");
         }
     }

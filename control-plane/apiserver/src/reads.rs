@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authn::ClusterReads;
 use crate::authz::{NodeGraph, PolicyKind, PolicyStore};
-use crate::cache::{EventKind, JsonPaths, Object, ReadAt, Scope, Settings, Start, WatchCache, WatchCaches, WatchItem, WatchQuery};
+use crate::cache::{
+    EventKind, JsonPaths, Object, ReadAt, Scope, Settings, Start, WatchCache, WatchCaches, WatchItem,
+    WatchQuery,
+};
 use crate::keys;
 
 /// Resources that decisions read without waiting, so their caches are filled before the server is ready.
@@ -56,7 +59,11 @@ impl CachedReads {
         let (.., namespaced) = READ_BY_DECISIONS.iter().find(|(g, r, _)| (*g, *r) == (group, resource))?;
         let prefix = keys::prefix(group, resource, false);
         // The caches were made with their own settings at start; these are for the case that one was not.
-        let settings = || Settings { prefix: prefix.clone(), namespaced: *namespaced, fields: Arc::new(JsonPaths::none()) };
+        let settings = || Settings {
+            prefix: prefix.clone(),
+            namespaced: *namespaced,
+            fields: Arc::new(JsonPaths::none()),
+        };
         Some(self.caches.resource(&prefix, settings))
     }
 }
@@ -64,7 +71,8 @@ impl CachedReads {
 impl ClusterReads for CachedReads {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Bytes> {
         let cache = self.cache(group, resource)?;
-        let object = if namespace.is_empty() { cache.peek(name) } else { cache.peek(&format!("{namespace}/{name}")) };
+        let object =
+            if namespace.is_empty() { cache.peek(name) } else { cache.peek(&format!("{namespace}/{name}")) };
         object.map(|object| Bytes::copy_from_slice(object.json()))
     }
 
@@ -139,7 +147,9 @@ enum Index {
 impl Index {
     fn of(group: &str, resource: &str, policy: &Arc<PolicyStore>, graph: &Arc<NodeGraph>) -> Option<Index> {
         Some(match (group, resource) {
-            ("rbac.authorization.k8s.io", _) => Index::Policy(PolicyKind::from_resource(resource)?, policy.clone()),
+            ("rbac.authorization.k8s.io", _) => {
+                Index::Policy(PolicyKind::from_resource(resource)?, policy.clone())
+            }
             ("", "pods") => Index::Pods(graph.clone()),
             ("", "persistentvolumes") => Index::Volumes(graph.clone()),
             ("storage.k8s.io", "volumeattachments") => Index::Attachments(graph.clone()),

@@ -239,7 +239,8 @@ mod tests {
             let info = parse(method, url);
             assert!(info.is_resource, "{url}");
             assert_eq!(info.verb, *verb, "{url}");
-            let got = [&info.group, &info.version, &info.namespace, &info.resource, &info.subresource, &info.name];
+            let got =
+                [&info.group, &info.version, &info.namespace, &info.resource, &info.subresource, &info.name];
             assert_eq!(got, [group, version, namespace, resource, subresource, name], "{url}");
         }
     }
@@ -247,8 +248,15 @@ mod tests {
     #[test]
     fn paths_that_name_no_resource() {
         for url in [
-            "/", "", "/api", "/api/version/", "/apis/group/version/", "/badprefix/version/resource",
-            "/apis/version/resource", "/apis/extensions/v1beta1", "/not-api/version/resource",
+            "/",
+            "",
+            "/api",
+            "/api/version/",
+            "/apis/group/version/",
+            "/badprefix/version/resource",
+            "/apis/version/resource",
+            "/apis/extensions/v1beta1",
+            "/not-api/version/resource",
         ] {
             assert!(!parse("GET", url).is_resource, "{url}");
         }

@@ -25,7 +25,9 @@ pub fn with_body(code: StatusCode, media_type: &'static str, body: Body) -> Resp
 /// Plain text.
 pub fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = bytes(code, "text/plain; charset=utf-8", text.into());
-    response.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -121,7 +123,8 @@ mod tests {
         warnings.add("two\nlines");
         let mut response = Response::new(Body::Empty);
         warnings.write(&mut response);
-        let got: Vec<_> = response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
+        let got: Vec<_> =
+            response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(got, ["299 - \"unknown field \\\"spec.foo\\\"\"", "299 - \"two lines\""]);
     }
 

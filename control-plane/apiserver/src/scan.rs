@@ -202,7 +202,8 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
 
-    const POD: &[u8] = br#"{"metadata":{"name":"a","labels":{"x":"}\"{"}},"spec":{"n":[1,2,{"k":null}]},"status":{}}"#;
+    const POD: &[u8] =
+        br#"{"metadata":{"name":"a","labels":{"x":"}\"{"}},"spec":{"n":[1,2,{"k":null}]},"status":{}}"#;
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -217,7 +218,13 @@ mod tests {
             r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"42","name":"a","labels":{"x":"}\"{"}},"spec":{"n":[1,2,{"k":null}]},"status":{}}"#
         );
         assert_eq!(
-            text(|out| push_object(out, "e/v1", "C", br#"{"data":{"metadata":1},"metadata":{"name":"b"}}"#, 7)),
+            text(|out| push_object(
+                out,
+                "e/v1",
+                "C",
+                br#"{"data":{"metadata":1},"metadata":{"name":"b"}}"#,
+                7
+            )),
             r#"{"kind":"C","apiVersion":"e/v1","data":{"metadata":1},"metadata":{"resourceVersion":"7","name":"b"}}"#
         );
         assert_eq!(text(|out| push_object(out, "v1", "X", b"{}", 7)), r#"{"kind":"X","apiVersion":"v1"}"#);

@@ -47,7 +47,12 @@ pub struct Target {
 }
 
 /// Serves a streaming subresource.
-pub async fn serve(op: &Op<'_>, subresource: &str, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    op: &Op<'_>,
+    subresource: &str,
+    parts: &http::request::Parts,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     match (op.row.plural.as_str(), subresource) {
         ("pods", "log") if *op.call.method == Method::GET => log(op).await,
         ("pods", "exec" | "attach" | "portforward") => {
@@ -70,7 +75,11 @@ async fn pod(op: &Op<'_>) -> Result<Loaded, Status> {
 }
 
 fn spec_names(doc: &Doc, list: keelson_api::schema::Field, name: keelson_api::schema::Field) -> Vec<String> {
-    doc.list(&[f::pod::SPEC, list]).iter().filter_map(Value::as_struct).map(|one| one.str(name).to_owned()).collect()
+    doc.list(&[f::pod::SPEC, list])
+        .iter()
+        .filter_map(Value::as_struct)
+        .map(|one| one.str(name).to_owned())
+        .collect()
 }
 
 /// The container a request means: the one it names, or the pod's only one.
@@ -81,12 +90,17 @@ fn container(op: &Op<'_>, doc: &Doc) -> Result<String, Status> {
     let pod = doc.meta().name();
     if let Some(given) = op.call.query.text("container") {
         let known = main.iter().chain(&init).chain(&ephemeral).any(|name| name == given);
-        return if known { Ok(given.to_owned()) } else { Err(Status::bad_request(format!("container {given} is not valid for pod {pod}"))) };
+        return if known {
+            Ok(given.to_owned())
+        } else {
+            Err(Status::bad_request(format!("container {given} is not valid for pod {pod}")))
+        };
     }
     match main.as_slice() {
         [only] if init.is_empty() && ephemeral.is_empty() => Ok(only.clone()),
         [only] => {
-            let mut text = format!("a container name must be specified for pod {pod}, choose one of: [{only}]");
+            let mut text =
+                format!("a container name must be specified for pod {pod}, choose one of: [{only}]");
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -96,7 +110,10 @@ fn container(op: &Op<'_>, doc: &Doc) -> Result<String, Status> {
         }
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {pod}"))),
         several => {
-            let mut text = format!("a container name must be specified for pod {pod}, choose one of: [{}]", several.join(" "));
+            let mut text = format!(
+                "a container name must be specified for pod {pod}, choose one of: [{}]",
+                several.join(" ")
+            );
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -107,9 +124,12 @@ fn container(op: &Op<'_>, doc: &Doc) -> Result<String, Status> {
 
 /// Address and port of the kubelet of a node.
 pub async fn kubelet_of(op: &Op<'_>, node: &str) -> Result<(IpAddr, u16), Status> {
-    let row = op.core.table.load().lookup("", "v1", "nodes").cloned().ok_or_else(Status::resource_not_found)?;
+    let row =
+        op.core.table.load().lookup("", "v1", "nodes").cloned().ok_or_else(Status::resource_not_found)?;
     let nodes = op.on(row);
-    let Some(loaded) = nodes.load(node, false).await? else { return Err(Status::not_found(&GroupResource::new("", "nodes"), node)) };
+    let Some(loaded) = nodes.load(node, false).await? else {
+        return Err(Status::not_found(&GroupResource::new("", "nodes"), node));
+    };
     let status = |rest: &[keelson_api::schema::Field]| {
         let mut path = vec![f::node::STATUS];
         path.extend_from_slice(rest);
@@ -124,12 +144,18 @@ pub async fn kubelet_of(op: &Op<'_>, node: &str) -> Result<(IpAddr, u16), Status
         .filter_map(Value::as_struct)
         .filter(|address| address.str(f::node_address::TYPE) == "InternalIP")
         .find_map(|address| address.str(f::node_address::ADDRESS).parse().ok())
-        .ok_or_else(|| Status::internal(format!("node {node} has no InternalIP yet, so its kubelet cannot be reached")))?;
-    let port = status(&[f::node_status::DAEMON_ENDPOINTS, f::node_daemon_endpoints::KUBELET_ENDPOINT, f::daemon_endpoint::PORT])
-        .and_then(|port| port.as_int())
-        .and_then(|port| u16::try_from(port).ok())
-        .filter(|port| *port != 0)
-        .unwrap_or(consts::KUBELET_PORT);
+        .ok_or_else(|| {
+            Status::internal(format!("node {node} has no InternalIP yet, so its kubelet cannot be reached"))
+        })?;
+    let port = status(&[
+        f::node_status::DAEMON_ENDPOINTS,
+        f::node_daemon_endpoints::KUBELET_ENDPOINT,
+        f::daemon_endpoint::PORT,
+    ])
+    .and_then(|port| port.as_int())
+    .and_then(|port| u16::try_from(port).ok())
+    .filter(|port| *port != 0)
+    .unwrap_or(consts::KUBELET_PORT);
     Ok((host, port))
 }
 
@@ -137,7 +163,9 @@ pub async fn kubelet_of(op: &Op<'_>, node: &str) -> Result<(IpAddr, u16), Status
 fn segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()
@@ -168,9 +196,30 @@ async fn log(op: &Op<'_>) -> Result<Response<Body>, Status> {
         return Ok(respond::text(StatusCode::OK, ""));
     }
     let (host, port) = kubelet_of(op, node).await?;
-    let query = pass_on(op, &["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"]);
-    let path = format!("/containerLogs/{}/{}/{}{query}", segment(op.namespace()), segment(&op.info().name), segment(&container));
-    let request = Request::builder().method(Method::GET).uri(path.as_str()).body(server::empty_request_body()).map_err(Status::internal)?;
+    let query = pass_on(
+        op,
+        &[
+            "follow",
+            "previous",
+            "timestamps",
+            "sinceSeconds",
+            "sinceTime",
+            "tailLines",
+            "limitBytes",
+            "stream",
+        ],
+    );
+    let path = format!(
+        "/containerLogs/{}/{}/{}{query}",
+        segment(op.namespace()),
+        segment(&op.info().name),
+        segment(&container)
+    );
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(path.as_str())
+        .body(server::empty_request_body())
+        .map_err(Status::internal)?;
     let target = Target { host, port, path };
     let response = send_https(&op.core.kubelets, &target, request).await?;
     let (head, body) = response.into_parts();
@@ -190,19 +239,25 @@ fn check_log_options(op: &Op<'_>) -> Result<(), Status> {
         if let Some(value) = query.integer(key).map_err(Status::bad_request)?
             && value < lowest
         {
-            let text = if lowest == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            let text =
+                if lowest == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
             errors.invalid(&FieldPath::new(key), value, text);
         }
     }
     if query.text("sinceSeconds").is_some() && query.text("sinceTime").is_some() {
-        errors.forbidden(&FieldPath::new(""), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+        errors
+            .forbidden(&FieldPath::new(""), "at most one of `sinceTime` or `sinceSeconds` may be specified");
     }
     if let Some(time) = query.text("sinceTime")
         && time.parse::<jiff::Timestamp>().is_err()
     {
         errors.invalid(&FieldPath::new("sinceTime"), time, "must be an RFC 3339 time");
     }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&GroupResource::new("", "PodLogOptions"), &op.info().name, &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(&GroupResource::new("", "PodLogOptions"), &op.info().name, &errors))
+    }
 }
 
 /// What a kubelet's refusal says, as a Status.
@@ -211,11 +266,16 @@ pub async fn kubelet_error(code: StatusCode, body: hyper::body::Incoming, what: 
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
         Err(_) => String::new(),
     };
-    let message = if text.is_empty() { format!("the kubelet answered {code} to a request for {what}") } else { text };
+    let message =
+        if text.is_empty() { format!("the kubelet answered {code} to a request for {what}") } else { text };
     match code.as_u16() {
         400 => Status::bad_request(message),
         404 => Status::other(404, keelson_api::status::Reason::NotFound, message),
-        code => Status::other(if code < 500 { code } else { 500 }, keelson_api::status::Reason::InternalError, message),
+        code => Status::other(
+            if code < 500 { code } else { 500 },
+            keelson_api::status::Reason::InternalError,
+            message,
+        ),
     }
 }
 
@@ -238,13 +298,19 @@ async fn stream_target(op: &Op<'_>, subresource: &str) -> Result<Target, Status>
             }
             // The kubelet takes Docker's old names.
             let mut query = String::new();
-            for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            for (ours, theirs) in
+                [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+            {
                 if op.call.query.flag(ours) {
                     query.push_str(&format!("{}{theirs}=1", if query.is_empty() { '?' } else { '&' }));
                 }
             }
             for command in op.call.query.all("command") {
-                query.push_str(&format!("{}command={}", if query.is_empty() { '?' } else { '&' }, segment(command)));
+                query.push_str(&format!(
+                    "{}command={}",
+                    if query.is_empty() { '?' } else { '&' },
+                    segment(command)
+                ));
             }
             format!("/{other}/{place}/{}{query}", segment(&container))
         }
@@ -267,11 +333,16 @@ async fn node_proxy(op: &Op<'_>) -> Result<Target, Status> {
 }
 
 /// Opens a TLS connection to a kubelet.
-pub async fn dial(kubelets: &Kubelets, target: &Target) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Status> {
+pub async fn dial(
+    kubelets: &Kubelets,
+    target: &Target,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Status> {
     let connect = async {
         let stream = TcpStream::connect((target.host, target.port)).await?;
         stream.set_nodelay(true)?;
-        TlsConnector::from(kubelets.tls.load_full()).connect(ServerName::IpAddress(target.host.into()), stream).await
+        TlsConnector::from(kubelets.tls.load_full())
+            .connect(ServerName::IpAddress(target.host.into()), stream)
+            .await
     };
     match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
         Ok(Ok(stream)) => Ok(stream),
@@ -281,13 +352,22 @@ pub async fn dial(kubelets: &Kubelets, target: &Target) -> Result<tokio_rustls::
 }
 
 fn unreachable_kubelet(target: &Target, why: &str) -> Status {
-    Status::service_unavailable(format!("error trying to reach the kubelet at {}:{}: {why}", target.host, target.port))
+    Status::service_unavailable(format!(
+        "error trying to reach the kubelet at {}:{}: {why}",
+        target.host, target.port
+    ))
 }
 
 /// Sends a request over any stream, HTTP/1.1.
-pub async fn send_over(io: impl Io + 'static, mut request: Request<RequestBody>, host: &str) -> Result<Response<hyper::body::Incoming>, Status> {
-    let failed = |error: hyper::Error| Status::service_unavailable(format!("error trying to reach service: {error}"));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(failed)?;
+pub async fn send_over(
+    io: impl Io + 'static,
+    mut request: Request<RequestBody>,
+    host: &str,
+) -> Result<Response<hyper::body::Incoming>, Status> {
+    let failed =
+        |error: hyper::Error| Status::service_unavailable(format!("error trying to reach service: {error}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "relayed connection");
@@ -299,22 +379,39 @@ pub async fn send_over(io: impl Io + 'static, mut request: Request<RequestBody>,
 }
 
 /// Sends a request to a kubelet.
-pub async fn send_https(kubelets: &Kubelets, target: &Target, request: Request<RequestBody>) -> Result<Response<hyper::body::Incoming>, Status> {
+pub async fn send_https(
+    kubelets: &Kubelets,
+    target: &Target,
+    request: Request<RequestBody>,
+) -> Result<Response<hyper::body::Incoming>, Status> {
     let stream = dial(kubelets, target).await?;
     send_over(stream, request, &format!("{}:{}", target.host, target.port)).await
 }
 
 /// Headers that belong to one connection, and credentials that must not travel on.
 const NOT_PASSED_ON: [&str; 12] = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
-    "authorization", "host", "content-length", "cookie",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "authorization",
+    "host",
+    "content-length",
+    "cookie",
 ];
 
 /// The headers of a request or an answer that may travel on.
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::new();
     for (name, value) in headers {
-        if !NOT_PASSED_ON.contains(&name.as_str()) && !name.as_str().starts_with("impersonate-") && !name.as_str().starts_with("x-remote-") {
+        if !NOT_PASSED_ON.contains(&name.as_str())
+            && !name.as_str().starts_with("impersonate-")
+            && !name.as_str().starts_with("x-remote-")
+        {
             out.append(name.clone(), value.clone());
         }
     }
@@ -322,8 +419,14 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// Relays a plain request to a kubelet.
-async fn relay_https(op: &Op<'_>, target: Target, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
-    let uri: PathAndQuery = target.path.parse().map_err(|_| Status::bad_request("the proxied path is not valid"))?;
+async fn relay_https(
+    op: &Op<'_>,
+    target: Target,
+    parts: &http::request::Parts,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let uri: PathAndQuery =
+        target.path.parse().map_err(|_| Status::bad_request("the proxied path is not valid"))?;
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = http::Uri::from(uri);

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -36,18 +39,31 @@ enum Client {
 }
 
 /// Connects the client of this request with the kubelet at `target`.
-pub async fn serve(op: &Op<'_>, target: Target, parts: &http::request::Parts) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    op: &Op<'_>,
+    target: Target,
+    parts: &http::request::Parts,
+) -> Result<Response<Body>, Status> {
     let port_forward = op.info().subresource == "portforward";
     let client = client(&parts.headers, port_forward)?;
     let Some(upgrading) = parts.extensions.get::<OnUpgrade>().cloned() else {
-        return Err(Status::bad_request("this connection cannot be upgraded; use HTTP/1.1 over a connection of its own"));
+        return Err(Status::bad_request(
+            "this connection cannot be upgraded; use HTTP/1.1 over a connection of its own",
+        ));
     };
     let place = op.core.kubelets.relays.clone().try_acquire_owned();
-    let place = place.map_err(|_| Status::too_many_requests("too many exec, attach and port-forward sessions at once", 5))?;
+    let place = place.map_err(|_| {
+        Status::too_many_requests("too many exec, attach and port-forward sessions at once", 5)
+    })?;
     let answer = ask_kubelet(op, &target, &client, &parts.headers, port_forward).await?;
     let response = accept(&client, &parts.headers, answer.headers())?;
     let flag = |name| op.call.query.flag(name);
-    let asked = ExecStreams { stdin: flag("stdin"), stdout: flag("stdout"), stderr: flag("stderr"), tty: flag("tty") };
+    let asked = ExecStreams {
+        stdin: flag("stdin"),
+        stdout: flag("stdout"),
+        stderr: flag("stderr"),
+        tty: flag("tty"),
+    };
     let stop = op.core.stop.clone();
     tokio::spawn(async move {
         let _place = place;
@@ -108,7 +124,10 @@ fn client(headers: &HeaderMap, port_forward: bool) -> Result<Client, Status> {
 }
 
 fn unspoken(offered: &[&str], spoken: &str) -> Status {
-    Status::bad_request(format!("none of the WebSocket protocols offered ({}) is spoken here; offer {spoken}", offered.join(", ")))
+    Status::bad_request(format!(
+        "none of the WebSocket protocols offered ({}) is spoken here; offer {spoken}",
+        offered.join(", ")
+    ))
 }
 
 /// Asks the kubelet for its side; its refusal becomes a Status.
@@ -166,6 +185,9 @@ fn accept(client: &Client, asked: &HeaderMap, agreed: &HeaderMap) -> Result<Resp
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     let key = asked.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&derive_accept_key(key)).map_err(Status::internal)?);
+    headers.insert(
+        SEC_WEBSOCKET_ACCEPT,
+        HeaderValue::from_str(&derive_accept_key(key)).map_err(Status::internal)?,
+    );
     Ok(response)
 }

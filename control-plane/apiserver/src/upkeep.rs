@@ -47,7 +47,10 @@ struct EventSeries {
 impl EventTimes {
     fn last(&self) -> Option<jiff::Timestamp> {
         let series = self.series.as_ref().and_then(|series| series.last_observed_time);
-        [self.last_timestamp, self.event_time, series, self.metadata.creation_timestamp].into_iter().flatten().max()
+        [self.last_timestamp, self.event_time, series, self.metadata.creation_timestamp]
+            .into_iter()
+            .flatten()
+            .max()
     }
 }
 

@@ -38,7 +38,11 @@ pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     place(op, &mut doc)?;
     let meta = doc.meta();
     if !meta.resource_version().is_empty() && meta.resource_version() != "0" {
-        return Err(Status::other(500, Reason::Unknown, "resourceVersion should not be set on objects to be created"));
+        return Err(Status::other(
+            500,
+            Reason::Unknown,
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let base = meta.generate_name().to_owned();
     let generated = meta.name().is_empty() && !base.is_empty();
@@ -48,15 +52,20 @@ pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     while attempt < attempts {
         attempt += 1;
         let last = attempt == attempts && again == MAX_ATTEMPTS;
-        let mut doc = if last { std::mem::replace(&mut doc, Doc::new_custom(Default::default())) } else { doc.clone() };
+        let mut doc =
+            if last { std::mem::replace(&mut doc, Doc::new_custom(Default::default())) } else { doc.clone() };
         if generated {
             doc.meta_mut().set_name(&generate_name(&base));
         }
         match try_create(op, doc, options).await {
             Err(Failure::Exists(name)) if !generated => return Err(Status::already_exists(&op.gr(), &name)),
-            Err(Failure::Exists(name)) if attempt == attempts => return Err(Status::generate_name_conflict(&op.gr(), &name, 1)),
+            Err(Failure::Exists(name)) if attempt == attempts => {
+                return Err(Status::generate_name_conflict(&op.gr(), &name, 1));
+            }
             Err(Failure::Exists(_)) => {}
-            Err(Failure::Again) if again == MAX_ATTEMPTS => return Err(Status::server_timeout(&op.gr(), "create", 1)),
+            Err(Failure::Again) if again == MAX_ATTEMPTS => {
+                return Err(Status::server_timeout(&op.gr(), "create", 1));
+            }
             Err(Failure::Again) => {
                 again += 1;
                 attempt -= 1;
@@ -94,7 +103,9 @@ fn place(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
         doc.meta_mut().set_namespace("");
         return Ok(());
     }
-    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
 }
 
 async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result<Written, Failure> {
@@ -122,7 +133,11 @@ async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
 }
 
 /// A pod that comes right after its namespace waits a moment for the namespace's default service account.
-async fn await_default_account(op: &Op<'_>, doc: &Doc, attributes: &crate::admission::AdmissionAttributes<'_>) {
+async fn await_default_account(
+    op: &Op<'_>,
+    doc: &Doc,
+    attributes: &crate::admission::AdmissionAttributes<'_>,
+) {
     for _ in 0..DEFAULT_ACCOUNT_LOOKS {
         if op.core.admission.awaits_default_account(doc, attributes).is_none() {
             return;
@@ -155,7 +170,11 @@ async fn check_and_store(
     let json = Op::encode_stored(doc);
     if options.dry_run {
         let (object, _) = op.core.store.get(&key).await.map_err(super::store_status)?;
-        return if object.is_some() { Err(Failure::Exists(name)) } else { Ok(Written { json, revision: 0, created: true }) };
+        return if object.is_some() {
+            Err(Failure::Exists(name))
+        } else {
+            Ok(Written { json, revision: 0, created: true })
+        };
     }
     let mut transaction = Transaction {
         guards: vec![(key.clone(), Expect::Absent)],
@@ -189,7 +208,9 @@ fn generate_name(base: &str) -> String {
 impl Op<'_> {
     /// Waits (a bounded time) until what decisions read shows a write: the same client's next request is judged by it.
     pub async fn seen(&self, revision: u64) {
-        let judged = READ_BY_DECISIONS.iter().any(|(group, plural, _)| *group == self.row.group && *plural == self.row.plural);
+        let judged = READ_BY_DECISIONS
+            .iter()
+            .any(|(group, plural, _)| *group == self.row.group && *plural == self.row.plural);
         if judged {
             self.core.followers.caught_up(&keys::row_prefix(&self.row), &self.cache, revision).await;
         }

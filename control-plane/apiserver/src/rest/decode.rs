@@ -21,7 +21,12 @@ pub struct Expected<'a> {
 impl Op<'_> {
     /// Reads a body as an object of the request's row.
     pub fn decode_body(&self, body: &[u8], validation: FieldValidation) -> Result<Doc, Status> {
-        let expected = Expected { ty: self.row.ty, group: &self.row.group, version: &self.row.version, kind: &self.row.kind };
+        let expected = Expected {
+            ty: self.row.ty,
+            group: &self.row.group,
+            version: &self.row.version,
+            kind: &self.row.kind,
+        };
         let (doc, warnings) = decode(self.call.headers, body, &expected, validation)?;
         self.call.warnings.extend(warnings);
         Ok(doc)
@@ -35,12 +40,15 @@ pub fn decode(
     expected: &Expected<'_>,
     validation: FieldValidation,
 ) -> Result<(Doc, Vec<String>), Status> {
-    let encoding = negotiate::body_encoding(headers).ok_or_else(|| Status::unsupported_media_type(&OBJECT_TYPES))?;
+    let encoding =
+        negotiate::body_encoding(headers).ok_or_else(|| Status::unsupported_media_type(&OBJECT_TYPES))?;
     let decoded = match (encoding, expected.ty) {
         (Encoding::Json, ty) => json::decode_any(ty, body, validation),
         (Encoding::Yaml, ty) => yaml::decode(ty, body, validation),
         (Encoding::Protobuf, Some(ty)) => proto::decode(ty, body).map(|doc| (doc, Vec::new())),
-        (Encoding::Protobuf, None) => return Err(Status::unsupported_media_type(&[negotiate::JSON, negotiate::YAML])),
+        (Encoding::Protobuf, None) => {
+            return Err(Status::unsupported_media_type(&[negotiate::JSON, negotiate::YAML]));
+        }
     };
     let (mut doc, warnings) = decoded.map_err(|error| explain(&error, encoding, body, expected))?;
     check_type(&mut doc, expected)?;
@@ -60,7 +68,11 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     if doc.gvk.kind != *kind && doc.gvk.group == *group && doc.gvk.version == *version {
         return Err(Status::bad_request(format!(
             "{} in version {:?} cannot be handled as a {kind}: converting ({}).{} to ({}).{kind}: unknown conversion",
-            doc.gvk.kind, doc.gvk.version, doc.gvk.api_version(), doc.gvk.kind, doc.gvk.api_version(),
+            doc.gvk.kind,
+            doc.gvk.version,
+            doc.gvk.api_version(),
+            doc.gvk.kind,
+            doc.gvk.api_version(),
         )));
     }
     if doc.gvk.group != *group || doc.gvk.version != *version || doc.gvk.kind != *kind {
@@ -82,8 +94,14 @@ fn explain(error: &DecodeError, encoding: Encoding, body: &[u8], expected: &Expe
     match said {
         Ok((api_version, kind)) if !kind.is_empty() => {
             let version = api_version.rsplit('/').next().unwrap_or_default();
-            Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {error}", expected.kind))
+            Status::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {}: {error}",
+                expected.kind
+            ))
         }
-        _ => Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", expected.kind)),
+        _ => Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {error}",
+            expected.kind
+        )),
     }
 }

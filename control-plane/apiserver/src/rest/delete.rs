@@ -1,5 +1,7 @@
 //! DELETE: at once, gracefully, or when the last finalizer goes.
 
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::f::core_v1 as f;
@@ -16,6 +18,8 @@ use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::services;
 
 const ORPHAN: &str = "orphan";
+/// Objects of a collection deleted at once: they share the store's commits.
+const AT_ONCE: usize = 16;
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// What a deletion led to.
@@ -33,7 +37,8 @@ pub async fn delete(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, St
     let options = read_options(op, body).await?;
     let deleted = delete_one(op, &op.info().name, &options).await?;
     let waits = !deleted.gone;
-    let accepted = waits && (options.orphan_dependents == Some(false) || options.propagation == Some(Propagation::Foreground));
+    let accepted = waits
+        && (options.orphan_dependents == Some(false) || options.propagation == Some(Propagation::Foreground));
     let code = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
     if deleted.gone && !returns_object(op) {
         let details = Details {
@@ -52,9 +57,20 @@ pub async fn delete(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, St
 fn returns_object(op: &Op<'_>) -> bool {
     matches!(
         (op.row.group.as_str(), op.row.plural.as_str()),
-        ("", "pods" | "services" | "namespaces" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas" | "serviceaccounts")
-            | ("storage.k8s.io", "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses")
-            | ("resource.k8s.io", _)
+        (
+            "",
+            "pods"
+                | "services"
+                | "namespaces"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "resourcequotas"
+                | "serviceaccounts"
+        ) | (
+            "storage.k8s.io",
+            "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses"
+        ) | ("resource.k8s.io", _)
     )
 }
 
@@ -71,15 +87,27 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
         at: ReadAt::Newest,
     };
     let found = op.cache.list(query).await.map_err(super::cache_status)?;
+    let mut deletions = Vec::with_capacity(found.objects.len());
     for object in &found.objects {
-        // Without a namespace in the path the objects' own namespaces count; upstream does not serve that.
-        match delete_one(op, object.name(), &options).await {
-            Ok(_) => {}
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
-        }
+        deletions.push(delete_listed(op, object.name(), &options));
     }
+    futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     op.answer_list(found, output)
+}
+
+/// Deletes one of a collection; what is gone already is fine.
+fn delete_listed<'d>(
+    op: &'d Op<'_>,
+    name: &'d str,
+    options: &'d DeleteOptions,
+) -> BoxFuture<'d, Result<(), Status>> {
+    Box::pin(async move {
+        match delete_one(op, name, options).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.is_not_found() => Ok(()),
+            Err(status) => Err(status),
+        }
+    })
 }
 
 async fn read_options(op: &Op<'_>, body: RequestBody) -> Result<DeleteOptions, Status> {
@@ -90,7 +118,8 @@ async fn read_options(op: &Op<'_>, body: RequestBody) -> Result<DeleteOptions, S
     match negotiate::body_encoding(op.call.headers) {
         Some(Encoding::Json) => DeleteOptions::from_json(&body),
         Some(Encoding::Yaml) => {
-            let json = keelson_api::yaml::to_json(&body).map_err(|error| Status::bad_request(error.to_string()))?;
+            let json =
+                keelson_api::yaml::to_json(&body).map_err(|error| Status::bad_request(error.to_string()))?;
             DeleteOptions::from_json(&json)
         }
         Some(Encoding::Protobuf) => {
@@ -112,7 +141,9 @@ pub async fn delete_one(op: &Op<'_>, name: &str, options: &DeleteOptions) -> Res
         op.core.admission.validate(None, Some(&old.doc), &attributes)?;
         preconditions(op, name, options, &old.doc)?;
         match plan(op, options, &old.doc) {
-            Plan::Wait => return Ok(Deleted { doc: old.doc, json: old.json, revision: old.revision, gone: false }),
+            Plan::Wait => {
+                return Ok(Deleted { doc: old.doc, json: old.json, revision: old.revision, gone: false });
+            }
             Plan::Mark(doc) => {
                 if let Some(deleted) = mark(op, name, options, &old, doc).await? {
                     return Ok(deleted);
@@ -133,7 +164,8 @@ fn preconditions(op: &Op<'_>, name: &str, options: &DeleteOptions, old: &Doc) ->
     if let Some(uid) = &options.uid
         && uid != meta.uid()
     {
-        let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta.uid());
+        let text =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta.uid());
         return Err(Status::conflict(&op.gr(), name, text));
     }
     if let Some(version) = &options.resource_version
@@ -211,7 +243,9 @@ fn graceful(op: &Op<'_>, options: &DeleteOptions, doc: &mut Doc) -> Grace {
     let meta = doc.meta();
     let Some(started) = meta.deletion_timestamp().map(str::to_owned) else {
         let Some(seconds) = (op.strategy.grace)(doc, options.grace_period_seconds) else { return Grace::No };
-        let at = types::time_text(op.now.saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(op.now));
+        let at = types::time_text(
+            op.now.saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(op.now),
+        );
         let generation = meta.generation();
         let mut meta = doc.meta_mut();
         meta.set_deletion_timestamp(Some(&at));
@@ -259,8 +293,12 @@ fn set_propagation(op: &Op<'_>, options: &DeleteOptions, doc: &mut Doc) {
         (None, None) if op.strategy.default_orphan => Some(ORPHAN),
         (None, None) => None,
     };
-    let mut finalizers: Vec<String> =
-        doc.meta().finalizers().filter(|name| *name != ORPHAN && *name != FOREGROUND).map(str::to_owned).collect();
+    let mut finalizers: Vec<String> = doc
+        .meta()
+        .finalizers()
+        .filter(|name| *name != ORPHAN && *name != FOREGROUND)
+        .map(str::to_owned)
+        .collect();
     finalizers.extend(wanted.map(str::to_owned));
     if !doc.meta().finalizers().eq(finalizers.iter().map(String::as_str)) {
         doc.meta_mut().set_finalizers(finalizers.iter().map(String::as_str));
@@ -275,15 +313,26 @@ fn plan_namespace(op: &Op<'_>, mut doc: Box<Doc>, options: &DeleteOptions) -> Pl
         set_propagation(op, options, &mut doc);
         return Plan::Mark(doc);
     }
-    if namespace_pending(&doc) || doc.meta().finalizers().next().is_some() { Plan::Wait } else { Plan::Remove(doc) }
+    if namespace_pending(&doc) || doc.meta().finalizers().next().is_some() {
+        Plan::Wait
+    } else {
+        Plan::Remove(doc)
+    }
 }
 
 /// Whether an object is a namespace that still has `spec.finalizers`.
 pub fn namespace_pending(doc: &Doc) -> bool {
-    doc.ty() == Some(t::core_v1::NAMESPACE) && !doc.list(&[f::namespace::SPEC, f::namespace_spec::FINALIZERS]).is_empty()
+    doc.ty() == Some(t::core_v1::NAMESPACE)
+        && !doc.list(&[f::namespace::SPEC, f::namespace_spec::FINALIZERS]).is_empty()
 }
 
-async fn mark(op: &Op<'_>, name: &str, options: &DeleteOptions, old: &Loaded, doc: Box<Doc>) -> Result<Option<Deleted>, Status> {
+async fn mark(
+    op: &Op<'_>,
+    name: &str,
+    options: &DeleteOptions,
+    old: &Loaded,
+    doc: Box<Doc>,
+) -> Result<Option<Deleted>, Status> {
     let json = Op::encode_stored(&doc);
     if options.dry_run || json == old.json {
         return Ok(Some(Deleted { doc: *doc, json, revision: old.revision, gone: false }));
@@ -303,7 +352,13 @@ async fn mark(op: &Op<'_>, name: &str, options: &DeleteOptions, old: &Loaded, do
     }
 }
 
-async fn remove(op: &Op<'_>, name: &str, options: &DeleteOptions, old: &Loaded, doc: Box<Doc>) -> Result<Option<Deleted>, Status> {
+async fn remove(
+    op: &Op<'_>,
+    name: &str,
+    options: &DeleteOptions,
+    old: &Loaded,
+    doc: Box<Doc>,
+) -> Result<Option<Deleted>, Status> {
     let json = Op::encode_stored(&doc);
     if options.dry_run {
         return Ok(Some(Deleted { doc: *doc, json, revision: old.revision, gone: true }));

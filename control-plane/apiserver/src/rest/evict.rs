@@ -66,8 +66,14 @@ async fn remove(op: &Op<'_>, name: &str, mut options: DeleteOptions) -> Result<(
         let uid = options.uid.clone();
         let written = modify(op, name, false, |pod| {
             let meta = pod.meta();
-            if uid.as_deref().is_some_and(|uid| uid != meta.uid()) || expected.as_deref().is_some_and(|version| version != meta.resource_version()) {
-                return Err(Status::conflict(&op.gr(), name, "the object was modified or deleted and created anew"));
+            if uid.as_deref().is_some_and(|uid| uid != meta.uid())
+                || expected.as_deref().is_some_and(|version| version != meta.resource_version())
+            {
+                return Err(Status::conflict(
+                    &op.gr(),
+                    name,
+                    "the object was modified or deleted and created anew",
+                ));
             }
             let condition = Condition {
                 kind: "DisruptionTarget",
@@ -87,14 +93,26 @@ async fn remove(op: &Op<'_>, name: &str, mut options: DeleteOptions) -> Result<(
 }
 
 fn too_many(message: String, retry: i32) -> Status {
-    Status::too_many_requests(REFUSED, retry).with_cause(Cause { reason: CAUSE.into(), message, field: String::new() })
+    Status::too_many_requests(REFUSED, retry).with_cause(Cause {
+        reason: CAUSE.into(),
+        message,
+        field: String::new(),
+    })
 }
 
 /// Takes one disruption from the pod's budget; true when the pod must not change until it is deleted.
 async fn consult_budget(op: &Op<'_>, pod: &Doc, dry_run: bool) -> Result<bool, Status> {
-    let Some(row) = op.core.table.load().lookup("policy", "v1", "poddisruptionbudgets").cloned() else { return Ok(false) };
+    let Some(row) = op.core.table.load().lookup("policy", "v1", "poddisruptionbudgets").cloned() else {
+        return Ok(false);
+    };
     let budgets = op.on(row);
-    let query = ListQuery { scope: Scope::Namespace(op.namespace().into()), filter: None, limit: 0, after: None, at: ReadAt::Newest };
+    let query = ListQuery {
+        scope: Scope::Namespace(op.namespace().into()),
+        filter: None,
+        limit: 0,
+        after: None,
+        at: ReadAt::Newest,
+    };
     let all = budgets.cache.list(query).await.map_err(cache_status)?;
     let mut covering = Vec::new();
     for object in &all.objects {
@@ -116,9 +134,12 @@ async fn consult_budget(op: &Op<'_>, pod: &Doc, dry_run: bool) -> Result<bool, S
     };
     if !ready(pod) {
         let spec = budget.spec.as_ref();
-        let always = spec.and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
+        let always =
+            spec.and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
         let status = budget.status.as_ref();
-        let guarded = status.is_some_and(|status| status.current_healthy >= status.desired_healthy && status.desired_healthy > 0);
+        let guarded = status.is_some_and(|status| {
+            status.current_healthy >= status.desired_healthy && status.desired_healthy > 0
+        });
         if always || guarded {
             return Ok(true);
         }
@@ -156,14 +177,21 @@ fn take_one(op: &Op<'_>, doc: &mut Doc, pod: &str, gr: &GroupResource) -> Result
     use pf::pod_disruption_budget_status as s;
     let name = doc.meta().name().to_owned();
     if doc.int(&[b::STATUS, s::OBSERVED_GENERATION]).unwrap_or(0) < doc.meta().generation() {
-        return Err(too_many(format!("The disruption budget {name} is still being processed by the server."), 10));
+        return Err(too_many(
+            format!("The disruption budget {name} is still being processed by the server."),
+            10,
+        ));
     }
     let allowed = doc.int(&[b::STATUS, s::DISRUPTIONS_ALLOWED]).unwrap_or(0);
     if allowed < 0 {
         return Err(Status::forbidden(gr, &name, "pdb disruptions allowed is negative"));
     }
     if doc.map(&[b::STATUS, s::DISRUPTED_PODS]).is_some_and(|pods| pods.len() > MAX_DISRUPTED) {
-        return Err(Status::forbidden(gr, &name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+        return Err(Status::forbidden(
+            gr,
+            &name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
     }
     if allowed == 0 {
         let desired = doc.int(&[b::STATUS, s::DESIRED_HEALTHY]).unwrap_or(0);

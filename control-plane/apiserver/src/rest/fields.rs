@@ -70,7 +70,10 @@ impl Fields for TypeFields {
                             .map(|(doc, _)| (self.strategy.selectable_fields)(&doc))
                             .unwrap_or_default()
                     });
-                    put(fields.iter().find(|(name, _)| *name == &**label).map_or("", |(_, value)| value.as_str()));
+                    put(fields
+                        .iter()
+                        .find(|(name, _)| *name == &**label)
+                        .map_or("", |(_, value)| value.as_str()));
                 }
             }
         }

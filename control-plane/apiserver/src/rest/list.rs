@@ -33,7 +33,9 @@ async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
     let (after, at) = match (&options.token, options.version) {
         (Some(token), version) => {
             if matches!(version, Version::At(_)) {
-                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+                return Err(Status::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
             }
             let (revision, start) = decode_token(token)?;
             (Some(key_after(op, start)), revision.map_or(ReadAt::Newest, ReadAt::Exact))
@@ -41,15 +43,19 @@ async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
         (None, Version::Newest) => (None, ReadAt::Newest),
         (None, Version::Any) => (None, ReadAt::Any),
         (None, Version::At(revision)) => {
-            let exact = options.version_match == Some(Match::Exact) || (options.version_match.is_none() && options.limit > 0);
+            let exact = options.version_match == Some(Match::Exact)
+                || (options.version_match.is_none() && options.limit > 0);
             (None, if exact { ReadAt::Exact(revision) } else { ReadAt::NotOlderThan(revision) })
         }
     };
     let continued = after.clone();
-    let query = ListQuery { scope: op.scope(options), filter: op.filter(options)?, limit: options.limit, after, at };
+    let query =
+        ListQuery { scope: op.scope(options), filter: op.filter(options)?, limit: options.limit, after, at };
     op.cache.list(query).await.map_err(|error| match (error, continued) {
         (CacheError::Expired { .. }, Some(after)) => expired(op, &after),
-        (CacheError::Expired { .. }, None) => Status::expired("The resourceVersion for the provided list is too old."),
+        (CacheError::Expired { .. }, None) => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         (error, _) => cache_status(error),
     })
 }
@@ -57,7 +63,10 @@ async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
 impl Op<'_> {
     /// The keys a list, watch or deletecollection is about.
     pub fn scope(&self, options: &ListOptions) -> Scope {
-        let name = options.fields.requires_exact("metadata.name").filter(|name| crate::request_info::is_path_segment(name));
+        let name = options
+            .fields
+            .requires_exact("metadata.name")
+            .filter(|name| crate::request_info::is_path_segment(name));
         let asked = options.fields.requires_exact("metadata.namespace").filter(|_| self.row.namespaced);
         let namespace = match self.namespace() {
             "" => asked.unwrap_or_default(),
@@ -65,7 +74,9 @@ impl Op<'_> {
         };
         match (self.row.namespaced, namespace, name) {
             (false, _, Some(name)) => Scope::Key(name.into()),
-            (true, namespace, Some(name)) if !namespace.is_empty() => Scope::Key(format!("{namespace}/{name}").into()),
+            (true, namespace, Some(name)) if !namespace.is_empty() => {
+                Scope::Key(format!("{namespace}/{name}").into())
+            }
             (true, namespace, _) if !namespace.is_empty() => Scope::Namespace(namespace.into()),
             _ => Scope::All,
         }
@@ -78,7 +89,9 @@ impl Op<'_> {
             selectable.push("metadata.namespace");
         }
         selectable.extend(self.strategy.selectable);
-        let offered = options.fields.check(&selectable, (!self.strategy.selectable.is_empty()).then_some(self.row.kind.as_str()));
+        let offered = options
+            .fields
+            .check(&selectable, (!self.strategy.selectable.is_empty()).then_some(self.row.kind.as_str()));
         offered.map_err(|error| Status::bad_request(error.to_string()))?;
         if options.labels.is_everything() && options.fields.is_everything() {
             return Ok(None);
@@ -95,7 +108,9 @@ impl Op<'_> {
                 || fields.matches(|field| match field {
                     "metadata.name" => Some(object.name()),
                     "metadata.namespace" => Some(object.namespace()),
-                    other => indices.iter().find(|(name, _)| name == other).map(|(_, index)| object.field(*index)),
+                    other => {
+                        indices.iter().find(|(name, _)| name == other).map(|(_, index)| object.field(*index))
+                    }
                 }))
                 && (labels.is_everything() || labels.matches(&ObjectLabels::of(object)))
         })))
@@ -103,26 +118,46 @@ impl Op<'_> {
 
     /// A list as the client wants it.
     pub fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
-        let token = found.continue_after.as_deref().map(|after| encode_token(found.revision, self.token_start(after)));
+        let token = found
+            .continue_after
+            .as_deref()
+            .map(|after| encode_token(found.revision, self.token_start(after)));
         let meta = Meta { revision: found.revision, token: token.as_deref(), remaining: found.remaining };
         match (output.shape, output.encoding) {
             (Shape::Whole, Encoding::Protobuf) => self.proto_list(&found, meta),
             (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {
                 let custom = self.row.ty.is_none();
                 let form = Form { head: if custom { self.head() } else { Bytes::new() }, part: Part::Whole };
-                Ok(self.byte_list(found, list_head(&self.row.list_kind, &self.row.api_version(), meta), form, output.pretty))
+                Ok(self.byte_list(
+                    found,
+                    list_head(&self.row.list_kind, &self.row.api_version(), meta),
+                    form,
+                    output.pretty,
+                ))
             }
             (Shape::Metadata(version), Encoding::Json) => {
                 let api_version = format!("meta.k8s.io/{version}");
-                let form = Form { head: super::output::head("PartialObjectMetadata", &api_version), part: Part::Metadata };
-                Ok(self.byte_list(found, list_head("PartialObjectMetadataList", &api_version, meta), form, output.pretty))
+                let form = Form {
+                    head: super::output::head("PartialObjectMetadata", &api_version),
+                    part: Part::Metadata,
+                };
+                Ok(self.byte_list(
+                    found,
+                    list_head("PartialObjectMetadataList", &api_version, meta),
+                    form,
+                    output.pretty,
+                ))
             }
             (Shape::Whole, _) => {
                 let head = list_head(&self.row.list_kind, &self.row.api_version(), meta);
                 let (hub, row) = (self.hub.clone(), self.row.clone());
                 let write = move |object: &Object, out: &mut Vec<u8>| {
                     if let Some(doc) = decode(&hub, &row, object) {
-                        json::encode_canonical(&doc, EncodeOptions { type_meta: row.ty.is_none(), resource_version: true }, out);
+                        json::encode_canonical(
+                            &doc,
+                            EncodeOptions { type_meta: row.ty.is_none(), resource_version: true },
+                            out,
+                        );
                     }
                 };
                 self.mapped_list(found, head, Box::new(write), output)
@@ -155,9 +190,16 @@ impl Op<'_> {
         self.pieces(negotiate::JSON, body, Some(length), length)
     }
 
-    fn mapped_list(&self, found: List, head: Vec<u8>, write: WriteItem, output: Output) -> Result<Response<Body>, Status> {
+    fn mapped_list(
+        &self,
+        found: List,
+        head: Vec<u8>,
+        write: WriteItem,
+        output: Output,
+    ) -> Result<Response<Body>, Status> {
         let estimate = found.objects.iter().map(|object| object.json().len() as u64).sum();
-        let pieces = Mapped { objects: found.objects.into_iter(), head: Some(head), write, first: true, done: false };
+        let pieces =
+            Mapped { objects: found.objects.into_iter(), head: Some(head), write, first: true, done: false };
         if output.pretty || output.encoding == Encoding::Yaml {
             let all: Vec<u8> = pieces.flat_map(|piece| piece.to_vec()).collect();
             if output.encoding == Encoding::Yaml {
@@ -174,7 +216,8 @@ impl Op<'_> {
         let not_acceptable = || Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]);
         let mut items: Vec<Vec<u8>> = Vec::with_capacity(found.objects.len());
         for object in &found.objects {
-            let doc = decode(&self.hub, &self.row, object).ok_or_else(|| Status::internal("a stored object cannot be read"))?;
+            let doc = decode(&self.hub, &self.row, object)
+                .ok_or_else(|| Status::internal("a stored object cannot be read"))?;
             let mut out = Vec::with_capacity(object.json().len());
             proto::encode_raw(&doc, &mut out).map_err(|_| not_acceptable())?;
             items.push(out);
@@ -216,7 +259,12 @@ pub fn decode(hub: &Resource, row: &Resource, object: &Object) -> Option<keelson
 }
 
 /// As [`decode`], with another revision as its resourceVersion (the last state of a deleted object).
-pub fn decode_at(hub: &Resource, row: &Resource, object: &Object, revision: u64) -> Option<keelson_api::doc::Doc> {
+pub fn decode_at(
+    hub: &Resource,
+    row: &Resource,
+    object: &Object,
+    revision: u64,
+) -> Option<keelson_api::doc::Doc> {
     let decoded = json::decode_any(hub.ty, object.json(), FieldValidation::Ignore);
     let mut doc = match decoded {
         Ok((doc, _)) => doc,
@@ -296,7 +344,11 @@ struct Token {
 }
 
 fn encode_token(revision: u64, last: &str) -> String {
-    pack(&Token { v: "meta.k8s.io/v1".to_owned(), rv: i64::try_from(revision).unwrap_or(-1), start: format!("{last}\0") })
+    pack(&Token {
+        v: "meta.k8s.io/v1".to_owned(),
+        rv: i64::try_from(revision).unwrap_or(-1),
+        start: format!("{last}\0"),
+    })
 }
 
 fn pack(token: &Token) -> String {
@@ -306,7 +358,10 @@ fn pack(token: &Token) -> String {
 /// The revision (none: the newest) and the key after which the next page starts, relative to the path's scope.
 fn decode_token(text: &str) -> Result<(Option<u64>, String), Status> {
     let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-    let raw = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|error| bad(&error.to_string()))?;
+    let raw = URL_SAFE_NO_PAD
+        .decode(text)
+        .or_else(|_| URL_SAFE.decode(text))
+        .map_err(|error| bad(&error.to_string()))?;
     let token: Token = serde_json::from_slice(&raw).map_err(|error| bad(&error.to_string()))?;
     if token.v != "meta.k8s.io/v1" {
         return Err(bad(&format!("server does not recognize this encoded version {:?}", token.v)));

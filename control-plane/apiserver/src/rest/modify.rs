@@ -16,7 +16,9 @@ pub async fn modify(
     change: impl Fn(&mut Doc) -> Result<(), Status>,
 ) -> Result<Written, Status> {
     for attempt in 0..MAX_ATTEMPTS {
-        let Some(old) = op.load(name, attempt > 0).await? else { return Err(Status::not_found(&op.gr(), name)) };
+        let Some(old) = op.load(name, attempt > 0).await? else {
+            return Err(Status::not_found(&op.gr(), name));
+        };
         let mut doc = old.doc.clone();
         change(&mut doc)?;
         let json = Op::encode_stored(&doc);
@@ -53,7 +55,8 @@ pub fn set_pod_condition(doc: &mut Doc, condition: &Condition<'_>, now: jiff::Ti
     use f::pod_condition as c;
     let generation = doc.meta().generation();
     let Some(Value::List(all)) = doc.entry(&[f::pod::STATUS, f::pod_status::CONDITIONS]) else { return };
-    let known = all.iter_mut().filter_map(Value::as_struct_mut).find(|known| known.str(c::TYPE) == condition.kind);
+    let known =
+        all.iter_mut().filter_map(Value::as_struct_mut).find(|known| known.str(c::TYPE) == condition.kind);
     let same = known.as_ref().is_some_and(|known| known.str(c::STATUS) == condition.status);
     let fill = |entry: &mut Struct| {
         entry.set(c::TYPE, condition.kind);

@@ -25,7 +25,11 @@ impl Op<'_> {
     pub fn output(&self) -> Result<Output, Status> {
         let offer = Offer { protobuf: self.row.ty.is_some(), shapes: true, stream: false };
         let mut output = negotiate::negotiate(self.call.headers, offer).ok_or_else(|| {
-            if offer.protobuf { Status::not_acceptable(&negotiate::OBJECT_TYPES) } else { Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]) }
+            if offer.protobuf {
+                Status::not_acceptable(&negotiate::OBJECT_TYPES)
+            } else {
+                Status::not_acceptable(&negotiate::OBJECT_TYPES[..2])
+            }
         })?;
         output.pretty = negotiate::pretty(self.call.headers, self.call.query, output);
         Ok(output)
@@ -37,7 +41,12 @@ impl Op<'_> {
     }
 
     /// An object of the cache as the client wants it.
-    pub async fn answer_object(&self, code: StatusCode, object: &Object, output: Output) -> Result<Response<Body>, Status> {
+    pub async fn answer_object(
+        &self,
+        code: StatusCode,
+        object: &Object,
+        output: Output,
+    ) -> Result<Response<Body>, Status> {
         if output.encoding == Encoding::Json && output.shape == Shape::Whole && self.stored_as_requested() {
             let form = Form { head: self.head(), part: Part::Whole };
             let mut out = Vec::with_capacity(object.written_len(object.revision(), &form));
@@ -48,7 +57,13 @@ impl Op<'_> {
     }
 
     /// Stored bytes at a revision as the client wants them.
-    pub async fn answer(&self, code: StatusCode, stored: &[u8], revision: u64, output: Output) -> Result<Response<Body>, Status> {
+    pub async fn answer(
+        &self,
+        code: StatusCode,
+        stored: &[u8],
+        revision: u64,
+        output: Output,
+    ) -> Result<Response<Body>, Status> {
         match (output.shape, output.encoding) {
             (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {
                 let mut out = Vec::new();
@@ -68,7 +83,12 @@ impl Op<'_> {
                 let doc = self.decode_stored(stored, revision)?;
                 let include = table::Include::parse(self.call.query)?;
                 let mut out = Vec::new();
-                table::push_head(&mut out, version, table::Meta { revision, token: None, remaining: None }, Some(self.strategy.columns));
+                table::push_head(
+                    &mut out,
+                    version,
+                    table::Meta { revision, token: None, remaining: None },
+                    Some(self.strategy.columns),
+                );
                 table::RowContext::of(self).push(&mut out, &doc, stored, revision, version, include);
                 out.extend_from_slice(b"]}");
                 self.json_or_yaml(code, out, encoding, output.pretty)
@@ -77,7 +97,13 @@ impl Op<'_> {
     }
 
     /// An object that is not stored (a review, a scale) as the client wants it.
-    pub fn answer_doc(&self, code: StatusCode, doc: &Doc, encoding: Encoding, pretty: bool) -> Result<Response<Body>, Status> {
+    pub fn answer_doc(
+        &self,
+        code: StatusCode,
+        doc: &Doc,
+        encoding: Encoding,
+        pretty: bool,
+    ) -> Result<Response<Body>, Status> {
         match encoding {
             Encoding::Json => {
                 let mut out = Vec::with_capacity(1024);
@@ -87,13 +113,20 @@ impl Op<'_> {
             Encoding::Yaml => Ok(respond::bytes(code, negotiate::YAML, yaml::encode(doc))),
             Encoding::Protobuf => {
                 let mut out = Vec::with_capacity(1024);
-                proto::encode(doc, &mut out).map_err(|_| Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]))?;
+                proto::encode(doc, &mut out)
+                    .map_err(|_| Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]))?;
                 Ok(respond::bytes(code, negotiate::PROTOBUF, out))
             }
         }
     }
 
-    fn json_or_yaml(&self, code: StatusCode, out: Vec<u8>, encoding: Encoding, pretty: bool) -> Result<Response<Body>, Status> {
+    fn json_or_yaml(
+        &self,
+        code: StatusCode,
+        out: Vec<u8>,
+        encoding: Encoding,
+        pretty: bool,
+    ) -> Result<Response<Body>, Status> {
         match encoding {
             Encoding::Yaml => Err(Status::not_acceptable(&[negotiate::JSON])),
             _ => Ok(self.json(code, out, pretty)),
@@ -147,8 +180,15 @@ pub fn head(kind: &str, api_version: &str) -> Bytes {
     out.into()
 }
 
-fn gzip(code: StatusCode, media_type: &'static str, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response<Body> {
-    let body = Body::Lazy { pieces: Box::new(Gzip { pieces, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }), left: None };
+fn gzip(
+    code: StatusCode,
+    media_type: &'static str,
+    pieces: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
+    let body = Body::Lazy {
+        pieces: Box::new(Gzip { pieces, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }),
+        left: None,
+    };
     let mut response = respond::with_body(code, media_type, body);
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -175,7 +215,9 @@ impl<I: Iterator<Item = Bytes>> Iterator for Gzip<I> {
                         return Some(std::mem::take(encoder.get_mut()).into());
                     }
                 }
-                None => return self.encoder.take().and_then(|encoder| encoder.finish().ok()).map(Bytes::from),
+                None => {
+                    return self.encoder.take().and_then(|encoder| encoder.finish().ok()).map(Bytes::from);
+                }
             }
         }
     }
@@ -190,9 +232,12 @@ mod tests {
     fn gzip_round_trip() {
         let pieces: Vec<Bytes> = (0..100).map(|n| Bytes::from(format!("{n} ").repeat(5000))).collect();
         let expected: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
-        let packed: Vec<u8> = Gzip { pieces: pieces.into_iter(), encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }
-            .flat_map(|piece| piece.to_vec())
-            .collect();
+        let packed: Vec<u8> = Gzip {
+            pieces: pieces.into_iter(),
+            encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())),
+        }
+        .flat_map(|piece| piece.to_vec())
+        .collect();
         let mut unpacked = Vec::new();
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut unpacked).unwrap();
         assert_eq!(unpacked, expected);

@@ -77,14 +77,20 @@ fn access_review(op: &Op<'_>, doc: &mut Doc, namespace: Option<&str>) -> Result<
         Some(_) => (zf::local_subject_access_review::SPEC, zf::local_subject_access_review::STATUS),
     };
     let spec: authorization::SubjectAccessReviewSpec = spec(doc, spec_at)?;
-    let attributes = authz::access_review_attributes(&spec, namespace).map_err(|errors| invalid(op, &errors))?;
+    let attributes =
+        authz::access_review_attributes(&spec, namespace).map_err(|errors| invalid(op, &errors))?;
     answer(doc, status_at, &authz::review_status(op.core.access.authorizer.as_ref(), &attributes))
 }
 
 fn self_access_review(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
     let spec: authorization::SelfSubjectAccessReviewSpec = spec(doc, zf::self_subject_access_review::SPEC)?;
-    let attributes = authz::self_access_review_attributes(&spec, &op.call.user).map_err(|errors| invalid(op, &errors))?;
-    answer(doc, zf::self_subject_access_review::STATUS, &authz::review_status(op.core.access.authorizer.as_ref(), &attributes))
+    let attributes =
+        authz::self_access_review_attributes(&spec, &op.call.user).map_err(|errors| invalid(op, &errors))?;
+    answer(
+        doc,
+        zf::self_subject_access_review::STATUS,
+        &authz::review_status(op.core.access.authorizer.as_ref(), &attributes),
+    )
 }
 
 fn rules_review(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
@@ -96,12 +102,17 @@ fn rules_review(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
 }
 
 /// POST serviceaccounts/<name>/token.
-pub async fn token_request(op: &Op<'_>, subresource: &Subresource, body: RequestBody) -> Result<Response<Body>, Status> {
+pub async fn token_request(
+    op: &Op<'_>,
+    subresource: &Subresource,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     let output = op.output()?;
     let options = WriteOptions::parse(op.call.query, op.call.headers, "CreateOptions", false)?;
     let body = read_body(body).await?;
     let mut doc = op.decode_sub(subresource, &body, &options)?;
-    let request: authentication::TokenRequest = doc.to_typed().map_err(|error| Status::bad_request(error.to_string()))?;
+    let request: authentication::TokenRequest =
+        doc.to_typed().map_err(|error| Status::bad_request(error.to_string()))?;
     let name = op.info().name.clone();
     let attributes = op.admission(crate::admission::Operation::Create, &name, "token", options.dry_run);
     op.core.admission.validate(Some(&doc), None, &attributes)?;
@@ -125,7 +136,9 @@ pub async fn token_request(op: &Op<'_>, subresource: &Subresource, body: Request
 
 fn explain(name: &str, error: TokenRequestError) -> Status {
     match error {
-        TokenRequestError::NotFound { resource, name } => Status::not_found(&GroupResource::new("", resource), &name),
+        TokenRequestError::NotFound { resource, name } => {
+            Status::not_found(&GroupResource::new("", resource), &name)
+        }
         TokenRequestError::BadRequest { message } => Status::bad_request(message),
         TokenRequestError::Invalid { field, value, detail } => {
             let text = format!("Invalid value: {value}: {detail}");
@@ -138,7 +151,11 @@ fn explain(name: &str, error: TokenRequestError) -> Status {
                 name: name.to_owned(),
                 group: "authentication.k8s.io".into(),
                 kind: "TokenRequest".into(),
-                causes: vec![Cause { reason: "FieldValueInvalid".into(), message: text, field: field.to_owned() }],
+                causes: vec![Cause {
+                    reason: "FieldValueInvalid".into(),
+                    message: text,
+                    field: field.to_owned(),
+                }],
                 ..Details::default()
             }));
             status

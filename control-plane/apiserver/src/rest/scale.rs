@@ -22,7 +22,9 @@ struct Paths {
 }
 
 fn paths(doc: &Doc) -> Option<Paths> {
-    use apps::{deployment, deployment_spec, deployment_status, replica_set, replica_set_spec, replica_set_status};
+    use apps::{
+        deployment, deployment_spec, deployment_status, replica_set, replica_set_spec, replica_set_status,
+    };
     use apps::{stateful_set, stateful_set_spec, stateful_set_status};
     use core::{replication_controller, replication_controller_spec, replication_controller_status};
     let ty = doc.ty()?;
@@ -107,11 +109,17 @@ pub fn spec_text(selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Labe
 }
 
 /// Serves GET, PUT and PATCH of a scale.
-pub async fn serve(op: &Op<'_>, subresource: &Subresource, body: RequestBody) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    op: &Op<'_>,
+    subresource: &Subresource,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     let output = op.output()?;
     let name = op.info().name.clone();
     if op.info().verb == "get" {
-        let Some(loaded) = op.load(&name, false).await? else { return Err(Status::not_found(&op.gr(), &name)) };
+        let Some(loaded) = op.load(&name, false).await? else {
+            return Err(Status::not_found(&op.gr(), &name));
+        };
         return op.answer_doc(StatusCode::OK, &scale_of(&loaded.doc)?, output.encoding, output.pretty);
     }
     let put = op.info().verb == "update";
@@ -132,7 +140,11 @@ pub async fn serve(op: &Op<'_>, subresource: &Subresource, body: RequestBody) ->
             let mut errors = keelson_api::field_errors::ErrorList::new();
             let spec = keelson_api::field_errors::FieldPath::new("spec");
             errors.invalid(&spec.child("replicas"), replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid(&GroupResource::new("autoscaling", "Scale"), old.meta().name(), &errors));
+            return Err(Status::invalid(
+                &GroupResource::new("autoscaling", "Scale"),
+                old.meta().name(),
+                &errors,
+            ));
         }
         let mut new = old.clone();
         if let Some(paths) = paths(old) {

@@ -51,10 +51,16 @@ fn confine_approval(new: &Doc, old: &Doc) -> Doc {
 }
 
 /// Serves a request for a subresource.
-pub async fn serve(op: &Op<'_>, parts: &http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    op: &Op<'_>,
+    parts: &http::request::Parts,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     let info = op.info();
     let row = op.row.clone();
-    let Some(subresource) = row.subresource(&info.subresource) else { return Err(Status::resource_not_found()) };
+    let Some(subresource) = row.subresource(&info.subresource) else {
+        return Err(Status::resource_not_found());
+    };
     let name = info.subresource.as_str();
     if matches!(name, "exec" | "attach" | "portforward" | "proxy" | "log") {
         return streaming::serve(op, name, parts, body).await;
@@ -79,21 +85,32 @@ pub async fn virtual_resource(op: &Op<'_>, body: RequestBody) -> Result<Response
     match (info.verb, op.row.group.as_str(), op.row.plural.as_str()) {
         ("create", "authentication.k8s.io" | "authorization.k8s.io", _) => review::create(op, body).await,
         ("create", "", "bindings") => {
-            let pods = op.core.table.load().lookup("", "v1", "pods").cloned().ok_or_else(Status::resource_not_found)?;
+            let pods = op
+                .core
+                .table
+                .load()
+                .lookup("", "v1", "pods")
+                .cloned()
+                .ok_or_else(Status::resource_not_found)?;
             let pods_op = op.on(pods);
             let sub = pods_op.row.subresource("binding").cloned().ok_or_else(Status::resource_not_found)?;
             bind(&pods_op, &sub, body, "").await
         }
-        ("get" | "list", "", "componentstatuses") => {
-            Err(Status::not_implemented("componentstatuses are deprecated and not served; see /readyz?verbose"))
-        }
+        ("get" | "list", "", "componentstatuses") => Err(Status::not_implemented(
+            "componentstatuses are deprecated and not served; see /readyz?verbose",
+        )),
         _ => Err(Status::not_implemented(format!("{} are not served yet", op.gr()))),
     }
 }
 
 impl Op<'_> {
     /// Reads a body as the subresource's kind.
-    pub fn decode_sub(&self, subresource: &Subresource, body: &[u8], options: &WriteOptions) -> Result<Doc, Status> {
+    pub fn decode_sub(
+        &self,
+        subresource: &Subresource,
+        body: &[u8],
+        options: &WriteOptions,
+    ) -> Result<Doc, Status> {
         let expected = Expected {
             ty: subresource.ty,
             group: &subresource.group,
@@ -121,7 +138,12 @@ impl Op<'_> {
 }
 
 /// POST pods/<name>/binding (and POST bindings): gives a pod its node, once.
-async fn bind(op: &Op<'_>, subresource: &Subresource, body: RequestBody, name: &str) -> Result<Response<Body>, Status> {
+async fn bind(
+    op: &Op<'_>,
+    subresource: &Subresource,
+    body: RequestBody,
+    name: &str,
+) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(op.call.query, op.call.headers, "CreateOptions", false)?;
     let body = read_body(body).await?;
     let mut binding = op.decode_sub(subresource, &body, &options)?;
@@ -137,7 +159,9 @@ async fn bind(op: &Op<'_>, subresource: &Subresource, body: RequestBody, name: &
     let kind = binding.get(&target).map_or("", |target| target.str_at(&[f::object_reference::KIND]));
     let node = binding.get(&target).map_or("", |target| target.str_at(&[f::object_reference::NAME]));
     if !matches!(kind, "" | "Node") {
-        return Err(Status::bad_request(format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"")));
+        return Err(Status::bad_request(format!(
+            "target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
+        )));
     }
     if node.is_empty() {
         return Err(Status::bad_request("target.name: Required value"));
@@ -151,11 +175,21 @@ async fn bind(op: &Op<'_>, subresource: &Subresource, body: RequestBody, name: &
 }
 
 fn assign(op: &Op<'_>, pod: &mut Doc, binding: &Doc, node: &str) -> Result<(), Status> {
-    let refuse = |why: String| Err(Status::conflict(&keelson_api::status::GroupResource::new("", "pods/binding"), binding.meta().name(), why));
+    let refuse = |why: String| {
+        Err(Status::conflict(
+            &keelson_api::status::GroupResource::new("", "pods/binding"),
+            binding.meta().name(),
+            why,
+        ))
+    };
     let meta = pod.meta();
     let wanted = binding.meta();
     if !wanted.uid().is_empty() && wanted.uid() != meta.uid() {
-        let text = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", wanted.uid(), meta.uid());
+        let text = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            wanted.uid(),
+            meta.uid()
+        );
         return Err(Status::conflict(&op.gr(), wanted.name(), text));
     }
     if !wanted.resource_version().is_empty() && wanted.resource_version() != meta.resource_version() {
@@ -180,7 +214,11 @@ fn assign(op: &Op<'_>, pod: &mut Doc, binding: &Doc, node: &str) -> Result<(), S
     for (key, value) in binding.meta().labels().into_iter().flat_map(|pairs| pairs.str_pairs()) {
         pod.meta_mut().set_label(key, value);
     }
-    set_pod_condition(pod, &Condition { kind: "PodScheduled", status: "True", reason: "", message: "" }, op.now);
+    set_pod_condition(
+        pod,
+        &Condition { kind: "PodScheduled", status: "True", reason: "", message: "" },
+        op.now,
+    );
     Ok(())
 }
 

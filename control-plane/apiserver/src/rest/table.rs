@@ -27,7 +27,11 @@ impl Include {
             "Object" => Ok(Include::Object),
             other => {
                 let mut errors = ErrorList::new();
-                errors.invalid(&FieldPath::new("includeObject"), other, "must be 'Metadata', 'Object', 'None', or empty");
+                errors.invalid(
+                    &FieldPath::new("includeObject"),
+                    other,
+                    "must be 'Metadata', 'Object', 'None', or empty",
+                );
                 Err(Status::invalid(&GroupResource::new("meta.k8s.io", "TableOptions"), "", &errors))
             }
         }
@@ -108,7 +112,15 @@ impl RowContext {
     }
 
     /// Appends one row; `doc` is the object in the storage version, which the columns are written for.
-    pub fn push(&self, out: &mut Vec<u8>, doc: &Doc, stored: &[u8], revision: u64, version: &str, include: Include) {
+    pub fn push(
+        &self,
+        out: &mut Vec<u8>,
+        doc: &Doc,
+        stored: &[u8],
+        revision: u64,
+        version: &str,
+        include: Include,
+    ) {
         out.extend_from_slice(b"{\"cells\":[");
         for (index, cell) in (self.columns.cells)(doc, self.now).iter().enumerate() {
             if index > 0 {
@@ -126,7 +138,9 @@ impl RowContext {
             Include::None => out.extend_from_slice(b"null"),
             Include::Metadata => scan::push_metadata(out, version, stored, revision),
             Include::Object => match super::convert(doc.clone(), &self.row) {
-                Ok(doc) => keelson_api::json::encode_canonical(&doc, keelson_api::json::EncodeOptions::FULL, out),
+                Ok(doc) => {
+                    keelson_api::json::encode_canonical(&doc, keelson_api::json::EncodeOptions::FULL, out)
+                }
                 Err(_) => out.extend_from_slice(b"null"),
             },
         }

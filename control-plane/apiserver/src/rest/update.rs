@@ -50,7 +50,8 @@ pub async fn put(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Re
 pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Response<Body>, Status> {
     let output = op.output()?;
     let kind = PatchKind::of(op)?;
-    let options = WriteOptions::parse(op.call.query, op.call.headers, "PatchOptions", kind == PatchKind::Apply)?;
+    let options =
+        WriteOptions::parse(op.call.query, op.call.headers, "PatchOptions", kind == PatchKind::Apply)?;
     let body = read_body(body).await?;
     let name = op.info().name.clone();
     let manner = manner(op, subresource)?;
@@ -63,7 +64,8 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
         if new.meta().name() != old.meta().name() {
             return Err(Status::bad_request(format!(
                 "the name of the object ({}) does not match the name on the URL ({})",
-                new.meta().name(), old.meta().name()
+                new.meta().name(),
+                old.meta().name()
             )));
         }
         Ok(new)
@@ -79,7 +81,11 @@ pub fn manner<'m>(op: &Op<'_>, subresource: &'m str) -> Result<Manner<'m>, Statu
         "" | "status" | "ephemeralcontainers" | "resize" => None,
         other => Some(super::subresource::confine(other).ok_or_else(|| op.method_not_allowed())?),
     };
-    Ok(Manner { subresource, confine, create_missing: subresource.is_empty() && op.strategy.allow_create_on_update })
+    Ok(Manner {
+        subresource,
+        confine,
+        create_missing: subresource.is_empty() && op.strategy.allow_create_on_update,
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +107,11 @@ impl PatchKind {
                 "server-side apply is not implemented yet; use client-side apply (kubectl apply without --server-side)",
             )),
             _ => {
-                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+                let mut accepted = vec![
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    "application/apply-patch+yaml",
+                ];
                 if op.row.ty.is_some() {
                     accepted.push("application/strategic-merge-patch+json");
                 }
@@ -110,19 +120,30 @@ impl PatchKind {
         }
     }
 
-    pub fn apply(self, op: &Op<'_>, old: &Doc, body: &[u8], validation: FieldValidation) -> Result<patch::Patched, Status> {
+    pub fn apply(
+        self,
+        op: &Op<'_>,
+        old: &Doc,
+        body: &[u8],
+        validation: FieldValidation,
+    ) -> Result<patch::Patched, Status> {
         let patched = match self {
             PatchKind::Json => patch::json_patch(old, body, validation),
             PatchKind::Merge => patch::merge_patch(old, body, validation),
             PatchKind::Strategic => patch::strategic_merge(old, body, validation),
-            PatchKind::Apply => return Err(Status::not_implemented("server-side apply is not implemented yet")),
+            PatchKind::Apply => {
+                return Err(Status::not_implemented("server-side apply is not implemented yet"));
+            }
         };
         patched.map_err(|error| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::request_entity_too_large(text),
-            PatchError::Unsupported(text) => Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text),
+            PatchError::Unsupported(text) => {
+                Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
+            }
             PatchError::Unprocessable(text) => {
-                let mut status = Status::invalid(&op.gk(), &op.info().name, &keelson_api::field_errors::ErrorList::new());
+                let mut status =
+                    Status::invalid(&op.gk(), &op.info().name, &keelson_api::field_errors::ErrorList::new());
                 status.message = format!("{}: {text}", status.message);
                 status
             }
@@ -130,7 +151,9 @@ impl PatchKind {
                 PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
                     let kind = &old.gvk.kind;
                     let version = &old.gvk.version;
-                    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+                    Status::bad_request(format!(
+                        "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
+                    ))
                 }
                 PatchKind::Apply => Status::bad_request(error.to_string()),
             },
@@ -144,18 +167,22 @@ fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
     let meta = doc.meta();
     if meta.name().is_empty() {
         return Err(Status::bad_request(format!(
-            "the name of the object ({} based on URL) was undeterminable: name must be provided", info.name
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            info.name
         )));
     }
     if meta.name() != info.name {
         return Err(Status::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})", meta.name(), info.name
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta.name(),
+            info.name
         )));
     }
     let namespace = op.namespace();
     if !meta.namespace().is_empty() && meta.namespace() != namespace {
         return Err(Status::bad_request(format!(
-            "the namespace of the object ({}) does not match the namespace on the request ({namespace})", meta.namespace()
+            "the namespace of the object ({}) does not match the namespace on the request ({namespace})",
+            meta.namespace()
         )));
     }
     Ok(())
@@ -277,8 +304,13 @@ async fn check_and_store(
         return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
     }
     let key = op.key(name);
-    let write = if gone { Write::Delete { key: key.clone() } } else { Write::Put { key: key.clone(), value: json.clone() } };
-    let mut transaction = Transaction { guards: vec![(key, Expect::Revision(old.revision))], writes: vec![write] };
+    let write = if gone {
+        Write::Delete { key: key.clone() }
+    } else {
+        Write::Put { key: key.clone(), value: json.clone() }
+    };
+    let mut transaction =
+        Transaction { guards: vec![(key, Expect::Revision(old.revision))], writes: vec![write] };
     claim.join(&mut transaction);
     match op.core.commit(transaction).await {
         Ok(revision) => {
@@ -298,7 +330,11 @@ async fn check_and_store(
 fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, Status> {
     let (new, old) = (new.meta(), old.meta());
     if !new.uid().is_empty() && new.uid() != old.uid() {
-        let text = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
+        let text = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            new.uid(),
+            old.uid()
+        );
         return Err(Status::conflict(&op.gr(), name, text));
     }
     match new.resource_version() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::header::{HeaderValue, CONTENT_TYPE};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions};
@@ -20,7 +20,9 @@ use super::list::decode_at;
 use super::table::{Include, Meta, RowContext, push_head};
 use super::{Op, cache_status};
 use crate::body::Body;
-use crate::cache::{CacheError, Delivery, EventKind, Form, Part, ReadAt, Start, WatchItem, WatchQuery, WatchStream};
+use crate::cache::{
+    CacheError, Delivery, EventKind, Form, Part, ReadAt, Start, WatchItem, WatchQuery, WatchStream,
+};
 use crate::core::Core;
 use crate::negotiate::{self, Encoding, Offer, Shape};
 use crate::options::{ListOptions, Version};
@@ -32,19 +34,28 @@ const MIN_TIMEOUT: u64 = 1800;
 /// Serves a watch.
 pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let offer = Offer { protobuf: op.row.ty.is_some(), shapes: true, stream: true };
-    let output = negotiate::negotiate(op.call.headers, offer).ok_or_else(|| Status::not_acceptable(&negotiate::STREAM_TYPES))?;
+    let output = negotiate::negotiate(op.call.headers, offer)
+        .ok_or_else(|| Status::not_acceptable(&negotiate::STREAM_TYPES))?;
     let mut options = ListOptions::parse(op.call.query, true)?;
     // The old /watch/… paths may name one object.
     if !op.info().name.is_empty() && options.fields.requires_exact("metadata.name").is_none() {
-        options.fields = keelson_api::fields_selector::FieldSelector::equals("metadata.name", &op.info().name);
+        options.fields =
+            keelson_api::fields_selector::FieldSelector::equals("metadata.name", &op.info().name);
     }
     let include = Include::parse(op.call.query)?;
     let start = start(&options);
-    let query = WatchQuery { scope: op.scope(&options), filter: op.filter(&options)?, start, bookmarks: options.bookmarks };
+    let query = WatchQuery {
+        scope: op.scope(&options),
+        filter: op.filter(&options)?,
+        start,
+        bookmarks: options.bookmarks,
+    };
     let frames = Frames::new(op, output.encoding, output.shape, include);
     let body = match op.cache.watch(query).await {
         Ok(stream) => {
-            let timeout = options.timeout_seconds.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..=2 * MIN_TIMEOUT));
+            let timeout = options
+                .timeout_seconds
+                .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..=2 * MIN_TIMEOUT));
             stream_body(op.core, stream, frames, Duration::from_secs(timeout))
         }
         // As upstream's watch cache: the failure is the stream's only event, so that every client's watch code sees it.
@@ -114,7 +125,11 @@ fn stream_body(core: &Arc<Core>, stream: WatchStream, frames: Frames, timeout: D
             Err(error) => frames.error(&cache_status(error)),
         })
     });
-    Body::Stream(items.filter(|frame| std::future::ready(frame.as_ref().is_ok_and(|bytes: &Bytes| !bytes.is_empty()))).boxed())
+    Body::Stream(
+        items
+            .filter(|frame| std::future::ready(frame.as_ref().is_ok_and(|bytes: &Bytes| !bytes.is_empty())))
+            .boxed(),
+    )
 }
 
 /// Writes events as one client wants them.
@@ -137,7 +152,9 @@ impl Frames {
         let mut hasher = std::hash::DefaultHasher::new();
         (op.row.group.as_str(), op.row.version.as_str(), encoding, shape, include as u8).hash(&mut hasher);
         let form = match (encoding, shape) {
-            (Encoding::Json, Shape::Whole) if op.stored_as_requested() => Some(Form { head: op.head(), part: Part::Whole }),
+            (Encoding::Json, Shape::Whole) if op.stored_as_requested() => {
+                Some(Form { head: op.head(), part: Part::Whole })
+            }
             (Encoding::Json, Shape::Metadata(version)) => Some(Form {
                 head: super::output::head("PartialObjectMetadata", &format!("meta.k8s.io/{version}")),
                 part: Part::Metadata,
@@ -145,7 +162,17 @@ impl Frames {
             _ => None,
         };
         let rows = RowContext::of(op);
-        Frames { hub: op.hub.clone(), row: op.row.clone(), encoding, shape, include, id: hasher.finish(), form, rows, headed: false }
+        Frames {
+            hub: op.hub.clone(),
+            row: op.row.clone(),
+            encoding,
+            shape,
+            include,
+            id: hasher.finish(),
+            form,
+            rows,
+            headed: false,
+        }
     }
 
     fn event(&mut self, delivery: &Delivery) -> Bytes {
@@ -189,11 +216,18 @@ impl Frames {
 
     fn table_event(&mut self, delivery: &Delivery, version: &'static str) -> Bytes {
         let object = delivery.object();
-        let Some(doc) = decode_at(&self.hub, &self.hub, object, delivery.revision()) else { return Bytes::new() };
+        let Some(doc) = decode_at(&self.hub, &self.hub, object, delivery.revision()) else {
+            return Bytes::new();
+        };
         let columns = (!std::mem::replace(&mut self.headed, true)).then_some(self.rows.columns);
         let mut out = Vec::with_capacity(2048);
         open(&mut out, event_name(delivery.kind()));
-        push_head(&mut out, version, Meta { revision: delivery.revision(), token: None, remaining: None }, columns);
+        push_head(
+            &mut out,
+            version,
+            Meta { revision: delivery.revision(), token: None, remaining: None },
+            columns,
+        );
         self.rows.push(&mut out, &doc, object.json(), delivery.revision(), version, self.include);
         out.extend_from_slice(b"]}}\n");
         out.into()
@@ -222,7 +256,9 @@ impl Frames {
                 out.extend_from_slice(b"]}}\n");
                 return out.into();
             }
-            Shape::Metadata(version) => ("PartialObjectMetadata".to_owned(), format!("meta.k8s.io/{version}")),
+            Shape::Metadata(version) => {
+                ("PartialObjectMetadata".to_owned(), format!("meta.k8s.io/{version}"))
+            }
             Shape::Whole => (self.row.kind.to_string(), self.row.api_version().to_string()),
         };
         scan::push_type_meta(&mut out, &api_version, &kind);
@@ -241,7 +277,8 @@ impl Frames {
         let body = status.to_json();
         let mut out = Vec::with_capacity(body.len() + 40);
         if self.encoding == Encoding::Protobuf
-            && let Ok((mut doc, _)) = json::decode(keelson_api::t::meta_v1::STATUS, &body, json::FieldValidation::Ignore)
+            && let Ok((mut doc, _)) =
+                json::decode(keelson_api::t::meta_v1::STATUS, &body, json::FieldValidation::Ignore)
         {
             doc.gvk = keelson_api::doc::Gvk::new("", "v1", "Status");
             return self.frame_doc("ERROR", &doc);

@@ -18,7 +18,9 @@ pub struct ServiceRange {
 pub enum RangeError {
     #[error("{0:?} is not a CIDR such as 10.96.0.0/12")]
     Syntax(String),
-    #[error("{0:?} holds too few or too many addresses: between /8 and /30 for IPv4, between /64 and /126 for IPv6")]
+    #[error(
+        "{0:?} holds too few or too many addresses: between /8 and /30 for IPv4, between /64 and /126 for IPv6"
+    )]
     Size(String),
 }
 
@@ -100,8 +102,13 @@ mod tests {
         assert_eq!(range.to_string(), "10.96.0.0/12");
         assert_eq!(range.at(1), "10.96.0.1".parse::<IpAddr>().unwrap());
         for (address, inside) in [
-            ("10.96.0.0", false), ("10.96.0.1", true), ("10.111.255.254", true), ("10.111.255.255", false),
-            ("10.112.0.0", false), ("::1", false), ("9.0.0.1", false),
+            ("10.96.0.0", false),
+            ("10.96.0.1", true),
+            ("10.111.255.254", true),
+            ("10.111.255.255", false),
+            ("10.112.0.0", false),
+            ("::1", false),
+            ("9.0.0.1", false),
         ] {
             assert_eq!(range.contains(address.parse().unwrap()), inside, "{address}");
         }

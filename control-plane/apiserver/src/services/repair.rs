@@ -76,10 +76,12 @@ async fn orphans(core: &Arc<Core>) -> Result<Orphans, Status> {
     let prefix = keys::prefix("networking.k8s.io", "ipaddresses", false);
     let claims = core.store.list(&prefix, None, 0, None).await.map_err(store_status)?;
     let (record, _) = read_ports(core).await?;
-    let services = core.store.list(&keys::prefix("", "services", false), None, 0, None).await.map_err(store_status)?;
+    let services =
+        core.store.list(&keys::prefix("", "services", false), None, 0, None).await.map_err(store_status)?;
     let (mut used, mut used_ports) = (BTreeSet::new(), BTreeSet::new());
     for entry in &services.entries {
-        let (doc, _) = json::decode(t::core_v1::SERVICE, &entry.value, FieldValidation::Ignore).map_err(Status::internal)?;
+        let (doc, _) = json::decode(t::core_v1::SERVICE, &entry.value, FieldValidation::Ignore)
+            .map_err(Status::internal)?;
         let (addresses, ports) = held(&doc);
         used.extend(addresses);
         used_ports.extend(ports);

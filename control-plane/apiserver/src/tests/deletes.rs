@@ -9,10 +9,13 @@ async fn preconditions_are_kept() {
     let lab = Lab::start().await;
     let made = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
     let path = format!("{CONFIG_MAPS}/a");
-    let with = |preconditions: serde_json::Value| json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}).to_string();
+    let with = |preconditions: serde_json::Value| {
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}).to_string()
+    };
     lab.send("DELETE", &path, &[], with(json!({"uid": "other"}))).await.expect(409);
     lab.send("DELETE", &path, &[], with(json!({"resourceVersion": "1"}))).await.expect(409);
-    let status = lab.send("DELETE", &path, &[], with(json!({"uid": made["metadata"]["uid"]}))).await.expect(200);
+    let status =
+        lab.send("DELETE", &path, &[], with(json!({"uid": made["metadata"]["uid"]}))).await.expect(200);
     assert_eq!((status["kind"].as_str(), status["status"].as_str()), (Some("Status"), Some("Success")));
     assert_eq!(status["details"], json!({"name": "a", "kind": "configmaps", "uid": made["metadata"]["uid"]}));
     lab.delete(&path).await.expect(404);
@@ -31,7 +34,13 @@ async fn finalizers_hold_an_object() {
     let revision = lab.revision().await;
     lab.delete(&path).await.expect(200);
     assert_eq!(lab.revision().await, revision, "deleting twice changes nothing");
-    let forbidden = lab.patch(&path, "merge-patch+json", &json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}})).await;
+    let forbidden = lab
+        .patch(
+            &path,
+            "merge-patch+json",
+            &json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}}),
+        )
+        .await;
     assert_eq!(forbidden.code, 422, "{forbidden:?}");
     lab.patch(&path, "merge-patch+json", &json!({"metadata": {"finalizers": null}})).await.expect(200);
     lab.get(&path).await.expect(404);
@@ -80,11 +89,18 @@ async fn pods_get_their_grace() {
 #[tokio::test]
 async fn namespaces_wait_for_their_finalizers() {
     let lab = Lab::start().await;
-    let made = lab.post("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})).await.expect(201);
+    let made = lab
+        .post(
+            "/api/v1/namespaces",
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}),
+        )
+        .await
+        .expect(201);
     assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
     let marked = lab.delete("/api/v1/namespaces/team").await.expect(200);
     assert_eq!(marked["status"]["phase"], "Terminating");
-    let refused = lab.post("/api/v1/namespaces/team/configmaps", &config_map("a", json!({}))).await.expect(403);
+    let refused =
+        lab.post("/api/v1/namespaces/team/configmaps", &config_map("a", json!({}))).await.expect(403);
     assert!(refused["message"].as_str().unwrap().contains("being terminated"), "{refused}");
     let mut finalized = lab.get("/api/v1/namespaces/team").await.expect(200);
     finalized["spec"]["finalizers"] = json!([]);
@@ -112,7 +128,8 @@ async fn evictions_respect_budgets() {
     lab.post(PODS, &object).await.expect(201);
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     lab.post(&format!("{PODS}/p/binding"), &binding).await.expect(201);
-    let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let running =
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
     lab.patch(&format!("{PODS}/p/status"), "strategic-merge-patch+json", &running).await.expect(200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let budget = json!({
@@ -129,7 +146,16 @@ async fn evictions_respect_budgets() {
     lab.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
     let evicted = lab.get(&format!("{PODS}/p")).await.expect(200);
     assert!(evicted["metadata"]["deletionTimestamp"].is_string());
-    assert!(evicted["status"]["conditions"].as_array().unwrap().iter().any(|one| one["type"] == "DisruptionTarget"));
+    assert!(
+        evicted["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["type"] == "DisruptionTarget")
+    );
     let budget = lab.get(&format!("{budgets}/b")).await.expect(200);
-    assert_eq!((budget["status"]["disruptionsAllowed"].as_i64(), budget["status"]["disruptedPods"]["p"].is_string()), (Some(0), true));
+    assert_eq!(
+        (budget["status"]["disruptionsAllowed"].as_i64(), budget["status"]["disruptedPods"]["p"].is_string()),
+        (Some(0), true)
+    );
 }

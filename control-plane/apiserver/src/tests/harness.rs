@@ -37,7 +37,8 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.bytes).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
     }
 
     pub fn warnings(&self) -> Vec<String> {
@@ -86,7 +87,8 @@ impl Lab {
         let (trigger, ctx) = Context::for_tests();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let pki = pki();
-        let mut config = ApiServerConfig::new(pki.clone(), "127.0.0.1:0".parse().unwrap(), "192.0.2.7".parse().unwrap());
+        let mut config =
+            ApiServerConfig::new(pki.clone(), "127.0.0.1:0".parse().unwrap(), "192.0.2.7".parse().unwrap());
         change(&mut config);
         let api = ApiServer::start(config, store.clone(), ctx).await.unwrap();
         let lab = Lab { api, store, pki, _trigger: trigger };
@@ -101,18 +103,32 @@ impl Lab {
         tokio::time::timeout(SOON, answer).await.expect("an answer in time").unwrap()
     }
 
-    pub async fn send_as(&self, user: UserInfo, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn send_as(
+        &self,
+        user: UserInfo,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = self.raw(user, request.body(Full::new(body.into())).unwrap()).await;
         let (head, body) = response.into_parts();
-        let bytes = tokio::time::timeout(SOON, body.collect()).await.expect("a body in time").unwrap().to_bytes();
+        let bytes =
+            tokio::time::timeout(SOON, body.collect()).await.expect("a body in time").unwrap().to_bytes();
         Answer { code: head.status.as_u16(), headers: head.headers, bytes }
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         self.send_as(admin(), method, path, headers, body).await
     }
 
@@ -186,7 +202,11 @@ impl Frames {
     /// The next event as `TYPE name`.
     pub async fn short(&mut self) -> String {
         let event = self.next().await.expect("an event");
-        format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap_or("-"))
+        format!(
+            "{} {}",
+            event["type"].as_str().unwrap(),
+            event["object"]["metadata"]["name"].as_str().unwrap_or("-")
+        )
     }
 
     /// The next frame of a protobuf watch.

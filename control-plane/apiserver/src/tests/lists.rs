@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 use super::harness::*;
 
 fn names(list: &Value) -> Vec<String> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -17,10 +22,19 @@ async fn pages_are_one_snapshot() {
         lab.post(CONFIG_MAPS, &config_map(&format!("m{n}"), json!({}))).await.expect(201);
     }
     // A write elsewhere moves the store's revision past the newest item's.
-    lab.post("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})).await.expect(201);
+    lab.post(
+        "/api/v1/namespaces",
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}}),
+    )
+    .await
+    .expect(201);
     let revision = lab.revision().await.to_string();
     let first = lab.get(&format!("{CONFIG_MAPS}?limit=4")).await.expect(200);
-    assert_eq!(first["metadata"]["resourceVersion"], revision.as_str(), "the store's revision, not the items'");
+    assert_eq!(
+        first["metadata"]["resourceVersion"],
+        revision.as_str(),
+        "the store's revision, not the items'"
+    );
     assert_eq!(first["metadata"]["remainingItemCount"], 6);
     assert_eq!(names(&first), ["m0", "m1", "m2", "m3"]);
     assert_eq!((first["kind"].as_str(), first["items"][0]["kind"].is_null()), (Some("ConfigMapList"), true));
@@ -51,7 +65,8 @@ async fn pages_are_one_snapshot() {
 async fn a_future_revision_fails_after_a_bounded_wait() {
     let lab = Lab::start().await;
     let started = Instant::now();
-    let answer = lab.get(&format!("{CONFIG_MAPS}?resourceVersion=99999999&resourceVersionMatch=NotOlderThan")).await;
+    let answer =
+        lab.get(&format!("{CONFIG_MAPS}?resourceVersion=99999999&resourceVersionMatch=NotOlderThan")).await;
     let status = answer.expect(504);
     assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     assert!(started.elapsed().as_secs() < 10);
@@ -64,8 +79,14 @@ async fn exact_and_any_revisions() {
     lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
     let then = lab.revision().await;
     lab.post(CONFIG_MAPS, &config_map("b", json!({}))).await.expect(201);
-    let exact = lab.get(&format!("{CONFIG_MAPS}?resourceVersion={then}&resourceVersionMatch=Exact")).await.expect(200);
-    assert_eq!((names(&exact), exact["metadata"]["resourceVersion"].as_str()), (vec!["a".to_owned()], Some(&*then.to_string())));
+    let exact = lab
+        .get(&format!("{CONFIG_MAPS}?resourceVersion={then}&resourceVersionMatch=Exact"))
+        .await
+        .expect(200);
+    assert_eq!(
+        (names(&exact), exact["metadata"]["resourceVersion"].as_str()),
+        (vec!["a".to_owned()], Some(&*then.to_string()))
+    );
     let newer = lab.get(&format!("{CONFIG_MAPS}?resourceVersion={then}")).await.expect(200);
     assert_eq!(names(&newer), ["a", "b"]);
     lab.get(&format!("{CONFIG_MAPS}?resourceVersion=0")).await.expect(200);
@@ -91,8 +112,18 @@ async fn selectors_choose() {
     let refused = lab.get(&format!("{CONFIG_MAPS}?fieldSelector=data.k%3Dv")).await.expect(400);
     assert!(refused["message"].as_str().unwrap().contains("data.k"), "{refused}");
     lab.post(PODS, &pod("p")).await.expect(201);
-    assert_eq!(names(&lab.get(&format!("{PODS}?fieldSelector=status.phase%3DPending,spec.nodeName%3D")).await.expect(200)), ["p"]);
-    assert_eq!(names(&lab.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.expect(200)), Vec::<String>::new());
+    assert_eq!(
+        names(
+            &lab.get(&format!("{PODS}?fieldSelector=status.phase%3DPending,spec.nodeName%3D"))
+                .await
+                .expect(200)
+        ),
+        ["p"]
+    );
+    assert_eq!(
+        names(&lab.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.expect(200)),
+        Vec::<String>::new()
+    );
 }
 
 #[tokio::test]
@@ -102,18 +133,28 @@ async fn tables_metadata_yaml_pretty_and_gzip() {
         lab.post(CONFIG_MAPS, &config_map(&format!("m{n}"), json!({}))).await.expect(201);
     }
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-    let table = lab.send("GET", &format!("{CONFIG_MAPS}?limit=2"), &[("accept", accept)], "").await.expect(200);
+    let table =
+        lab.send("GET", &format!("{CONFIG_MAPS}?limit=2"), &[("accept", accept)], "").await.expect(200);
     assert_eq!(table["kind"], "Table");
-    assert_eq!((table["rows"].as_array().unwrap().len(), table["metadata"]["remainingItemCount"].as_i64()), (2, Some(1)));
+    assert_eq!(
+        (table["rows"].as_array().unwrap().len(), table["metadata"]["remainingItemCount"].as_i64()),
+        (2, Some(1))
+    );
     assert!(table["metadata"]["continue"].is_string());
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    let object = lab.send("GET", &format!("{CONFIG_MAPS}/m0?includeObject=Object"), &[("accept", accept)], "").await.expect(200);
+    let object = lab
+        .send("GET", &format!("{CONFIG_MAPS}/m0?includeObject=Object"), &[("accept", accept)], "")
+        .await
+        .expect(200);
     assert_eq!(object["rows"][0]["object"]["data"]["k"], "v");
     lab.send("GET", &format!("{CONFIG_MAPS}?includeObject=x"), &[("accept", accept)], "").await.expect(422);
     let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
     let partial = lab.send("GET", CONFIG_MAPS, &[("accept", accept)], "").await.expect(200);
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
-    assert_eq!((partial["items"][0]["metadata"]["name"].as_str(), partial["items"][0]["data"].is_null()), (Some("m0"), true));
+    assert_eq!(
+        (partial["items"][0]["metadata"]["name"].as_str(), partial["items"][0]["data"].is_null()),
+        (Some("m0"), true)
+    );
     let yaml = lab.send("GET", &format!("{CONFIG_MAPS}/m0"), &[("accept", "application/yaml")], "").await;
     assert!(String::from_utf8_lossy(&yaml.bytes).contains("kind: ConfigMap"), "{yaml:?}");
     let pretty = lab.get(&format!("{CONFIG_MAPS}/m0?pretty=true")).await;
@@ -145,10 +186,17 @@ async fn negotiation_and_methods() {
     let lab = Lab::start().await;
     lab.send("GET", CONFIG_MAPS, &[("accept", "text/html")], "").await.expect(406);
     lab.send("POST", CONFIG_MAPS, &[("content-type", "text/plain")], "x").await.expect(415);
-    lab.send("PATCH", &format!("{CONFIG_MAPS}/x"), &[("content-type", "application/json")], "{}").await.expect(415);
+    lab.send("PATCH", &format!("{CONFIG_MAPS}/x"), &[("content-type", "application/json")], "{}")
+        .await
+        .expect(415);
     lab.send("PUT", CONFIG_MAPS, &[], "{}").await.expect(405);
     lab.send("POST", "/api/v1/configmaps", &[], "{}").await.expect(405);
-    for path in ["/api/v1/namespaces/default/nothing", "/apis/none/v1/things", "/api/v1/namespaces/default/nodes", "/api/v1/namespaces/default/pods/p/nothing"] {
+    for path in [
+        "/api/v1/namespaces/default/nothing",
+        "/apis/none/v1/things",
+        "/api/v1/namespaces/default/nodes",
+        "/api/v1/namespaces/default/pods/p/nothing",
+    ] {
         let status = lab.get(path).await.expect(404);
         assert_eq!(status["kind"], "Status", "{path}");
     }

@@ -39,9 +39,13 @@ async fn parallel_services_never_share() {
 async fn what_a_service_had_is_given_back() {
     let lab = Lab::start().await;
     let made = lab.post(SERVICES, &service("a", "NodePort")).await.expect(201);
-    let (address, port) = (made["spec"]["clusterIP"].as_str().unwrap(), made["spec"]["ports"][0]["nodePort"].as_i64().unwrap());
+    let (address, port) =
+        (made["spec"]["clusterIP"].as_str().unwrap(), made["spec"]["ports"][0]["nodePort"].as_i64().unwrap());
     let owner = lab.get(&format!("{ADDRESSES}/{address}")).await.expect(200);
-    assert_eq!(owner["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "a"}));
+    assert_eq!(
+        owner["spec"]["parentRef"],
+        json!({"resource": "services", "namespace": "default", "name": "a"})
+    );
     // Taken: by address and by port.
     let mut same = service("b", "ClusterIP");
     same["spec"]["clusterIP"] = address.into();
@@ -51,10 +55,17 @@ async fn what_a_service_had_is_given_back() {
     same["spec"]["ports"][0]["nodePort"] = port.into();
     let status = lab.post(SERVICES, &same).await.expect(422);
     assert_eq!(status["details"]["causes"][0]["field"], "spec.ports[0].nodePort");
-    assert_eq!(lab.get(ADDRESSES).await.expect(200)["items"].as_array().unwrap().len(), 2, "the refused claims are given back");
+    assert_eq!(
+        lab.get(ADDRESSES).await.expect(200)["items"].as_array().unwrap().len(),
+        2,
+        "the refused claims are given back"
+    );
     // An update that says nothing of them keeps them; another type gives the port back.
     let kept = lab.put(&format!("{SERVICES}/a"), &service("a", "NodePort")).await.expect(200);
-    assert_eq!((kept["spec"]["clusterIP"].as_str(), kept["spec"]["ports"][0]["nodePort"].as_i64()), (Some(address), Some(port)));
+    assert_eq!(
+        (kept["spec"]["clusterIP"].as_str(), kept["spec"]["ports"][0]["nodePort"].as_i64()),
+        (Some(address), Some(port))
+    );
     let inner = lab.put(&format!("{SERVICES}/a"), &service("a", "ClusterIP")).await.expect(200);
     assert!(inner["spec"]["ports"][0]["nodePort"].is_null(), "{inner}");
     lab.post(SERVICES, &same).await.expect(201);
@@ -82,7 +93,10 @@ async fn headless_external_and_out_of_range() {
     let mut low = service("l", "NodePort");
     low["spec"]["ports"][0]["nodePort"] = 80.into();
     lab.post(SERVICES, &low).await.expect(422);
-    assert_eq!(lab.get(&format!("{SERVICES}/kubernetes")).await.expect(200)["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(
+        lab.get(&format!("{SERVICES}/kubernetes")).await.expect(200)["spec"]["clusterIP"],
+        "10.96.0.1"
+    );
 }
 
 #[tokio::test]

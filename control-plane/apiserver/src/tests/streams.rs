@@ -22,7 +22,12 @@ use super::harness::*;
 /// exit code 3.
 async fn kubelet(lab: &Lab) -> u16 {
     let pki = &lab.pki;
-    let mut config = keelson_pki::server_config(pki.node_serving.chain(), pki.node_serving.key(), &[pki.ca.certificate().clone()]).unwrap();
+    let mut config = keelson_pki::server_config(
+        pki.node_serving.chain(),
+        pki.node_serving.key(),
+        &[pki.ca.certificate().clone()],
+    )
+    .unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -32,9 +37,15 @@ async fn kubelet(lab: &Lab) -> u16 {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.unwrap();
-                assert!(stream.get_ref().1.peer_certificates().is_some(), "the API server shows its certificate");
+                assert!(
+                    stream.get_ref().1.peer_certificates().is_some(),
+                    "the API server shows its certificate"
+                );
                 let service = hyper::service::service_fn(answer);
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
+                    .await;
             });
         }
     });
@@ -100,7 +111,10 @@ async fn logs_come_from_the_kubelet() {
     let port = kubelet(&lab).await;
     pod_on(&lab, port).await;
     let answer = lab.get(&format!("{PODS}/p/log?tailLines=5&timestamps=true&nonsense=1")).await;
-    assert_eq!((answer.code, &answer.bytes[..]), (200, &b"log of /containerLogs/default/p/c?timestamps=true&tailLines=5\n"[..]));
+    assert_eq!(
+        (answer.code, &answer.bytes[..]),
+        (200, &b"log of /containerLogs/default/p/c?timestamps=true&tailLines=5\n"[..])
+    );
     lab.get(&format!("{PODS}/p/log?container=x")).await.expect(400);
     lab.get(&format!("{PODS}/p/log?tailLines=-1")).await.expect(422);
     lab.get(&format!("{PODS}/none/log")).await.expect(404);
@@ -113,11 +127,20 @@ async fn exec_relays_a_websocket_to_spdy() {
     let lab = Lab::start().await;
     let port = kubelet(&lab).await;
     pod_on(&lab, port).await;
-    let mut config = keelson_pki::client_config(&[lab.pki.ca.certificate().clone()], Some((lab.pki.admin.chain(), lab.pki.admin.key()))).unwrap();
+    let mut config = keelson_pki::client_config(
+        &[lab.pki.ca.certificate().clone()],
+        Some((lab.pki.admin.chain(), lab.pki.admin.key())),
+    )
+    .unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let stream = TcpStream::connect(lab.api.address()).await.unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap();
-    let mut request = format!("wss://127.0.0.1{PODS}/p/exec?command=tr&stdin=true&stdout=true").into_client_request().unwrap();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("127.0.0.1").unwrap(), stream)
+        .await
+        .unwrap();
+    let mut request = format!("wss://127.0.0.1{PODS}/p/exec?command=tr&stdin=true&stdout=true")
+        .into_client_request()
+        .unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
     let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");

@@ -20,7 +20,8 @@ async fn connect(lab: &Lab, who: Option<&keelson_pki::Identity>) -> SendRequest<
     let stream = TcpStream::connect(lab.api.address()).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -39,7 +40,14 @@ async fn certificates_say_who_asks() {
     let mut admin = connect(&lab, Some(&lab.pki.admin)).await;
     assert_eq!(get(&mut admin, "/api/v1/namespaces/default").await.0, 200);
     let mut nobody = connect(&lab, None).await;
-    for (path, code) in [("/version", 200), ("/readyz", 200), ("/livez?verbose", 200), ("/api/v1/pods", 401), ("/apis", 401), ("/metrics", 401)] {
+    for (path, code) in [
+        ("/version", 200),
+        ("/readyz", 200),
+        ("/livez?verbose", 200),
+        ("/api/v1/pods", 401),
+        ("/apis", 401),
+        ("/metrics", 401),
+    ] {
         assert_eq!(get(&mut nobody, path).await.0, code, "{path}");
     }
     // A kubelet reads its own node (not there yet: 404) and no other's secrets.
@@ -57,17 +65,27 @@ async fn one_connection_carries_many_watches() {
     let mut admin = connect(&lab, Some(&lab.pki.admin)).await;
     let mut watches = Vec::new();
     for _ in 0..400 {
-        let request = Request::get(format!("https://127.0.0.1{CONFIG_MAPS}?watch=true&resourceVersion={}", lab.revision().await))
-            .body(Full::new(Bytes::new()))
-            .unwrap();
-        let response = tokio::time::timeout(SOON, admin.send_request(request)).await.expect("the head at once").unwrap();
+        let request = Request::get(format!(
+            "https://127.0.0.1{CONFIG_MAPS}?watch=true&resourceVersion={}",
+            lab.revision().await
+        ))
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+        let response =
+            tokio::time::timeout(SOON, admin.send_request(request)).await.expect("the head at once").unwrap();
         assert_eq!(response.status(), 200);
         watches.push(response.into_body());
     }
     assert_eq!(get(&mut admin, "/version").await.0, 200, "others are served beside them");
     lab.post(CONFIG_MAPS, &config_map("a", serde_json::json!({}))).await.expect(201);
     for watch in &mut watches {
-        let frame = tokio::time::timeout(SOON, watch.frame()).await.expect("an event").unwrap().unwrap().into_data().unwrap();
+        let frame = tokio::time::timeout(SOON, watch.frame())
+            .await
+            .expect("an event")
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap();
         assert!(frame.starts_with(b"{\"type\":\"ADDED\""));
     }
     assert!(get(&mut admin, "/metrics").await.1.contains("apiserver_longrunning_requests 400"));

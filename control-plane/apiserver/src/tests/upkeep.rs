@@ -33,7 +33,12 @@ async fn old_events_go_and_young_ones_stay() {
     lab.get(events).await.expect(200);
     crate::upkeep::expire_events_once(lab.api.core()).await;
     let left = lab.get(events).await.expect(200);
-    let names: Vec<&str> = left["items"].as_array().unwrap().iter().map(|one| one["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = left["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["metadata"]["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["young"]);
     // Both groups show the same event.
     let other = lab.get("/apis/events.k8s.io/v1/namespaces/default/events/young").await.expect(200);

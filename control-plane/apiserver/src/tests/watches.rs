@@ -11,7 +11,8 @@ async fn head_at_once_then_events() {
     for query in ["watch=1", "watch=true", "watch"] {
         lab.watch(&format!("{CONFIG_MAPS}?{query}&resourceVersion={}", lab.revision().await), &[]).await;
     }
-    let mut frames = lab.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion={}", lab.revision().await), &[]).await;
+    let mut frames =
+        lab.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion={}", lab.revision().await), &[]).await;
     let made = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
     let event = frames.next().await.unwrap();
     assert_eq!(event["type"], "ADDED");
@@ -23,7 +24,10 @@ async fn head_at_once_then_events() {
     lab.delete(&format!("{CONFIG_MAPS}/a")).await.expect(200);
     let gone = frames.next().await.unwrap();
     assert_eq!(gone["type"], "DELETED");
-    assert_ne!(gone["object"]["metadata"]["resourceVersion"], changed["metadata"]["resourceVersion"], "the deletion's revision");
+    assert_ne!(
+        gone["object"]["metadata"]["resourceVersion"], changed["metadata"]["resourceVersion"],
+        "the deletion's revision"
+    );
     // Made anew: ADDED again, decided by what stood there before.
     lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
     assert_eq!(frames.short().await, "ADDED a");
@@ -32,26 +36,48 @@ async fn head_at_once_then_events() {
 #[tokio::test]
 async fn a_selector_watch_sees_objects_come_and_go() {
     let lab = Lab::start().await;
-    let path = format!("{CONFIG_MAPS}?watch=true&labelSelector=team%3Dx&resourceVersion={}", lab.revision().await);
+    let path =
+        format!("{CONFIG_MAPS}?watch=true&labelSelector=team%3Dx&resourceVersion={}", lab.revision().await);
     let mut frames = lab.watch(&path, &[]).await;
     lab.post(CONFIG_MAPS, &config_map("other", json!({"team": "y"}))).await.expect(201);
     lab.post(CONFIG_MAPS, &config_map("mine", json!({"team": "x"}))).await.expect(201);
     assert_eq!(frames.short().await, "ADDED mine");
-    let left = lab.patch(&format!("{CONFIG_MAPS}/mine"), "merge-patch+json", &json!({"metadata": {"labels": {"team": "y"}}})).await.expect(200);
+    let left = lab
+        .patch(
+            &format!("{CONFIG_MAPS}/mine"),
+            "merge-patch+json",
+            &json!({"metadata": {"labels": {"team": "y"}}}),
+        )
+        .await
+        .expect(200);
     let event = frames.next().await.unwrap();
     assert_eq!(event["type"], "DELETED");
     assert_eq!(event["object"]["metadata"]["labels"]["team"], "x", "the last state that matched");
-    assert_eq!(event["object"]["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"], "at the new revision");
-    lab.patch(&format!("{CONFIG_MAPS}/other"), "merge-patch+json", &json!({"metadata": {"labels": {"team": "x"}}})).await.expect(200);
+    assert_eq!(
+        event["object"]["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"],
+        "at the new revision"
+    );
+    lab.patch(
+        &format!("{CONFIG_MAPS}/other"),
+        "merge-patch+json",
+        &json!({"metadata": {"labels": {"team": "x"}}}),
+    )
+    .await
+    .expect(200);
     assert_eq!(frames.short().await, "ADDED other");
-    lab.patch(&format!("{CONFIG_MAPS}/other"), "merge-patch+json", &json!({"data": {"k": "z"}})).await.expect(200);
+    lab.patch(&format!("{CONFIG_MAPS}/other"), "merge-patch+json", &json!({"data": {"k": "z"}}))
+        .await
+        .expect(200);
     assert_eq!(frames.short().await, "MODIFIED other");
 }
 
 #[tokio::test]
 async fn field_selectors_watch_one_object() {
     let lab = Lab::start().await;
-    let path = format!("{CONFIG_MAPS}?watch&fieldSelector=metadata.name%3Db&resourceVersion={}", lab.revision().await);
+    let path = format!(
+        "{CONFIG_MAPS}?watch&fieldSelector=metadata.name%3Db&resourceVersion={}",
+        lab.revision().await
+    );
     let mut frames = lab.watch(&path, &[]).await;
     for name in ["a", "b", "c"] {
         lab.post(CONFIG_MAPS, &config_map(name, json!({}))).await.expect(201);
@@ -90,10 +116,15 @@ async fn a_watch_resumes_from_history() {
     let lab = Lab::start().await;
     let start = lab.revision().await;
     lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
-    lab.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", &json!({"data": {"k": "2"}})).await.expect(200);
+    lab.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", &json!({"data": {"k": "2"}}))
+        .await
+        .expect(200);
     lab.delete(&format!("{CONFIG_MAPS}/a")).await.expect(200);
     let mut frames = lab.watch(&format!("{CONFIG_MAPS}?watch&resourceVersion={start}"), &[]).await;
-    assert_eq!([frames.short().await, frames.short().await, frames.short().await], ["ADDED a", "MODIFIED a", "DELETED a"]);
+    assert_eq!(
+        [frames.short().await, frames.short().await, frames.short().await],
+        ["ADDED a", "MODIFIED a", "DELETED a"]
+    );
 }
 
 #[tokio::test]
@@ -106,7 +137,11 @@ async fn a_compacted_revision_is_an_error_event() {
     // A cache that filled after the compaction knows no older history; secrets have none at all.
     let mut frames = lab.watch("/api/v1/namespaces/default/podtemplates?watch&resourceVersion=1", &[]).await;
     let event = frames.next().await.unwrap();
-    assert_eq!((event["type"].as_str(), event["object"]["code"].as_i64()), (Some("ERROR"), Some(410)), "{event}");
+    assert_eq!(
+        (event["type"].as_str(), event["object"]["code"].as_i64()),
+        (Some("ERROR"), Some(410)),
+        "{event}"
+    );
     assert_eq!(event["object"]["reason"], "Expired");
     assert!(frames.next().await.is_none());
 }
@@ -114,7 +149,9 @@ async fn a_compacted_revision_is_an_error_event() {
 #[tokio::test]
 async fn a_timeout_ends_the_watch() {
     let lab = Lab::start().await;
-    let mut frames = lab.watch(&format!("{CONFIG_MAPS}?watch&timeoutSeconds=1&resourceVersion={}", lab.revision().await), &[]).await;
+    let mut frames = lab
+        .watch(&format!("{CONFIG_MAPS}?watch&timeoutSeconds=1&resourceVersion={}", lab.revision().await), &[])
+        .await;
     assert!(frames.next().await.is_none());
 }
 
@@ -135,14 +172,18 @@ async fn tables_and_metadata_are_watched() {
     let second = tables.next().await.unwrap();
     assert!(second["object"]["columnDefinitions"].is_null(), "definitions come once");
     let event = metadata.next().await.unwrap();
-    assert_eq!((event["object"]["kind"].as_str(), event["object"]["data"].is_null()), (Some("PartialObjectMetadata"), true));
+    assert_eq!(
+        (event["object"]["kind"].as_str(), event["object"]["data"].is_null()),
+        (Some("PartialObjectMetadata"), true)
+    );
 }
 
 #[tokio::test]
 async fn protobuf_frames_hold_enveloped_objects() {
     let lab = Lab::start().await;
     let accept = [("accept", "application/vnd.kubernetes.protobuf;stream=watch")];
-    let mut frames = lab.watch(&format!("{CONFIG_MAPS}?watch&resourceVersion={}", lab.revision().await), &accept).await;
+    let mut frames =
+        lab.watch(&format!("{CONFIG_MAPS}?watch&resourceVersion={}", lab.revision().await), &accept).await;
     lab.post(CONFIG_MAPS, &config_map("proto", json!({}))).await.expect(201);
     let frame = frames.binary().await;
     // WatchEvent: type = 1, object = 2 (RawExtension: raw = 1).

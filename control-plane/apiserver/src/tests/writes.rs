@@ -18,7 +18,10 @@ async fn a_put_keeps_what_it_may_not_touch() {
     status["status"] = json!({"observedGeneration": 1, "replicas": 1});
     status["spec"]["replicas"] = 7.into();
     let after = lab.put(&format!("{path}/status"), &status).await.expect(200);
-    assert_eq!((after["spec"]["replicas"].as_i64(), after["status"]["replicas"].as_i64()), (Some(1), Some(1)));
+    assert_eq!(
+        (after["spec"]["replicas"].as_i64(), after["status"]["replicas"].as_i64()),
+        (Some(1), Some(1))
+    );
     assert_eq!(after["metadata"]["generation"], 1, "status does not raise the generation");
     // main: uid, creationTimestamp and status stay, generation rises with the spec.
     let mut changed = deployment("web");
@@ -27,7 +30,10 @@ async fn a_put_keeps_what_it_may_not_touch() {
     let after = lab.put(&path, &changed).await.expect(200);
     assert_eq!(after["metadata"]["uid"], made["metadata"]["uid"]);
     assert_eq!(after["metadata"]["creationTimestamp"], made["metadata"]["creationTimestamp"]);
-    assert_eq!((after["status"]["replicas"].as_i64(), after["metadata"]["generation"].as_i64()), (Some(1), Some(2)));
+    assert_eq!(
+        (after["status"]["replicas"].as_i64(), after["metadata"]["generation"].as_i64()),
+        (Some(1), Some(2))
+    );
     // A no-op makes no revision.
     let revision = lab.revision().await;
     let same = lab.put(&path, &changed).await.expect(200);
@@ -38,7 +44,10 @@ async fn a_put_keeps_what_it_may_not_touch() {
     let mut stale = after.clone();
     stale["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
     let status = lab.put(&path, &stale).await.expect(409);
-    assert_eq!((status["reason"].as_str(), status["details"]["kind"].as_str()), (Some("Conflict"), Some("deployments")));
+    assert_eq!(
+        (status["reason"].as_str(), status["details"]["kind"].as_str()),
+        (Some("Conflict"), Some("deployments"))
+    );
     let mut other = changed.clone();
     other["metadata"]["uid"] = "another".into();
     lab.put(&path, &other).await.expect(409);
@@ -46,7 +55,10 @@ async fn a_put_keeps_what_it_may_not_touch() {
     immutable["spec"]["selector"]["matchLabels"] = json!({"app": "x"});
     immutable["spec"]["template"]["metadata"]["labels"] = json!({"app": "x"});
     let status = lab.put(&path, &immutable).await.expect(422);
-    assert_eq!((status["reason"].as_str(), status["details"]["causes"][0]["field"].as_str()), (Some("Invalid"), Some("spec.selector")));
+    assert_eq!(
+        (status["reason"].as_str(), status["details"]["causes"][0]["field"].as_str()),
+        (Some("Invalid"), Some("spec.selector"))
+    );
 }
 
 #[tokio::test]
@@ -56,7 +68,8 @@ async fn creates_are_checked() {
     let again = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(409);
     assert_eq!(again["reason"], "AlreadyExists");
     assert_eq!(again["message"], "configmaps \"a\" already exists");
-    let missing = lab.post("/api/v1/namespaces/nowhere/configmaps", &config_map("a", json!({}))).await.expect(404);
+    let missing =
+        lab.post("/api/v1/namespaces/nowhere/configmaps", &config_map("a", json!({}))).await.expect(404);
     assert_eq!(missing["details"]["kind"], "namespaces");
     let bad = lab.post(CONFIG_MAPS, &config_map("Bad_Name", json!({}))).await.expect(422);
     assert_eq!(bad["details"]["causes"][0]["field"], "metadata.name");
@@ -121,7 +134,11 @@ async fn what_nothing_acts_on_says_so() {
     });
     let answer = lab.post("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", &object).await;
     answer.expect(201);
-    assert!(answer.warnings().iter().any(|text| text.contains("nothing in this cluster acts on them")), "{:?}", answer.warnings());
+    assert!(
+        answer.warnings().iter().any(|text| text.contains("nothing in this cluster acts on them")),
+        "{:?}",
+        answer.warnings()
+    );
 }
 
 #[tokio::test]
@@ -134,7 +151,10 @@ async fn dry_runs_store_nothing() {
     assert_eq!(lab.revision().await, revision);
     lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
     let revision = lab.revision().await;
-    let patched = lab.patch(&format!("{CONFIG_MAPS}/a?dryRun=All"), "merge-patch+json", &json!({"data": {"k": "z"}})).await.expect(200);
+    let patched = lab
+        .patch(&format!("{CONFIG_MAPS}/a?dryRun=All"), "merge-patch+json", &json!({"data": {"k": "z"}}))
+        .await
+        .expect(200);
     assert_eq!(patched["data"]["k"], "z");
     lab.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a", json!({}))).await.expect(409);
     lab.delete(&format!("{CONFIG_MAPS}/a?dryRun=All")).await.expect(200);
@@ -146,15 +166,20 @@ async fn dry_runs_store_nothing() {
 async fn patches_of_all_kinds() {
     let lab = Lab::start().await;
     let mut object = deployment("web");
-    object["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
+    object["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
     lab.post(DEPLOYMENTS, &object).await.expect(201);
     let path = format!("{DEPLOYMENTS}/web");
     let strategic = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "A", "$patch": "delete"}, {"name": "C", "value": "3"}]}]}}}});
     let after = lab.patch(&path, "strategic-merge-patch+json", &strategic).await.expect(200);
     let env = &after["spec"]["template"]["spec"]["containers"][0]["env"];
-    let mut names: Vec<&str> = env.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> =
+        env.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     names.sort_unstable();
-    assert_eq!((names, after["spec"]["template"]["spec"]["containers"][0]["image"].as_str()), (vec!["B", "C"], Some("nginx")));
+    assert_eq!(
+        (names, after["spec"]["template"]["spec"]["containers"][0]["image"].as_str()),
+        (vec!["B", "C"], Some("nginx"))
+    );
     let json_patch = json!([{"op": "test", "path": "/spec/replicas", "value": 1}, {"op": "replace", "path": "/spec/replicas", "value": 4}]);
     let after = lab.patch(&path, "json-patch+json", &json_patch).await.expect(200);
     assert_eq!(after["spec"]["replicas"], 4);
@@ -210,7 +235,10 @@ async fn scale_is_a_view_of_replicas() {
     lab.post(DEPLOYMENTS, &deployment("web")).await.expect(201);
     let path = format!("{DEPLOYMENTS}/web/scale");
     let scale = lab.get(&path).await.expect(200);
-    assert_eq!((scale["kind"].as_str(), scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()), (Some("Scale"), Some(1), Some("app=web")));
+    assert_eq!(
+        (scale["kind"].as_str(), scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()),
+        (Some("Scale"), Some(1), Some("app=web"))
+    );
     let after = lab.patch(&path, "merge-patch+json", &json!({"spec": {"replicas": 5}})).await.expect(200);
     assert_eq!(after["spec"]["replicas"], 5);
     assert_eq!(lab.get(&format!("{DEPLOYMENTS}/web")).await.expect(200)["spec"]["replicas"], 5);
@@ -244,21 +272,32 @@ async fn versions_and_reviews() {
     });
     lab.post("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", &hpa).await.expect(201);
     let v1 = lab.get("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
-    assert_eq!((v1["apiVersion"].as_str(), v1["spec"]["maxReplicas"].as_i64()), (Some("autoscaling/v1"), Some(3)));
+    assert_eq!(
+        (v1["apiVersion"].as_str(), v1["spec"]["maxReplicas"].as_i64()),
+        (Some("autoscaling/v1"), Some(3))
+    );
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": {"verb": "create", "resource": "pods", "namespace": "default"}},
     });
-    let answer = lab.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await.expect(201);
+    let answer =
+        lab.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await.expect(201);
     assert_eq!(answer["status"]["allowed"], true);
     let nobody = crate::UserInfo::authenticated("nobody", &[]);
     let body = review.to_string();
-    let answer = lab.send_as(nobody.clone(), "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &[], body).await.expect(201);
+    let answer = lab
+        .send_as(nobody.clone(), "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &[], body)
+        .await
+        .expect(201);
     assert_eq!(answer["status"]["allowed"], false);
     let refused = lab.send_as(nobody, "GET", PODS, &[], "").await.expect(403);
-    assert_eq!(refused["message"], "pods is forbidden: User \"nobody\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"");
+    assert_eq!(
+        refused["message"],
+        "pods is forbidden: User \"nobody\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
     let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-    let issued = lab.post("/api/v1/namespaces/default/serviceaccounts/default/token", &token).await.expect(201);
+    let issued =
+        lab.post("/api/v1/namespaces/default/serviceaccounts/default/token", &token).await.expect(201);
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": issued["status"]["token"]}});
     let answer = lab.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.expect(201);
     assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:default", "{answer}");
