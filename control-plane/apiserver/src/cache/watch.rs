@@ -135,7 +135,10 @@ impl Delivery {
     /// and part; the caller gives equal bytes equal numbers.
     pub fn encoded(&self, encoding: u64, encode: impl FnOnce(&Delivery) -> Bytes) -> Bytes {
         let known = |encodings: &[(u64, EventKind, Bytes)]| {
-            encodings.iter().find(|(id, kind, _)| (*id, *kind) == (encoding, self.kind)).map(|(.., b)| b.clone())
+            encodings
+                .iter()
+                .find(|(id, kind, _)| (*id, *kind) == (encoding, self.kind))
+                .map(|(.., b)| b.clone())
         };
         if let Some(bytes) = known(&self.event.encodings.lock()) {
             return bytes;
@@ -213,7 +216,12 @@ impl Watcher {
 /// Where a watch's reader stands.
 enum Mode {
     /// Sending the objects of a snapshot.
-    Initial { objects: Chunks, cursor: Cursor, revision: Revision, end_bookmark: bool },
+    Initial {
+        objects: Chunks,
+        cursor: Cursor,
+        revision: Revision,
+        end_bookmark: bool,
+    },
     /// Everything up to the revision is sent; what follows comes from the window.
     Window(Revision),
     /// The window begins later: the store's rows.

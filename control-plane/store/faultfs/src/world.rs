@@ -139,7 +139,8 @@ impl World {
     }
 
     pub fn used(&self) -> u64 {
-        self.reserved + self.files.values().filter(|f| !f.deleted).map(|f| f.current.len() as u64).sum::<u64>()
+        self.reserved
+            + self.files.values().filter(|f| !f.deleted).map(|f| f.current.len() as u64).sum::<u64>()
     }
 
     pub fn exists(&self, name: &str) -> bool {
@@ -163,7 +164,11 @@ impl World {
     }
 
     pub fn size(&self, name: &str) -> Result<usize, Failure> {
-        if self.crashed { Err(Failure::Io) } else { Ok(self.files.get(name).map_or(0, |file| file.current.len())) }
+        if self.crashed {
+            Err(Failure::Io)
+        } else {
+            Ok(self.files.get(name).map_or(0, |file| file.current.len()))
+        }
     }
 
     /// Fills `into` from the file; the number of bytes there are.
@@ -190,7 +195,9 @@ impl World {
             return Err(Failure::Io);
         }
         let short = !crashes && self.fails(Fault::ShortWrite, self.counts.writes);
-        let grown = (at + data.len()).saturating_sub(self.files.get(name).map_or(0, |file| file.current.len())) as u64;
+        let grown = (at + data.len())
+            .saturating_sub(self.files.get(name).map_or(0, |file| file.current.len()))
+            as u64;
         let over = self.capacity.is_some_and(|capacity| grown > 0 && self.used() + grown > capacity);
         let part = if short || over { data.len() / 2 } else { data.len() };
         let data = if over && !short { &data[..0] } else { &data[..part] };
