@@ -281,7 +281,7 @@ impl WatchCache {
         };
         // So that a compacted revision is an answer, not an event.
         if let Mode::Window(after) = watch.mode {
-            watch.from_window(after).await?;
+            watch.read_window(after).await?;
         }
         Ok(watch)
     }
@@ -299,7 +299,7 @@ impl WatchStream {
                 Mode::Initial { .. } => Ok(self.step_initial()),
                 Mode::Window(after) => {
                     let after = *after;
-                    self.from_window(after).await.map(|()| None)
+                    self.read_window(after).await.map(|()| None)
                 }
                 Mode::History(..) => self.step_history().await,
                 Mode::Live(watcher) => {
@@ -343,7 +343,7 @@ impl WatchStream {
     }
 
     /// Takes the next events from the window and goes live at its end; turns to the store where the window is too young.
-    async fn from_window(&mut self, after: Revision) -> Result<(), CacheError> {
+    async fn read_window(&mut self, after: Revision) -> Result<(), CacheError> {
         {
             let mut state = self.inner.state.lock();
             if !state.ready {
