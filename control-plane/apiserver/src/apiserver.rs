@@ -33,7 +33,7 @@ use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{keys, services, upkeep};
+use crate::{keys, renewal, services, upkeep};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,15 +64,15 @@ impl ApiServer {
         let listener = TcpListener::bind(config.bind)
             .await
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
-        let pki = &config.pki;
-        let tls = keelson_pki::server_config(pki.apiserver.chain(), pki.apiserver.key(), &[pki.ca.certificate().clone()])
-            .map_err(|source| StartError::Tls { source })?;
-        let server = Server::start(listener, Arc::new(ArcSwap::from_pointee(tls)), core.clone())
+        let tls = renewal::serving(&config.pki).map_err(|source| StartError::Tls { source })?;
+        let tls = Arc::new(ArcSwap::from_pointee(tls));
+        let server = Server::start(listener, tls.clone(), core.clone())
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
         tokio::spawn(upkeep::expire_events(core.clone()));
+        tokio::spawn(renewal::run(core.clone(), config.pki.clone(), tls));
         tokio::spawn(async move {
             ctx.drain.drained().await;
             core.health.drain();
@@ -134,15 +134,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         row.map(|row| MappedResource { group: row.group.to_string(), version: row.version.to_string(), resource: row.plural.to_string(), namespaced: row.namespaced }).into_iter().collect()
     });
     let admission = Chain::new(reads, access.authorizer.clone(), kinds, ChainOptions::default());
-    let pki = &config.pki;
-    let kubelet_tls = keelson_pki::client_config(
-        &[pki.ca.certificate().clone()],
-        Some((pki.kubelet_client.chain(), pki.kubelet_client.key())),
-    )
-    .map_err(|source| StartError::Tls { source })?;
-    let mut kubelet_tls = kubelet_tls;
-    // Relays speak HTTP/1.1: upgrades need it.
-    kubelet_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let kubelet_tls = renewal::towards_kubelets(&config.pki).map_err(|source| StartError::Tls { source })?;
     let health = Health::default();
     for step in bootstrap::STEPS {
         health.expect(step);
@@ -157,7 +149,7 @@ async fn build(config: &ApiServerConfig, store: Arc<dyn Store>, ctx: &Context) -
         followers,
         service_range,
         node_ports: config.node_ports,
-        kubelets: Kubelets { tls: Arc::new(kubelet_tls), relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)) },
+        kubelets: Kubelets { tls: ArcSwap::from_pointee(kubelet_tls), relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)) },
         admission,
         metrics: Metrics::default(),
         flow: FlowControl::new(config.max_reads, config.max_writes),

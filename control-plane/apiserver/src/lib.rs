@@ -24,6 +24,7 @@ mod options;
 mod proxy;
 mod query;
 mod reads;
+mod renewal;
 mod request_info;
 mod respond;
 mod rest;

@@ -25,7 +25,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How kubelets are reached: with the API server's client certificate, verified against the cluster's authority.
 pub struct Kubelets {
-    pub tls: Arc<rustls::ClientConfig>,
+    pub tls: arc_swap::ArcSwap<rustls::ClientConfig>,
     /// A place for each exec, attach and port-forward session.
     pub relays: Arc<tokio::sync::Semaphore>,
 }
@@ -271,7 +271,7 @@ pub async fn dial(kubelets: &Kubelets, target: &Target) -> Result<tokio_rustls::
     let connect = async {
         let stream = TcpStream::connect((target.host, target.port)).await?;
         stream.set_nodelay(true)?;
-        TlsConnector::from(kubelets.tls.clone()).connect(ServerName::IpAddress(target.host.into()), stream).await
+        TlsConnector::from(kubelets.tls.load_full()).connect(ServerName::IpAddress(target.host.into()), stream).await
     };
     match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
         Ok(Ok(stream)) => Ok(stream),

@@ -160,7 +160,9 @@ fn node(name: &str, labels: Value) -> Option<Value> {
 }
 
 fn secret(name: &str) -> Option<Value> {
-    Some(json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "k": "v" } }))
+    Some(
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "k": "v" } }),
+    )
 }
 
 fn pod(name: &str, node: &str, spec: Value) -> Option<Value> {
@@ -182,13 +184,26 @@ async fn without_credentials_only_health_and_version_answer() {
     for path in ["/healthz", "/livez", "/readyz", "/version"] {
         nobody.ok("GET", path, None).await;
     }
-    for path in ["/", "/api", "/apis", "/metrics", "/openapi/v2", "/api/v1/namespaces", "/openid/v1/jwks",
-        "/.well-known/openid-configuration", "/debug/pprof", "/api/v1/namespaces/kube-system/secrets"] {
+    for path in [
+        "/",
+        "/api",
+        "/apis",
+        "/metrics",
+        "/openapi/v2",
+        "/api/v1/namespaces",
+        "/openid/v1/jwks",
+        "/.well-known/openid-configuration",
+        "/debug/pprof",
+        "/api/v1/namespaces/kube-system/secrets",
+    ] {
         let (code, message) = nobody.refused("GET", path, None).await;
         assert_eq!((code, message.as_str()), (401, "Unauthorized"), "{path}");
     }
     for path in ["/healthz", "/api/v1/namespaces"] {
-        assert_eq!(nobody.refused("POST", path, namespace("x")).await.0, if path == "/healthz" { 403 } else { 401 });
+        assert_eq!(
+            nobody.refused("POST", path, namespace("x")).await.0,
+            if path == "/healthz" { 403 } else { 401 }
+        );
     }
     let wrong = [
         ("junk", "Bearer junk"),
@@ -261,7 +276,9 @@ async fn two_nodes(cluster: &Cluster) -> (Client, Client) {
     }
     for (node, name, secret_name) in [("n1", "mine", "s1"), ("n2", "yours", "s2")] {
         let mut kubelet = cluster.kubelet(node).await;
-        kubelet.ok("POST", "/api/v1/nodes", self::node(node, json!({ "kubernetes.io/hostname": node }))).await;
+        kubelet
+            .ok("POST", "/api/v1/nodes", self::node(node, json!({ "kubernetes.io/hostname": node })))
+            .await;
         admin.ok("POST", "/api/v1/namespaces/ns/secrets", secret(secret_name)).await;
         let volumes = json!([{ "name": "s", "secret": { "secretName": secret_name } }]);
         let account = if node == "n1" { "app" } else { "default" };
@@ -311,7 +328,10 @@ async fn a_kubelet_is_confined_to_its_node() {
     for (path, body) in [
         ("/api/v1/nodes/n2", json!({ "metadata": { "labels": { "own": "x" } } })),
         ("/api/v1/nodes/n2/status", ready.clone()),
-        ("/api/v1/nodes/n1", json!({ "metadata": { "labels": { "node-restriction.kubernetes.io/x": "y" } } })),
+        (
+            "/api/v1/nodes/n1",
+            json!({ "metadata": { "labels": { "node-restriction.kubernetes.io/x": "y" } } }),
+        ),
         ("/api/v1/nodes/n1", json!({ "spec": { "taints": null } })),
         ("/api/v1/nodes/n1/status", json!({ "metadata": { "labels": { "node-role.kubernetes.io/x": "" } } })),
     ] {
@@ -324,15 +344,24 @@ async fn a_kubelet_is_confined_to_its_node() {
     me.ok("PATCH", &format!("{ns}/pods/mine/status"), Some(ready.clone())).await;
     me.forbidden("PATCH", &format!("{ns}/pods/yours/status"), Some(ready)).await;
     me.forbidden("DELETE", &format!("{ns}/pods/yours"), None).await;
-    me.forbidden("PATCH", &format!("{ns}/pods/mine"), Some(json!({ "metadata": { "labels": { "a": "b" } } }))).await;
+    me.forbidden(
+        "PATCH",
+        &format!("{ns}/pods/mine"),
+        Some(json!({ "metadata": { "labels": { "a": "b" } } })),
+    )
+    .await;
     me.forbidden("POST", &format!("{ns}/pods"), pod("new", "n1", json!({}))).await;
-    let eviction = |name: &str| Some(json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name } }));
+    let eviction = |name: &str| {
+        Some(json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name } }))
+    };
     me.forbidden("POST", &format!("{ns}/pods/yours/eviction"), eviction("yours")).await;
     let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "mine" }, "target": { "kind": "Node", "name": "n1" } });
     me.forbidden("POST", &format!("{ns}/pods/mine/binding"), Some(binding)).await;
     me.forbidden("GET", &format!("{ns}/pods/mine/exec?command=sh"), None).await;
     // Leases by name, in their namespace.
-    let lease = |name: &str| Some(json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name } }));
+    let lease = |name: &str| {
+        Some(json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name } }))
+    };
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     me.ok("POST", leases, lease("n1")).await;
     me.forbidden("POST", leases, lease("n2")).await;
@@ -365,7 +394,12 @@ async fn a_kubelet_gets_tokens_of_its_pods_and_they_die_with_the_pod() {
     me.forbidden("POST", &path, token_request(Some(("yours", &yours)), &[])).await;
     me.forbidden("POST", &path, token_request(Some(("mine", &yours)), &[])).await;
     me.forbidden("POST", &path, token_request(Some(("mine", &mine)), &["vault"])).await;
-    me.forbidden("POST", &format!("{ns}/serviceaccounts/default/token"), token_request(Some(("yours", &yours)), &[])).await;
+    me.forbidden(
+        "POST",
+        &format!("{ns}/serviceaccounts/default/token"),
+        token_request(Some(("yours", &yours)), &[]),
+    )
+    .await;
     let made = me.ok("POST", &path, token_request(Some(("mine", &mine)), &[])).await;
     let token = made["status"]["token"].as_str().unwrap().to_owned();
     let mut app = cluster.bearer(&token).await;
@@ -387,7 +421,8 @@ async fn a_kubelet_gets_tokens_of_its_pods_and_they_die_with_the_pod() {
 #[tokio::test(flavor = "multi_thread")]
 async fn acting_as_others_needs_permission_for_each_part() {
     let cluster = Cluster::start().await;
-    let mut admin = cluster.admin().await.acting_as("impersonate-user", "jane").acting_as("impersonate-group", "team");
+    let mut admin =
+        cluster.admin().await.acting_as("impersonate-user", "jane").acting_as("impersonate-group", "team");
     let me = admin.whoami().await;
     assert_eq!(me["username"], "jane");
     assert_eq!(me["groups"], json!(["team", "system:authenticated"]));
@@ -414,18 +449,24 @@ async fn nobody_gets_more_by_writing_roles() {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let binding = |name: &str, role: &str| {
         let subject = json!({ "kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jane" });
-        Some(json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": name },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role }, "subjects": [subject] }))
+        Some(
+            json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role }, "subjects": [subject] }),
+        )
     };
     admin.ok("POST", &format!("{rbac}/namespaces/ns/rolebindings"), binding("jane", "admin")).await;
     let mut jane = cluster.client("jane", &[]).await;
     jane.ok("GET", "/api/v1/namespaces/ns/secrets", None).await;
     jane.ok("POST", &format!("{rbac}/namespaces/ns/rolebindings"), binding("view", "view")).await;
-    let message = jane.forbidden("POST", &format!("{rbac}/namespaces/ns/rolebindings"), binding("x", "cluster-admin")).await;
+    let message = jane
+        .forbidden("POST", &format!("{rbac}/namespaces/ns/rolebindings"), binding("x", "cluster-admin"))
+        .await;
     assert!(message.contains("is attempting to grant RBAC permissions not currently held"), "{message}");
     let role = |verb: &str, resource: &str| {
-        Some(json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "r" },
-            "rules": [{ "verbs": [verb], "apiGroups": [""], "resources": [resource] }] }))
+        Some(
+            json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "r" },
+            "rules": [{ "verbs": [verb], "apiGroups": [""], "resources": [resource] }] }),
+        )
     };
     let roles = format!("{rbac}/namespaces/ns/roles");
     jane.forbidden("POST", &roles, role("get", "nodes")).await;
@@ -466,17 +507,27 @@ async fn a_question_asked_differently_has_the_same_answer() {
     ] {
         let (code, body) = me.send("GET", &path, None).await;
         assert!(!secret(&body) || !code.is_success(), "{path}: {code} {body}");
-        let told = body["items"].as_array().is_some_and(|items| items.iter().any(|i| i["metadata"]["name"] == "s2"));
+        let told =
+            body["items"].as_array().is_some_and(|items| items.iter().any(|i| i["metadata"]["name"] == "s2"));
         assert!(!told && body["data"].is_null(), "{path}: {code} {body}");
     }
     // The body does not decide what is written where.
     for (method, path, body) in [
         ("PUT", "/api/v1/nodes/n1".to_owned(), node("n2", json!({}))),
-        ("POST", "/api/v1/nodes".to_owned(), Some(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "generateName": "n1" } }))),
+        (
+            "POST",
+            "/api/v1/nodes".to_owned(),
+            Some(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "generateName": "n1" } })),
+        ),
         ("PUT", "/api/v1/nodes/n2".to_owned(), node("n1", json!({}))),
         ("PUT", format!("{ns}/pods/mine/status"), pod("yours", "n2", json!({}))),
-        ("POST", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_owned(),
-            Some(json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "generateName": "n1" } }))),
+        (
+            "POST",
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_owned(),
+            Some(
+                json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "generateName": "n1" } }),
+            ),
+        ),
     ] {
         let (code, answer) = me.send(method, &path, body).await;
         assert!(matches!(code.as_u16(), 400 | 403 | 422), "{method} {path}: {code} {answer}");
@@ -486,7 +537,11 @@ async fn a_question_asked_differently_has_the_same_answer() {
     sly.ok("GET", "/api/v1/nodes/n1", None).await;
     admin.ok("GET", "/api/v1/nodes/n1", None).await;
     // Front-proxy headers are not believed from anybody.
-    let mut sly = cluster.kubelet("n1").await.acting_as("x-remote-user", "admin").acting_as("x-remote-group", "system:masters");
+    let mut sly = cluster
+        .kubelet("n1")
+        .await
+        .acting_as("x-remote-user", "admin")
+        .acting_as("x-remote-group", "system:masters");
     assert_eq!(sly.whoami().await["username"], "system:node:n1");
     // Deleting many is not deleting one.
     me.forbidden("DELETE", &format!("{ns}/pods"), None).await;
@@ -523,8 +578,14 @@ async fn tokens_end_with_their_account_and_audience() {
     let mut app = cluster.bearer(&own).await;
     app.whoami().await;
     assert_eq!(cluster.bearer(&vault).await.refused("GET", "/api", None).await.0, 401);
-    let (_, message) = admin.refused("POST", path, Some(json!({ "apiVersion": "authentication.k8s.io/v1",
-        "kind": "TokenRequest", "spec": { "audiences": [], "expirationSeconds": 60 } }))).await;
+    let (_, message) = admin
+        .refused(
+            "POST",
+            path,
+            Some(json!({ "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest", "spec": { "audiences": [], "expirationSeconds": 60 } })),
+        )
+        .await;
     assert!(message.contains("may not specify a duration less than 10 minutes"), "{message}");
     // The same name is not the same account.
     admin.ok("DELETE", "/api/v1/namespaces/ns/serviceaccounts/app", None).await;
@@ -556,11 +617,34 @@ async fn changing_is_not_making() {
     admin.ok("POST", &format!("{rbac}/rolebindings"), Some(binding)).await;
     let mut jane = cluster.client("jane", &[]).await;
     let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/mine";
-    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "mine" } });
+    let lease =
+        json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "mine" } });
     let message = jane.forbidden("PUT", path, Some(lease.clone())).await;
     assert!(message.contains("cannot create resource \"leases\""), "{message}");
     admin.ok("PUT", &format!("{rbac}/roles/leases"), Some(grant(json!(["get", "update", "create"])))).await;
     jane.ok("PUT", path, Some(lease)).await;
     drop((admin, jane));
+    cluster.stop().await;
+}
+
+/// Admission's changes to a binding reach the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_pod_learns_its_nodes_zone() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin().await;
+    admin.ok("POST", "/api/v1/namespaces", namespace("ns")).await;
+    admin.ok("POST", "/api/v1/namespaces/ns/serviceaccounts", account("default")).await;
+    admin.ok("POST", "/api/v1/nodes", node("n1", json!({ "topology.kubernetes.io/zone": "z" }))).await;
+    admin.ok("POST", "/api/v1/namespaces/ns/pods", pod("p", "", json!({}))).await;
+    let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "p" },
+        "target": { "kind": "Node", "name": "n1" } });
+    let path = "/api/v1/namespaces/ns/pods/p";
+    let identity = &cluster.pki.scheduler;
+    let mut scheduler = cluster.connect(Some((identity.chain(), identity.key())), None).await;
+    scheduler.ok("POST", &format!("{path}/binding"), Some(binding)).await;
+    let bound = admin.ok("GET", path, None).await;
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+    drop((admin, scheduler));
     cluster.stop().await;
 }

@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod doc;
 pub mod field_errors;
 pub mod fields_selector;
+pub mod gated;
 #[cfg(test)]
 mod golden_tests;
 pub mod json;

@@ -330,6 +330,9 @@ pub fn path_segment(value: &str) -> Messages {
     out
 }
 
+/// What is wrong with a value; empty where nothing is.
+pub type Rule = fn(&str) -> Messages;
+
 /// Who checks a `metadata.name`; `prefix` is true for generateName, where a trailing dash is fine.
 pub type NameRule = fn(name: &str, prefix: bool) -> Messages;
 

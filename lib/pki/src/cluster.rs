@@ -67,6 +67,8 @@ impl Identity {
 /// The complete PKI of a control plane.
 pub struct ClusterPki {
     pub dir: PathBuf,
+    /// What the certificates were made for.
+    pub params: PkiParams,
     /// Signs everything but the front proxy.
     pub ca: Authority,
     pub front_proxy_ca: Authority,
@@ -108,6 +110,7 @@ impl ClusterPki {
         let node_user = format!("{}{}", identity::NODE_USER_PREFIX, params.node_name);
         let pki = ClusterPki {
             dir: dir.to_owned(),
+            params: params.clone(),
             front_proxy_client: leaf(
                 &front_proxy_ca,
                 client("front-proxy-client", "front-proxy-client", &[]),
@@ -131,6 +134,28 @@ impl ClusterPki {
             sync_dir(dir)?;
         }
         Ok(pki)
+    }
+
+    /// Renews what is past a third of its life, while everything runs; `None` when nothing was. Whoever holds the old
+    /// identities must take the new ones over; the authorities stay.
+    pub fn renew(&self, now: Timestamp) -> Result<Option<ClusterPki>, EnsureError> {
+        let renewed = ClusterPki::ensure(&self.dir, &PkiParams { now, ..self.params.clone() })?;
+        let pems = |pki: &ClusterPki| pki.identities().map(|identity| identity.cert_pem.clone());
+        Ok((pems(&renewed) != pems(self)).then_some(renewed))
+    }
+
+    fn identities(&self) -> [&Identity; 9] {
+        [
+            &self.front_proxy_client,
+            &self.apiserver,
+            &self.kubelet_client,
+            &self.scheduler,
+            &self.controller_manager,
+            &self.proxy,
+            &self.node,
+            &self.node_serving,
+            &self.admin,
+        ]
     }
 
     /// Writes a kubeconfig for one of the identities.

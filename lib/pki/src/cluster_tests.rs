@@ -182,7 +182,8 @@ fn tls_works_with_and_without_a_client_certificate_for_every_name() {
     now.now = Timestamp::now();
     let pki = ClusterPki::ensure(dir.path(), &now).unwrap();
     let ca = pki.ca.certificate().clone();
-    let server = || server_config(pki.apiserver.chain(), pki.apiserver.key(), std::slice::from_ref(&ca)).unwrap();
+    let server =
+        || server_config(pki.apiserver.chain(), pki.apiserver.key(), std::slice::from_ref(&ca)).unwrap();
     for name in [
         "kubernetes.default.svc.cluster.local",
         "node-1",
@@ -194,20 +195,27 @@ fn tls_works_with_and_without_a_client_certificate_for_every_name() {
         "localhost",
         "kubernetes",
     ] {
-        let seen = handshake(server(), client_config(std::slice::from_ref(&ca), None).unwrap(), name).unwrap();
+        let seen =
+            handshake(server(), client_config(std::slice::from_ref(&ca), None).unwrap(), name).unwrap();
         assert_eq!(seen, None, "{name}");
     }
-    let client = client_config(std::slice::from_ref(&ca), Some((pki.admin.chain(), pki.admin.key()))).unwrap();
+    let client =
+        client_config(std::slice::from_ref(&ca), Some((pki.admin.chain(), pki.admin.key()))).unwrap();
     let seen = handshake(server(), client, "localhost").unwrap().unwrap();
     assert_eq!(seen, pki.admin.chain());
     // A foreign certificate comes through the handshake and is left to the verifier.
-    let client =
-        client_config(std::slice::from_ref(&ca), Some((pki.front_proxy_client.chain(), pki.front_proxy_client.key())))
-            .unwrap();
+    let client = client_config(
+        std::slice::from_ref(&ca),
+        Some((pki.front_proxy_client.chain(), pki.front_proxy_client.key())),
+    )
+    .unwrap();
     let seen = handshake(server(), client, "localhost").unwrap().unwrap();
     let verifier = ClientVerifier::new(std::slice::from_ref(&ca)).unwrap();
     assert!(verifier.verify(&seen, now.now.as_second() as u64).is_err());
-    assert!(handshake(server(), client_config(std::slice::from_ref(&ca), None).unwrap(), "other.example.org").is_err());
+    assert!(
+        handshake(server(), client_config(std::slice::from_ref(&ca), None).unwrap(), "other.example.org")
+            .is_err()
+    );
 }
 
 #[test]
@@ -239,4 +247,66 @@ fn a_kubeconfig_is_written_once_and_quoted() {
     assert!(text.contains("current-context: \"ad\\\"min@keelson\""), "{text}");
     assert!(text.contains("server: \"https://192.0.2.7:6443\""));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_running_cluster_renews_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ClusterPki::ensure(dir.path(), &params()).unwrap();
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    assert!(pki.renew(at("2026-06-01T00:00:00Z")).unwrap().is_none());
+    let renewed = pki.renew(at("2026-08-01T00:00:00Z")).unwrap().unwrap();
+    assert_ne!(renewed.apiserver.cert_pem, pki.apiserver.cert_pem);
+    assert_eq!(renewed.ca.certificate_pem(), pki.ca.certificate_pem());
+    assert_eq!(renewed.service_account.kid, pki.service_account.kid);
+    assert!(renewed.renew(at("2026-08-02T00:00:00Z")).unwrap().is_none());
+    // The old ones are believed as long as they last: both are of the same authority.
+    let verifier = ClientVerifier::new(&[renewed.ca.certificate().clone()]).unwrap();
+    verifier.verify(&pki.admin.chain(), at("2026-08-02T00:00:00Z").as_second() as u64).unwrap();
+}
+
+/// A request comes from anybody who may create one: whatever its bytes, reading it fails or succeeds, and what
+/// succeeds is signed by its own key.
+#[test]
+fn broken_requests_are_only_refused() {
+    use base64::Engine as _;
+    use rand::{Rng, SeedableRng};
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.example".into(), "10.0.0.1".into()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "x");
+    let good = params.serialize_request(&key).unwrap().der().to_vec();
+    let pem = |der: &[u8]| {
+        let body = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<&str> =
+            body.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            lines.join("\n")
+        )
+    };
+    let known = parse_csr(&pem(&good)).unwrap();
+    assert_eq!((known.dns_names.len(), known.addresses.len(), known.other_names), (1, 1, 0));
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    for _ in 0..3000 {
+        let mut der = good.clone();
+        for _ in 0..random.random_range(1..4) {
+            match random.random_range(0..3) {
+                0 => {
+                    let at = random.random_range(0..der.len());
+                    der[at] = random.random();
+                }
+                1 => der.truncate(random.random_range(1..=der.len())),
+                _ => {
+                    let at = random.random_range(0..der.len());
+                    der.insert(at, random.random());
+                }
+            }
+        }
+        if let Ok(info) = parse_csr(&pem(&der)) {
+            assert_eq!(info, known, "a changed request passes only where the change means nothing");
+        }
+    }
+    for text in ["", "-----BEGIN CERTIFICATE REQUEST-----", "\u{0}\u{1F980}", &"A".repeat(100_000)] {
+        assert!(parse_csr(text).is_err());
+    }
 }

@@ -254,12 +254,13 @@ fn ext_source(field: &Field) -> anyhow::Result<String> {
         && field.default.is_none()
         && field.go_type.is_empty()
         && field.enums.is_empty()
+        && field.gates.is_empty()
     {
         return Ok("&NO_EXT".into());
     }
     Ok(format!(
-        "&ext(&{:?}, {:?}, {strategy}, {default}, {:?}, &{:?})",
-        field.map_keys, field.merge_key, field.go_type, field.enums
+        "&ext(&{:?}, {:?}, {strategy}, {default}, {:?}, &{:?}, {:?})",
+        field.map_keys, field.merge_key, field.go_type, field.enums, field.gates
     ))
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use keelson_base::gates::GATES;
 
 #[derive(Default)]
 pub struct Facts {
@@ -47,6 +48,7 @@ pub struct MessageFact {
     pub map: BTreeMap<String, String>,
     pub go: BTreeMap<String, String>,
     pub enums: BTreeMap<String, Vec<String>>,
+    pub gates: BTreeMap<String, String>,
 }
 
 impl MessageFact {
@@ -65,6 +67,7 @@ impl MessageFact {
             .chain(self.map.keys())
             .chain(self.go.keys())
             .chain(self.enums.keys())
+            .chain(self.gates.keys())
     }
 }
 
@@ -190,6 +193,15 @@ fn message_item(fact: &mut MessageFact, item: &str) -> anyhow::Result<()> {
             "patch" => fact.patch.extend([pair()?]),
             "mergekey" => fact.merge_key.extend([pair()?]),
             "map" => fact.map.extend([pair()?]),
+            "gate" => {
+                let (field, gates) = pair()?;
+                for gate in gates.split('+') {
+                    if !GATES.iter().any(|known| known.name == gate) {
+                        bail!("no feature gate is named {gate}");
+                    }
+                }
+                fact.gates.insert(field, gates);
+            }
             "enum" => {
                 let (field, values) = pair()?;
                 fact.enums.insert(field, values.split('|').map(|value| value.replace('~', " ")).collect());

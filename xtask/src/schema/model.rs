@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::facts::{DefaultFact, Facts, GroupFact, MessageFact};
-use super::sources::{Label, Message, Sources};
+use super::sources::{Label, Message, ProtoField, Sources};
 
 pub struct Model<'a> {
     pub packages: Vec<Package>,
@@ -57,6 +57,7 @@ pub struct Field {
     pub default: Option<DefaultFact>,
     pub go_type: String,
     pub enums: Vec<String>,
+    pub gates: String,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -217,66 +218,75 @@ impl Builder<'_> {
                 self.add_fields(&field.ty, inner, definition, &path, fields, embeds)?;
                 continue;
             }
-            let json = fact.json.get(&field.name).unwrap_or(&field.name).clone();
-            let property = definition
-                .and_then(|d| d["properties"].get(&json))
-                .or_else(|| own_definition.and_then(|d| d["properties"].get(&json)));
-            let kind = self.kind(field.label, &field.ty)?;
-            let required = |d: Option<&Value>| {
-                d.and_then(|d| d["required"].as_array()).is_some_and(|r| r.iter().any(|n| *n == json))
-            };
-            let text = |key: &str| {
-                property.and_then(|p| p.get(key)).and_then(Value::as_str).unwrap_or("").to_owned()
-            };
-            let scalar = matches!(kind, Kind::Plain("Str" | "Int32" | "Int64" | "Bool" | "Float64"));
-            let sequence = matches!(kind, Kind::List(_) | Kind::Map(_) | Kind::Plain("Bytes"));
-            let pointer = if scalar {
-                fact.pointer.contains(&json)
-            } else {
-                !sequence && !fact.by_value.contains(&json)
-            };
-            let omit_empty =
-                if required(own_definition) { fact.omit.contains(&json) } else { !fact.keep.contains(&json) };
-            let (list, map_keys) = match fact.list.get(&json) {
-                Some((ty, keys)) => (ty.clone(), keys.clone()),
-                None => (
-                    text("x-kubernetes-list-type"),
-                    property
-                        .and_then(|p| p["x-kubernetes-list-map-keys"].as_array())
-                        .map(|keys| keys.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-                        .unwrap_or_default(),
-                ),
-            };
-            let strategy = fact
-                .patch
-                .get(&json)
-                .map_or_else(|| text("x-kubernetes-patch-strategy").replace(',', "+"), Clone::clone);
-            fields.push(Field {
-                kind,
-                proto: field.number,
-                embed,
-                omit_empty,
-                pointer,
-                required: required(definition),
-                omit_zero: fact.omit_zero.contains(&json),
-                atomic: fact.map.get(&json).is_some_and(|t| t == "atomic")
-                    || text("x-kubernetes-map-type") == "atomic",
-                pointer_elements: fact.pointer_elements.contains(&json),
-                list,
-                map_keys,
-                merge_key: fact
-                    .merge_key
-                    .get(&json)
-                    .cloned()
-                    .unwrap_or_else(|| text("x-kubernetes-patch-merge-key")),
-                strategy: strategy.split('+').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
-                default: self.facts.defaults.get(&(name.to_owned(), json.clone())).cloned(),
-                go_type: fact.go.get(&json).cloned().unwrap_or_default(),
-                enums: fact.enums.get(&json).cloned().unwrap_or_default(),
-                ..plain_field(&json)
-            });
+            fields.push(self.field(name, field, &fact, (definition, own_definition), embed)?);
         }
         Ok(())
+    }
+
+    /// One field, from its message, the definitions (the struct's, its own message's) and the facts.
+    fn field(
+        &self,
+        name: &str,
+        field: &ProtoField,
+        fact: &MessageFact,
+        (definition, own_definition): (Option<&Value>, Option<&Value>),
+        embed: usize,
+    ) -> anyhow::Result<Field> {
+        let json = fact.json.get(&field.name).unwrap_or(&field.name).clone();
+        let property = definition
+            .and_then(|d| d["properties"].get(&json))
+            .or_else(|| own_definition.and_then(|d| d["properties"].get(&json)));
+        let kind = self.kind(field.label, &field.ty)?;
+        let required = |d: Option<&Value>| {
+            d.and_then(|d| d["required"].as_array()).is_some_and(|r| r.iter().any(|n| *n == json))
+        };
+        let text =
+            |key: &str| property.and_then(|p| p.get(key)).and_then(Value::as_str).unwrap_or("").to_owned();
+        let scalar = matches!(kind, Kind::Plain("Str" | "Int32" | "Int64" | "Bool" | "Float64"));
+        let sequence = matches!(kind, Kind::List(_) | Kind::Map(_) | Kind::Plain("Bytes"));
+        let pointer =
+            if scalar { fact.pointer.contains(&json) } else { !sequence && !fact.by_value.contains(&json) };
+        let omit_empty =
+            if required(own_definition) { fact.omit.contains(&json) } else { !fact.keep.contains(&json) };
+        let (list, map_keys) = match fact.list.get(&json) {
+            Some((ty, keys)) => (ty.clone(), keys.clone()),
+            None => (
+                text("x-kubernetes-list-type"),
+                property
+                    .and_then(|p| p["x-kubernetes-list-map-keys"].as_array())
+                    .map(|keys| keys.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+                    .unwrap_or_default(),
+            ),
+        };
+        let strategy = fact
+            .patch
+            .get(&json)
+            .map_or_else(|| text("x-kubernetes-patch-strategy").replace(',', "+"), Clone::clone);
+        Ok(Field {
+            kind,
+            proto: field.number,
+            embed,
+            omit_empty,
+            pointer,
+            required: required(definition),
+            omit_zero: fact.omit_zero.contains(&json),
+            atomic: fact.map.get(&json).is_some_and(|t| t == "atomic")
+                || text("x-kubernetes-map-type") == "atomic",
+            pointer_elements: fact.pointer_elements.contains(&json),
+            list,
+            map_keys,
+            merge_key: fact
+                .merge_key
+                .get(&json)
+                .cloned()
+                .unwrap_or_else(|| text("x-kubernetes-patch-merge-key")),
+            strategy: strategy.split('+').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            default: self.facts.defaults.get(&(name.to_owned(), json.clone())).cloned(),
+            go_type: fact.go.get(&json).cloned().unwrap_or_default(),
+            enums: fact.enums.get(&json).cloned().unwrap_or_default(),
+            gates: fact.gates.get(&json).cloned().unwrap_or_default(),
+            ..plain_field(&json)
+        })
     }
 
     fn kind(&self, label: Label, ty: &str) -> anyhow::Result<Kind> {
@@ -471,6 +481,7 @@ fn plain_field(json: &str) -> Field {
         default: None,
         go_type: String::new(),
         enums: Vec::new(),
+        gates: String::new(),
     }
 }
 

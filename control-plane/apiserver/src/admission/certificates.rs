@@ -147,3 +147,7 @@ impl Admission for CertificateSubjectRestriction {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "certificates_tests.rs"]
+mod tests;

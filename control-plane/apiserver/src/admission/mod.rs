@@ -7,6 +7,8 @@
 //! - refusals are upstream's, in code, reason and text.
 
 mod certificates;
+#[cfg(test)]
+mod harness;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod network;

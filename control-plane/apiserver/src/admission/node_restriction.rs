@@ -287,9 +287,10 @@ impl Check<'_> {
         let owner = match owners.as_slice() {
             [owner] => owner,
             [] => {
-                return Err(
-                    format!("node {node} can only create pods with an owner reference set to itself").into()
-                );
+                return Err(format!(
+                    "node {node} can only create pods with an owner reference set to itself"
+                )
+                .into());
             }
             _ => {
                 let why =
@@ -642,3 +643,7 @@ fn forbidden_labels(keys: &BTreeSet<String>) -> Vec<&str> {
     };
     keys.iter().map(String::as_str).filter(forbidden).collect()
 }
+
+#[cfg(test)]
+#[path = "node_restriction_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-use super::super::tests::doc;
+use super::super::harness::doc;
 use super::*;
 use crate::authn::UserInfo;
 use bytes::Bytes;

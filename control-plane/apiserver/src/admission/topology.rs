@@ -41,7 +41,12 @@ impl Admission for PodTopologyLabels {
         "PodTopologyLabels"
     }
 
-    fn mutate(&self, object: &mut Doc, _old: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
+    fn mutate(
+        &self,
+        object: &mut Doc,
+        _old: Option<&Doc>,
+        a: &AdmissionAttributes<'_>,
+    ) -> Result<(), Status> {
         let Some(node) = node(object, a) else { return Ok(()) };
         let head: Option<ObjectHead> = reads::read(self.reads.as_ref(), "", "nodes", "", &node);
         let labels = head.map(|h| h.metadata.labels).unwrap_or_default();

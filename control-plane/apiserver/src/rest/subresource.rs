@@ -124,12 +124,15 @@ impl Op<'_> {
 async fn bind(op: &Op<'_>, subresource: &Subresource, body: RequestBody, name: &str) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(op.call.query, op.call.headers, "CreateOptions", false)?;
     let body = read_body(body).await?;
-    let binding = op.decode_sub(subresource, &body, &options)?;
-    let meta = binding.meta();
-    let name = if name.is_empty() { meta.name() } else { name };
-    if meta.name() != name {
+    let mut binding = op.decode_sub(subresource, &body, &options)?;
+    let given = binding.meta().name().to_owned();
+    let name = if name.is_empty() { given.as_str() } else { name };
+    if given != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
+    let attributes = op.admission(Operation::Create, name, "binding", options.dry_run);
+    // Labels of the node's place come here, and from the binding to the pod.
+    op.core.admission.mutate(&mut binding, None, &attributes)?;
     let target = [f::binding::TARGET];
     let kind = binding.get(&target).map_or("", |target| target.str_at(&[f::object_reference::KIND]));
     let node = binding.get(&target).map_or("", |target| target.str_at(&[f::object_reference::NAME]));
@@ -139,7 +142,6 @@ async fn bind(op: &Op<'_>, subresource: &Subresource, body: RequestBody, name: &
     if node.is_empty() {
         return Err(Status::bad_request("target.name: Required value"));
     }
-    let attributes = op.admission(Operation::Create, name, "binding", options.dry_run);
     op.core.admission.validate(Some(&binding), None, &attributes)?;
     let change = |pod: &mut Doc| assign(op, pod, &binding, node);
     modify(op, name, options.dry_run, change).await?;

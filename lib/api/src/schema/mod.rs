@@ -33,6 +33,7 @@ pub(crate) mod build {
         default: Option<DefaultValue>,
         go_type: &'static str,
         enum_values: &'static [&'static str],
+        gates: &'static str,
     ) -> FieldExt {
         FieldExt {
             map_keys,
@@ -41,6 +42,7 @@ pub(crate) mod build {
             default,
             go_type,
             enum_values,
+            gates,
         }
     }
 
@@ -189,6 +191,10 @@ impl FieldDef {
     pub fn enum_values(&self) -> &'static [&'static str] {
         self.ext.enum_values
     }
+    /// The feature gates the field is written under.
+    pub fn gates(&self) -> impl Iterator<Item = &'static str> {
+        self.ext.gates.split('+').filter(|gate| !gate.is_empty())
+    }
     /// The protobuf chain of the embedded member that holds the field.
     pub fn embed_path(&self, of: &'static StructDef) -> &'static [u32] {
         match self.embed {
@@ -207,6 +213,8 @@ pub struct FieldExt {
     pub default: Option<DefaultValue>,
     /// The values upstream's schema lists, sorted; empty where any string goes. Of a list or map: its elements' values.
     pub enum_values: &'static [&'static str],
+    /// Feature gates, `+` between them, all of which must be on for the field to be written; empty without.
+    pub gates: &'static str,
     /// Go's name of the type where it has one of its own, for error texts (`v1.RestartPolicy`, `[]v1.Capability`).
     pub go_type: &'static str,
 }
@@ -218,6 +226,7 @@ pub static NO_EXT: FieldExt = FieldExt {
     patch_strategy: PatchStrategy::NONE,
     default: None,
     enum_values: &[],
+    gates: "",
     go_type: "",
 };
 

@@ -180,6 +180,7 @@ impl Strategy {
 
     /// Puts right what a client may not set at creation, and what the type prepares.
     pub fn before_create(&self, doc: &mut Doc, ctx: &Ctx<'_>) {
+        crate::gated::drop_disabled(doc, None, ctx.gates);
         let mut meta = doc.meta_mut();
         meta.set_deletion_timestamp(None);
         meta.set_deletion_grace_period_seconds(None);
@@ -204,6 +205,7 @@ impl Strategy {
 
     /// Puts right what a client may not change, and what the type prepares, for the main resource or `status`.
     pub fn before_update(&self, new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
+        crate::gated::drop_disabled(new, Some(old), ctx.gates);
         let generation = old.meta().generation();
         new.meta_mut().set_generation(generation);
         let status = ctx.subresource == "status";

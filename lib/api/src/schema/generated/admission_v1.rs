@@ -11,7 +11,7 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 3] = [
     StructDef { name: "io.k8s.api.admission.v1.AdmissionRequest", proto_name: "k8s.io.api.admission.v1.AdmissionRequest",
         fields: &[
-            fd("uid", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "types.UID", &[])),
+            fd("uid", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "types.UID", &[], "")),
             fd("kind", Struct(TypeId(15)), 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(16)), 3, 0, 0, ListType::Unset, &NO_EXT),
             fd("subResource", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
@@ -20,7 +20,7 @@ pub static STRUCTS: [StructDef; 3] = [
             fd("requestSubResource", Str, 15, 1, 0, ListType::Unset, &NO_EXT),
             fd("name", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
             fd("namespace", Str, 6, 1, 0, ListType::Unset, &NO_EXT),
-            fd("operation", Str, 7, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Operation", &[])),
+            fd("operation", Str, 7, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Operation", &[], "")),
             fd("userInfo", Struct(TypeId(476)), 8, 0, 0, ListType::Unset, &NO_EXT),
             fd("object", RawExtension, 9, 1, 0, ListType::Unset, &NO_EXT),
             fd("oldObject", RawExtension, 10, 1, 0, ListType::Unset, &NO_EXT),
@@ -33,11 +33,11 @@ pub static STRUCTS: [StructDef; 3] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.admission.v1.AdmissionResponse", proto_name: "k8s.io.api.admission.v1.AdmissionResponse",
         fields: &[
-            fd("uid", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "types.UID", &[])),
+            fd("uid", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "types.UID", &[], "")),
             fd("allowed", Bool, 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("status", Struct(TypeId(32)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("patch", Bytes, 4, 1, 0, ListType::Unset, &NO_EXT),
-            fd("patchType", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PatchType", &[])),
+            fd("patchType", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PatchType", &[], "")),
             fd("auditAnnotations", Map(&Str), 6, 1, 0, ListType::Unset, &NO_EXT),
             fd("warnings", List(&Str), 7, 1, 0, ListType::Atomic, &NO_EXT),
         ],

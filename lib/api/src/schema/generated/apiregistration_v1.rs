@@ -23,8 +23,8 @@ pub static STRUCTS: [StructDef; 6] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceCondition", proto_name: "k8s.io.kube_aggregator.pkg.apis.apiregistration.v1.APIServiceCondition",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.APIServiceConditionType", &[])),
-            fd("status", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.APIServiceConditionType", &[], "")),
+            fd("status", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -60,7 +60,7 @@ pub static STRUCTS: [StructDef; 6] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus", proto_name: "k8s.io.kube_aggregator.pkg.apis.apiregistration.v1.APIServiceStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(867))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(867))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -70,7 +70,7 @@ pub static STRUCTS: [StructDef; 6] = [
         fields: &[
             fd("namespace", Str, 1, 1, 0, ListType::Unset, &NO_EXT),
             fd("name", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
-            fd("port", Int32, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(443)), "", &[])),
+            fd("port", Int32, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(443)), "", &[], "")),
         ],
         by_name: &[1, 0, 2],
         embeds: &[],

@@ -34,8 +34,8 @@ pub static STRUCTS: [StructDef; 6] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.apiserverinternal.v1alpha1.StorageVersionCondition", proto_name: "k8s.io.api.apiserverinternal.v1alpha1.StorageVersionCondition",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1alpha1.StorageVersionConditionType", &[])),
-            fd("status", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1alpha1.ConditionStatus", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1alpha1.StorageVersionConditionType", &[], "")),
+            fd("status", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1alpha1.ConditionStatus", &[], "")),
             fd("observedGeneration", Int64, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("lastTransitionTime", Time, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 5, 4, 0, ListType::Unset, &NO_EXT),
@@ -65,9 +65,9 @@ pub static STRUCTS: [StructDef; 6] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.apiserverinternal.v1alpha1.StorageVersionStatus", proto_name: "k8s.io.api.apiserverinternal.v1alpha1.StorageVersionStatus",
         fields: &[
-            fd("storageVersions", List(&Struct(TypeId(827))), 1, 1, 0, ListType::Map, &ext(&["apiServerID"], "", 0, None, "", &[])),
+            fd("storageVersions", List(&Struct(TypeId(827))), 1, 1, 0, ListType::Map, &ext(&["apiServerID"], "", 0, None, "", &[], "")),
             fd("commonEncodingVersion", Str, 2, 3, 0, ListType::Unset, &NO_EXT),
-            fd("conditions", List(&Struct(TypeId(829))), 3, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(829))), 3, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[], "")),
         ],
         by_name: &[1, 2, 0],
         embeds: &[],

@@ -14,7 +14,7 @@ pub static STRUCTS: [StructDef; 10] = [
             fd("kind", Str, 1, 1, 0, ListType::Unset, &NO_EXT),
             fd("apiVersion", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
             fd("name", Str, 3, 1, 0, ListType::Unset, &NO_EXT),
-            fd("uid", Str, 4, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "types.UID", &[])),
+            fd("uid", Str, 4, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "types.UID", &[], "")),
         ],
         by_name: &[1, 0, 2, 3],
         embeds: &[],

@@ -11,7 +11,7 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 21] = [
     StructDef { name: "io.k8s.api.autoscaling.v1.ContainerResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v1.ContainerResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("targetAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("targetAverageValue", Quantity, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 5, 0, 0, ListType::Unset, &NO_EXT),
@@ -22,7 +22,7 @@ pub static STRUCTS: [StructDef; 21] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v1.ContainerResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v1.ContainerResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("currentAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("currentAverageValue", Quantity, 3, 0, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 4, 0, 0, ListType::Unset, &NO_EXT),
@@ -77,8 +77,8 @@ pub static STRUCTS: [StructDef; 21] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerCondition", proto_name: "k8s.io.api.autoscaling.v1.HorizontalPodAutoscalerCondition",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.HorizontalPodAutoscalerConditionType", &[])),
-            fd("status", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.HorizontalPodAutoscalerConditionType", &[], "")),
+            fd("status", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -101,7 +101,7 @@ pub static STRUCTS: [StructDef; 21] = [
     StructDef { name: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec", proto_name: "k8s.io.api.autoscaling.v1.HorizontalPodAutoscalerSpec",
         fields: &[
             fd("scaleTargetRef", Struct(TypeId(324)), 1, 4, 0, ListType::Unset, &NO_EXT),
-            fd("minReplicas", Int32, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(1)), "", &[])),
+            fd("minReplicas", Int32, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(1)), "", &[], "")),
             fd("maxReplicas", Int32, 3, 4, 0, ListType::Unset, &NO_EXT),
             fd("targetCPUUtilizationPercentage", Int32, 4, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -123,7 +123,7 @@ pub static STRUCTS: [StructDef; 21] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v1.MetricSpec", proto_name: "k8s.io.api.autoscaling.v1.MetricSpec",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.MetricSourceType", &["ContainerResource", "External", "Object", "Pods", "Resource"])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.MetricSourceType", &["ContainerResource", "External", "Object", "Pods", "Resource"], "")),
             fd("object", Struct(TypeId(334)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(336)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(338)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -136,7 +136,7 @@ pub static STRUCTS: [StructDef; 21] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v1.MetricStatus", proto_name: "k8s.io.api.autoscaling.v1.MetricStatus",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.MetricSourceType", &["ContainerResource", "External", "Object", "Pods", "Resource"])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.MetricSourceType", &["ContainerResource", "External", "Object", "Pods", "Resource"], "")),
             fd("object", Struct(TypeId(335)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(337)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(339)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -193,7 +193,7 @@ pub static STRUCTS: [StructDef; 21] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v1.ResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v1.ResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("targetAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("targetAverageValue", Quantity, 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -203,7 +203,7 @@ pub static STRUCTS: [StructDef; 21] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v1.ResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v1.ResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("currentAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("currentAverageValue", Quantity, 3, 0, 0, ListType::Unset, &NO_EXT),
         ],

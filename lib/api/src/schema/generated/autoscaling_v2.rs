@@ -11,7 +11,7 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 24] = [
     StructDef { name: "io.k8s.api.autoscaling.v2.ContainerResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v2.ContainerResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("target", Struct(TypeId(359)), 2, 4, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 3, 4, 0, ListType::Unset, &NO_EXT),
         ],
@@ -21,7 +21,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.ContainerResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v2.ContainerResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("current", Struct(TypeId(360)), 2, 4, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 3, 4, 0, ListType::Unset, &NO_EXT),
         ],
@@ -59,7 +59,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.HPAScalingPolicy", proto_name: "k8s.io.api.autoscaling.v2.HPAScalingPolicy",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.HPAScalingPolicyType", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.HPAScalingPolicyType", &[], "")),
             fd("value", Int32, 2, 4, 0, ListType::Unset, &NO_EXT),
             fd("periodSeconds", Int32, 3, 4, 0, ListType::Unset, &NO_EXT),
         ],
@@ -70,9 +70,9 @@ pub static STRUCTS: [StructDef; 24] = [
     StructDef { name: "io.k8s.api.autoscaling.v2.HPAScalingRules", proto_name: "k8s.io.api.autoscaling.v2.HPAScalingRules",
         fields: &[
             fd("stabilizationWindowSeconds", Int32, 3, 3, 0, ListType::Unset, &NO_EXT),
-            fd("selectPolicy", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.ScalingPolicySelect", &[])),
+            fd("selectPolicy", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.ScalingPolicySelect", &[], "")),
             fd("policies", List(&Struct(TypeId(348))), 2, 1, 0, ListType::Atomic, &NO_EXT),
-            fd("tolerance", Quantity, 4, 3, 0, ListType::Unset, &NO_EXT),
+            fd("tolerance", Quantity, 4, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "", &[], "HPAConfigurableTolerance")),
         ],
         by_name: &[2, 1, 0, 3],
         embeds: &[],
@@ -101,8 +101,8 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition", proto_name: "k8s.io.api.autoscaling.v2.HorizontalPodAutoscalerCondition",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.HorizontalPodAutoscalerConditionType", &[])),
-            fd("status", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.HorizontalPodAutoscalerConditionType", &[], "")),
+            fd("status", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -125,7 +125,7 @@ pub static STRUCTS: [StructDef; 24] = [
     StructDef { name: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec", proto_name: "k8s.io.api.autoscaling.v2.HorizontalPodAutoscalerSpec",
         fields: &[
             fd("scaleTargetRef", Struct(TypeId(345)), 1, 4, 0, ListType::Unset, &NO_EXT),
-            fd("minReplicas", Int32, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(1)), "", &[])),
+            fd("minReplicas", Int32, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(1)), "", &[], "")),
             fd("maxReplicas", Int32, 3, 4, 0, ListType::Unset, &NO_EXT),
             fd("metrics", List(&Struct(TypeId(357))), 4, 1, 0, ListType::Atomic, &NO_EXT),
             fd("behavior", Struct(TypeId(351)), 5, 3, 0, ListType::Unset, &NO_EXT),
@@ -141,7 +141,7 @@ pub static STRUCTS: [StructDef; 24] = [
             fd("currentReplicas", Int32, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("desiredReplicas", Int32, 4, 4, 0, ListType::Unset, &NO_EXT),
             fd("currentMetrics", List(&Struct(TypeId(358))), 5, 0, 0, ListType::Atomic, &NO_EXT),
-            fd("conditions", List(&Struct(TypeId(352))), 6, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(352))), 6, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[5, 4, 2, 3, 1, 0],
         embeds: &[],
@@ -158,7 +158,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.MetricSpec", proto_name: "k8s.io.api.autoscaling.v2.MetricSpec",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.MetricSourceType", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.MetricSourceType", &[], "")),
             fd("object", Struct(TypeId(361)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(363)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(365)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -171,7 +171,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.MetricStatus", proto_name: "k8s.io.api.autoscaling.v2.MetricStatus",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.MetricSourceType", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.MetricSourceType", &[], "")),
             fd("object", Struct(TypeId(362)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(364)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(366)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -184,7 +184,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.MetricTarget", proto_name: "k8s.io.api.autoscaling.v2.MetricTarget",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.MetricTargetType", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.MetricTargetType", &[], "")),
             fd("value", Quantity, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("averageValue", Quantity, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("averageUtilization", Int32, 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -243,7 +243,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.ResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v2.ResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("target", Struct(TypeId(359)), 2, 4, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[0, 1],
@@ -252,7 +252,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2.ResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v2.ResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("current", Struct(TypeId(360)), 2, 4, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[1, 0],

@@ -11,7 +11,7 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 18] = [
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.ContainerResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v2beta1.ContainerResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("targetAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("targetAverageValue", Quantity, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 4, 0, 0, ListType::Unset, &NO_EXT),
@@ -22,7 +22,7 @@ pub static STRUCTS: [StructDef; 18] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.ContainerResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v2beta1.ContainerResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("currentAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("currentAverageValue", Quantity, 3, 0, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 4, 0, 0, ListType::Unset, &NO_EXT),
@@ -77,8 +77,8 @@ pub static STRUCTS: [StructDef; 18] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.HorizontalPodAutoscalerCondition", proto_name: "k8s.io.api.autoscaling.v2beta1.HorizontalPodAutoscalerCondition",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta1.HorizontalPodAutoscalerConditionType", &[])),
-            fd("status", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta1.HorizontalPodAutoscalerConditionType", &[], "")),
+            fd("status", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -124,7 +124,7 @@ pub static STRUCTS: [StructDef; 18] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.MetricSpec", proto_name: "k8s.io.api.autoscaling.v2beta1.MetricSpec",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta1.MetricSourceType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta1.MetricSourceType", &[], "")),
             fd("object", Struct(TypeId(961)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(963)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(965)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -137,7 +137,7 @@ pub static STRUCTS: [StructDef; 18] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.MetricStatus", proto_name: "k8s.io.api.autoscaling.v2beta1.MetricStatus",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta1.MetricSourceType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta1.MetricSourceType", &[], "")),
             fd("object", Struct(TypeId(962)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(964)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(966)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -194,7 +194,7 @@ pub static STRUCTS: [StructDef; 18] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.ResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v2beta1.ResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("targetAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("targetAverageValue", Quantity, 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -204,7 +204,7 @@ pub static STRUCTS: [StructDef; 18] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta1.ResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v2beta1.ResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("currentAverageUtilization", Int32, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("currentAverageValue", Quantity, 3, 0, 0, ListType::Unset, &NO_EXT),
         ],

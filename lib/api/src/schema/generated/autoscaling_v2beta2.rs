@@ -11,7 +11,7 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 24] = [
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.ContainerResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v2beta2.ContainerResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("target", Struct(TypeId(983)), 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 3, 0, 0, ListType::Unset, &NO_EXT),
         ],
@@ -21,7 +21,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.ContainerResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v2beta2.ContainerResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("current", Struct(TypeId(984)), 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("container", Str, 3, 0, 0, ListType::Unset, &NO_EXT),
         ],
@@ -59,7 +59,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.HPAScalingPolicy", proto_name: "k8s.io.api.autoscaling.v2beta2.HPAScalingPolicy",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.HPAScalingPolicyType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.HPAScalingPolicyType", &[], "")),
             fd("value", Int32, 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("periodSeconds", Int32, 3, 0, 0, ListType::Unset, &NO_EXT),
         ],
@@ -70,7 +70,7 @@ pub static STRUCTS: [StructDef; 24] = [
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.HPAScalingRules", proto_name: "k8s.io.api.autoscaling.v2beta2.HPAScalingRules",
         fields: &[
             fd("stabilizationWindowSeconds", Int32, 3, 3, 0, ListType::Unset, &NO_EXT),
-            fd("selectPolicy", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.ScalingPolicySelect", &[])),
+            fd("selectPolicy", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.ScalingPolicySelect", &[], "")),
             fd("policies", List(&Struct(TypeId(972))), 2, 1, 0, ListType::Atomic, &NO_EXT),
         ],
         by_name: &[2, 1, 0],
@@ -100,8 +100,8 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.HorizontalPodAutoscalerCondition", proto_name: "k8s.io.api.autoscaling.v2beta2.HorizontalPodAutoscalerCondition",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.HorizontalPodAutoscalerConditionType", &[])),
-            fd("status", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.HorizontalPodAutoscalerConditionType", &[], "")),
+            fd("status", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -157,7 +157,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.MetricSpec", proto_name: "k8s.io.api.autoscaling.v2beta2.MetricSpec",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.MetricSourceType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.MetricSourceType", &[], "")),
             fd("object", Struct(TypeId(985)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(987)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(989)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -170,7 +170,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.MetricStatus", proto_name: "k8s.io.api.autoscaling.v2beta2.MetricStatus",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.MetricSourceType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.MetricSourceType", &[], "")),
             fd("object", Struct(TypeId(986)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("pods", Struct(TypeId(988)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("resource", Struct(TypeId(990)), 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -183,7 +183,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.MetricTarget", proto_name: "k8s.io.api.autoscaling.v2beta2.MetricTarget",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.MetricTargetType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v2beta2.MetricTargetType", &[], "")),
             fd("value", Quantity, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("averageValue", Quantity, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("averageUtilization", Int32, 4, 3, 0, ListType::Unset, &NO_EXT),
@@ -242,7 +242,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.ResourceMetricSource", proto_name: "k8s.io.api.autoscaling.v2beta2.ResourceMetricSource",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("target", Struct(TypeId(983)), 2, 0, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[0, 1],
@@ -251,7 +251,7 @@ pub static STRUCTS: [StructDef; 24] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.autoscaling.v2beta2.ResourceMetricStatus", proto_name: "k8s.io.api.autoscaling.v2beta2.ResourceMetricStatus",
         fields: &[
-            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[])),
+            fd("name", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceName", &[], "")),
             fd("current", Struct(TypeId(984)), 2, 0, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[1, 0],

@@ -37,7 +37,7 @@ pub static STRUCTS: [StructDef; 5] = [
             fd("schedule", Str, 1, 0, 0, ListType::Unset, &NO_EXT),
             fd("timeZone", Str, 8, 3, 0, ListType::Unset, &NO_EXT),
             fd("startingDeadlineSeconds", Int64, 2, 3, 0, ListType::Unset, &NO_EXT),
-            fd("concurrencyPolicy", Str, 3, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.ConcurrencyPolicy", &[])),
+            fd("concurrencyPolicy", Str, 3, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.ConcurrencyPolicy", &[], "")),
             fd("suspend", Bool, 4, 3, 0, ListType::Unset, &NO_EXT),
             fd("jobTemplate", Struct(TypeId(995)), 5, 0, 0, ListType::Unset, &NO_EXT),
             fd("successfulJobsHistoryLimit", Int32, 6, 3, 0, ListType::Unset, &NO_EXT),

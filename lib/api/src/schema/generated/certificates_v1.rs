@@ -23,8 +23,8 @@ pub static STRUCTS: [StructDef; 5] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.certificates.v1.CertificateSigningRequestCondition", proto_name: "k8s.io.api.certificates.v1.CertificateSigningRequestCondition",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.RequestConditionType", &[])),
-            fd("status", Str, 6, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.RequestConditionType", &[], "")),
+            fd("status", Str, 6, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("reason", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("lastUpdateTime", Time, 4, 1, 0, ListType::Unset, &NO_EXT),
@@ -50,7 +50,7 @@ pub static STRUCTS: [StructDef; 5] = [
             fd("request", Bytes, 1, 4, 0, ListType::Unset, &NO_EXT),
             fd("signerName", Str, 7, 4, 0, ListType::Unset, &NO_EXT),
             fd("expirationSeconds", Int32, 8, 3, 0, ListType::Unset, &NO_EXT),
-            fd("usages", List(&Str), 5, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.KeyUsage", &["any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping"])),
+            fd("usages", List(&Str), 5, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.KeyUsage", &["any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping"], "")),
             fd("username", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
             fd("uid", Str, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("groups", List(&Str), 4, 1, 0, ListType::Atomic, &NO_EXT),
@@ -62,7 +62,7 @@ pub static STRUCTS: [StructDef; 5] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.certificates.v1.CertificateSigningRequestStatus", proto_name: "k8s.io.api.certificates.v1.CertificateSigningRequestStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(493))), 1, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(493))), 1, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[], "")),
             fd("certificate", Bytes, 2, 1, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[1, 0],

@@ -38,7 +38,7 @@ pub static STRUCTS: [StructDef; 3] = [
             fd("renewTime", MicroTime, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("binaryVersion", Str, 4, 4, 0, ListType::Unset, &NO_EXT),
             fd("emulationVersion", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
-            fd("strategy", Str, 6, 5, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.CoordinatedLeaseStrategy", &[])),
+            fd("strategy", Str, 6, 5, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.CoordinatedLeaseStrategy", &[], "")),
         ],
         by_name: &[3, 4, 0, 1, 2, 5],
         embeds: &[],

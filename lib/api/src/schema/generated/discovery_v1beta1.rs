@@ -45,7 +45,7 @@ pub static STRUCTS: [StructDef; 8] = [
     StructDef { name: "io.k8s.api.discovery.v1beta1.EndpointPort", proto_name: "k8s.io.api.discovery.v1beta1.EndpointPort",
         fields: &[
             fd("name", Str, 1, 3, 0, ListType::Unset, &NO_EXT),
-            fd("protocol", Str, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Protocol", &["SCTP", "TCP", "UDP"])),
+            fd("protocol", Str, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Protocol", &["SCTP", "TCP", "UDP"], "")),
             fd("port", Int32, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("appProtocol", Str, 4, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -58,7 +58,7 @@ pub static STRUCTS: [StructDef; 8] = [
             fd("kind", Str, 0, 17, 0, ListType::Unset, &NO_EXT),
             fd("apiVersion", Str, 0, 17, 0, ListType::Unset, &NO_EXT),
             fd("metadata", Struct(TypeId(23)), 1, 1, 0, ListType::Unset, &NO_EXT),
-            fd("addressType", Str, 4, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.AddressType", &[])),
+            fd("addressType", Str, 4, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.AddressType", &[], "")),
             fd("endpoints", List(&Struct(TypeId(996))), 2, 0, 0, ListType::Atomic, &NO_EXT),
             fd("ports", List(&Struct(TypeId(999))), 3, 0, 0, ListType::Atomic, &NO_EXT),
         ],

@@ -11,8 +11,8 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 23] = [
     StructDef { name: "io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration", proto_name: "k8s.io.api.flowcontrol.v1.ExemptPriorityLevelConfiguration",
         fields: &[
-            fd("nominalConcurrencyShares", Int32, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(0)), "", &[])),
-            fd("lendablePercent", Int32, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(0)), "", &[])),
+            fd("nominalConcurrencyShares", Int32, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(0)), "", &[], "")),
+            fd("lendablePercent", Int32, 2, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(0)), "", &[], "")),
         ],
         by_name: &[1, 0],
         embeds: &[],
@@ -20,7 +20,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod", proto_name: "k8s.io.api.flowcontrol.v1.FlowDistinguisherMethod",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.FlowDistinguisherMethodType", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.FlowDistinguisherMethodType", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -40,8 +40,8 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.FlowSchemaCondition", proto_name: "k8s.io.api.flowcontrol.v1.FlowSchemaCondition",
         fields: &[
-            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.FlowSchemaConditionType", &[])),
-            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.FlowSchemaConditionType", &[], "")),
+            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -64,7 +64,7 @@ pub static STRUCTS: [StructDef; 23] = [
     StructDef { name: "io.k8s.api.flowcontrol.v1.FlowSchemaSpec", proto_name: "k8s.io.api.flowcontrol.v1.FlowSchemaSpec",
         fields: &[
             fd("priorityLevelConfiguration", Struct(TypeId(585)), 1, 4, 0, ListType::Unset, &NO_EXT),
-            fd("matchingPrecedence", Int32, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(1000)), "", &[])),
+            fd("matchingPrecedence", Int32, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(1000)), "", &[], "")),
             fd("distinguisherMethod", Struct(TypeId(571)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("rules", List(&Struct(TypeId(581))), 4, 1, 0, ListType::Atomic, &NO_EXT),
         ],
@@ -74,7 +74,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.FlowSchemaStatus", proto_name: "k8s.io.api.flowcontrol.v1.FlowSchemaStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(573))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(573))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -90,7 +90,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.LimitResponse", proto_name: "k8s.io.api.flowcontrol.v1.LimitResponse",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.LimitResponseType", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.LimitResponseType", &[], "")),
             fd("queuing", Struct(TypeId(588)), 2, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[1, 0],
@@ -99,9 +99,9 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "[{\"discriminator\":\"type\",\"fields-to-discriminateBy\":{\"queuing\":\"Queuing\"}}]" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration", proto_name: "k8s.io.api.flowcontrol.v1.LimitedPriorityLevelConfiguration",
         fields: &[
-            fd("nominalConcurrencyShares", Int32, 1, 2, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(30)), "", &[])),
+            fd("nominalConcurrencyShares", Int32, 1, 2, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(30)), "", &[], "")),
             fd("limitResponse", Struct(TypeId(578)), 2, 1, 0, ListType::Unset, &NO_EXT),
-            fd("lendablePercent", Int32, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(0)), "", &[])),
+            fd("lendablePercent", Int32, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(0)), "", &[], "")),
             fd("borrowingLimitPercent", Int32, 4, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[3, 2, 1, 0],
@@ -141,8 +141,8 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationCondition", proto_name: "k8s.io.api.flowcontrol.v1.PriorityLevelConfigurationCondition",
         fields: &[
-            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PriorityLevelConfigurationConditionType", &[])),
-            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[])),
+            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PriorityLevelConfigurationConditionType", &[], "")),
+            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -172,7 +172,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec", proto_name: "k8s.io.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
         fields: &[
-            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PriorityLevelEnablement", &[])),
+            fd("type", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PriorityLevelEnablement", &[], "")),
             fd("limited", Struct(TypeId(579)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("exempt", Struct(TypeId(570)), 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -182,7 +182,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "[{\"discriminator\":\"type\",\"fields-to-discriminateBy\":{\"exempt\":\"Exempt\",\"limited\":\"Limited\"}}]" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationStatus", proto_name: "k8s.io.api.flowcontrol.v1.PriorityLevelConfigurationStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(583))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(583))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -190,9 +190,9 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.QueuingConfiguration", proto_name: "k8s.io.api.flowcontrol.v1.QueuingConfiguration",
         fields: &[
-            fd("queues", Int32, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(64)), "", &[])),
-            fd("handSize", Int32, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(8)), "", &[])),
-            fd("queueLengthLimit", Int32, 3, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(50)), "", &[])),
+            fd("queues", Int32, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(64)), "", &[], "")),
+            fd("handSize", Int32, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(8)), "", &[], "")),
+            fd("queueLengthLimit", Int32, 3, 0, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Int(50)), "", &[], "")),
         ],
         by_name: &[1, 2, 0],
         embeds: &[],
@@ -221,7 +221,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1.Subject", proto_name: "k8s.io.api.flowcontrol.v1.Subject",
         fields: &[
-            fd("kind", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.SubjectKind", &[])),
+            fd("kind", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.SubjectKind", &[], "")),
             fd("user", Struct(TypeId(592)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("group", Struct(TypeId(577)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("serviceAccount", Struct(TypeId(590)), 4, 3, 0, ListType::Unset, &NO_EXT),

@@ -20,7 +20,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.FlowDistinguisherMethod", proto_name: "k8s.io.api.flowcontrol.v1beta2.FlowDistinguisherMethod",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.FlowDistinguisherMethodType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.FlowDistinguisherMethodType", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -40,8 +40,8 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.FlowSchemaCondition", proto_name: "k8s.io.api.flowcontrol.v1beta2.FlowSchemaCondition",
         fields: &[
-            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.FlowSchemaConditionType", &[])),
-            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.ConditionStatus", &[])),
+            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.FlowSchemaConditionType", &[], "")),
+            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -74,7 +74,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.FlowSchemaStatus", proto_name: "k8s.io.api.flowcontrol.v1beta2.FlowSchemaStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(1033))), 1, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(1033))), 1, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -90,7 +90,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.LimitResponse", proto_name: "k8s.io.api.flowcontrol.v1beta2.LimitResponse",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.LimitResponseType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.LimitResponseType", &[], "")),
             fd("queuing", Struct(TypeId(1048)), 2, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[1, 0],
@@ -141,8 +141,8 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.PriorityLevelConfigurationCondition", proto_name: "k8s.io.api.flowcontrol.v1beta2.PriorityLevelConfigurationCondition",
         fields: &[
-            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.PriorityLevelConfigurationConditionType", &[])),
-            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.ConditionStatus", &[])),
+            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.PriorityLevelConfigurationConditionType", &[], "")),
+            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -172,7 +172,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.PriorityLevelConfigurationSpec", proto_name: "k8s.io.api.flowcontrol.v1beta2.PriorityLevelConfigurationSpec",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.PriorityLevelEnablement", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.PriorityLevelEnablement", &[], "")),
             fd("limited", Struct(TypeId(1039)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("exempt", Struct(TypeId(1030)), 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -182,7 +182,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.PriorityLevelConfigurationStatus", proto_name: "k8s.io.api.flowcontrol.v1beta2.PriorityLevelConfigurationStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(1043))), 1, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(1043))), 1, 1, 0, ListType::Map, &ext(&["type"], "", 0, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -221,7 +221,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta2.Subject", proto_name: "k8s.io.api.flowcontrol.v1beta2.Subject",
         fields: &[
-            fd("kind", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.SubjectKind", &[])),
+            fd("kind", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta2.SubjectKind", &[], "")),
             fd("user", Struct(TypeId(1052)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("group", Struct(TypeId(1037)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("serviceAccount", Struct(TypeId(1050)), 4, 3, 0, ListType::Unset, &NO_EXT),

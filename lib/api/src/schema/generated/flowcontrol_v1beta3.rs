@@ -20,7 +20,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.FlowDistinguisherMethod", proto_name: "k8s.io.api.flowcontrol.v1beta3.FlowDistinguisherMethod",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.FlowDistinguisherMethodType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.FlowDistinguisherMethodType", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -40,8 +40,8 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.FlowSchemaCondition", proto_name: "k8s.io.api.flowcontrol.v1beta3.FlowSchemaCondition",
         fields: &[
-            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.FlowSchemaConditionType", &[])),
-            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.ConditionStatus", &[])),
+            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.FlowSchemaConditionType", &[], "")),
+            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -74,7 +74,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.FlowSchemaStatus", proto_name: "k8s.io.api.flowcontrol.v1beta3.FlowSchemaStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(1056))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(1056))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -90,7 +90,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.LimitResponse", proto_name: "k8s.io.api.flowcontrol.v1beta3.LimitResponse",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.LimitResponseType", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.LimitResponseType", &[], "")),
             fd("queuing", Struct(TypeId(1071)), 2, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[1, 0],
@@ -141,8 +141,8 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.PriorityLevelConfigurationCondition", proto_name: "k8s.io.api.flowcontrol.v1beta3.PriorityLevelConfigurationCondition",
         fields: &[
-            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.PriorityLevelConfigurationConditionType", &[])),
-            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.ConditionStatus", &[])),
+            fd("type", Str, 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.PriorityLevelConfigurationConditionType", &[], "")),
+            fd("status", Str, 2, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.ConditionStatus", &[], "")),
             fd("lastTransitionTime", Time, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("reason", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 5, 1, 0, ListType::Unset, &NO_EXT),
@@ -172,7 +172,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.PriorityLevelConfigurationSpec", proto_name: "k8s.io.api.flowcontrol.v1beta3.PriorityLevelConfigurationSpec",
         fields: &[
-            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.PriorityLevelEnablement", &[])),
+            fd("type", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.PriorityLevelEnablement", &[], "")),
             fd("limited", Struct(TypeId(1062)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("exempt", Struct(TypeId(1053)), 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -182,7 +182,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.PriorityLevelConfigurationStatus", proto_name: "k8s.io.api.flowcontrol.v1beta3.PriorityLevelConfigurationStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(1066))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(1066))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],
@@ -221,7 +221,7 @@ pub static STRUCTS: [StructDef; 23] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.flowcontrol.v1beta3.Subject", proto_name: "k8s.io.api.flowcontrol.v1beta3.Subject",
         fields: &[
-            fd("kind", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.SubjectKind", &[])),
+            fd("kind", Str, 1, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta3.SubjectKind", &[], "")),
             fd("user", Struct(TypeId(1075)), 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("group", Struct(TypeId(1060)), 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("serviceAccount", Struct(TypeId(1073)), 4, 3, 0, ListType::Unset, &NO_EXT),

@@ -12,7 +12,7 @@ pub static STRUCTS: [StructDef; 35] = [
     StructDef { name: "io.k8s.api.networking.v1.HTTPIngressPath", proto_name: "k8s.io.api.networking.v1.HTTPIngressPath",
         fields: &[
             fd("path", Str, 1, 1, 0, ListType::Unset, &NO_EXT),
-            fd("pathType", Str, 3, 6, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PathType", &["Exact", "ImplementationSpecific", "Prefix"])),
+            fd("pathType", Str, 3, 6, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.PathType", &["Exact", "ImplementationSpecific", "Prefix"], "")),
             fd("backend", Struct(TypeId(379)), 2, 4, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[2, 0, 1],
@@ -114,7 +114,7 @@ pub static STRUCTS: [StructDef; 35] = [
             fd("apiGroup", Str, 1, 3, 0, ListType::Unset, &NO_EXT),
             fd("kind", Str, 2, 4, 0, ListType::Unset, &NO_EXT),
             fd("name", Str, 3, 4, 0, ListType::Unset, &NO_EXT),
-            fd("scope", Str, 4, 2, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("Cluster")), "", &[])),
+            fd("scope", Str, 4, 2, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("Cluster")), "", &[], "")),
             fd("namespace", Str, 5, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[0, 1, 2, 4, 3],
@@ -162,7 +162,7 @@ pub static STRUCTS: [StructDef; 35] = [
     StructDef { name: "io.k8s.api.networking.v1.IngressPortStatus", proto_name: "k8s.io.api.networking.v1.IngressPortStatus",
         fields: &[
             fd("port", Int32, 1, 4, 0, ListType::Unset, &NO_EXT),
-            fd("protocol", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Protocol", &["SCTP", "TCP", "UDP"])),
+            fd("protocol", Str, 2, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Protocol", &["SCTP", "TCP", "UDP"], "")),
             fd("error", Str, 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[2, 0, 1],
@@ -275,7 +275,7 @@ pub static STRUCTS: [StructDef; 35] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.networking.v1.NetworkPolicyPort", proto_name: "k8s.io.api.networking.v1.NetworkPolicyPort",
         fields: &[
-            fd("protocol", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("TCP")), "v1.Protocol", &["SCTP", "TCP", "UDP"])),
+            fd("protocol", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("TCP")), "v1.Protocol", &["SCTP", "TCP", "UDP"], "")),
             fd("port", IntOrString, 2, 3, 0, ListType::Unset, &NO_EXT),
             fd("endPort", Int32, 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
@@ -288,7 +288,7 @@ pub static STRUCTS: [StructDef; 35] = [
             fd("podSelector", Struct(TypeId(17)), 1, 0, 0, ListType::Unset, &NO_EXT),
             fd("ingress", List(&Struct(TypeId(396))), 2, 1, 0, ListType::Atomic, &NO_EXT),
             fd("egress", List(&Struct(TypeId(395))), 3, 1, 0, ListType::Atomic, &NO_EXT),
-            fd("policyTypes", List(&Str), 4, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.PolicyType", &["Egress", "Ingress"])),
+            fd("policyTypes", List(&Str), 4, 1, 0, ListType::Atomic, &ext(&[], "", 0, None, "[]v1.PolicyType", &["Egress", "Ingress"], "")),
         ],
         by_name: &[2, 1, 0, 3],
         embeds: &[],
@@ -347,7 +347,7 @@ pub static STRUCTS: [StructDef; 35] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.networking.v1.ServiceCIDRStatus", proto_name: "k8s.io.api.networking.v1.ServiceCIDRStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],

@@ -12,7 +12,7 @@ pub static STRUCTS: [StructDef; 25] = [
     StructDef { name: "io.k8s.api.networking.v1beta1.HTTPIngressPath", proto_name: "k8s.io.api.networking.v1beta1.HTTPIngressPath",
         fields: &[
             fd("path", Str, 1, 1, 0, ListType::Unset, &NO_EXT),
-            fd("pathType", Str, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.PathType", &[])),
+            fd("pathType", Str, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v1beta1.PathType", &[], "")),
             fd("backend", Struct(TypeId(413)), 2, 0, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[2, 0, 1],
@@ -154,7 +154,7 @@ pub static STRUCTS: [StructDef; 25] = [
     StructDef { name: "io.k8s.api.networking.v1beta1.IngressPortStatus", proto_name: "k8s.io.api.networking.v1beta1.IngressPortStatus",
         fields: &[
             fd("port", Int32, 1, 0, 0, ListType::Unset, &NO_EXT),
-            fd("protocol", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Protocol", &["SCTP", "TCP", "UDP"])),
+            fd("protocol", Str, 2, 0, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.Protocol", &["SCTP", "TCP", "UDP"], "")),
             fd("error", Str, 3, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[2, 0, 1],
@@ -250,7 +250,7 @@ pub static STRUCTS: [StructDef; 25] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.networking.v1beta1.ServiceCIDRStatus", proto_name: "k8s.io.api.networking.v1beta1.ServiceCIDRStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],

@@ -11,7 +11,7 @@ use crate::schema::Kind::*;
 pub static STRUCTS: [StructDef; 4] = [
     StructDef { name: "io.k8s.api.node.v1beta1.Overhead", proto_name: "k8s.io.api.node.v1beta1.Overhead",
         fields: &[
-            fd("podFixed", Map(&Quantity), 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceList", &[])),
+            fd("podFixed", Map(&Quantity), 1, 1, 0, ListType::Unset, &ext(&[], "", 0, None, "v1.ResourceList", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],

@@ -122,7 +122,7 @@ pub static STRUCTS: [StructDef; 12] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.rbac.v1.RoleRef", proto_name: "k8s.io.api.rbac.v1.RoleRef",
         fields: &[
-            fd("apiGroup", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("rbac.authorization.k8s.io")), "", &[])),
+            fd("apiGroup", Str, 1, 4, 0, ListType::Unset, &ext(&[], "", 0, Some(DefaultValue::Str("rbac.authorization.k8s.io")), "", &[], "")),
             fd("kind", Str, 2, 4, 0, ListType::Unset, &NO_EXT),
             fd("name", Str, 3, 4, 0, ListType::Unset, &NO_EXT),
         ],

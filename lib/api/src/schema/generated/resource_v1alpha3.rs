@@ -29,7 +29,7 @@ pub static STRUCTS: [StructDef; 8] = [
         fields: &[
             fd("key", Str, 1, 4, 0, ListType::Unset, &NO_EXT),
             fd("value", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
-            fd("effect", Str, 3, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1alpha3.DeviceTaintEffect", &["NoExecute", "NoSchedule", "None"])),
+            fd("effect", Str, 3, 4, 0, ListType::Unset, &ext(&[], "", 0, None, "v1alpha3.DeviceTaintEffect", &["NoExecute", "NoSchedule", "None"], "")),
             fd("timeAdded", Time, 4, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[2, 0, 3, 1],
@@ -70,7 +70,7 @@ pub static STRUCTS: [StructDef; 8] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.resource.v1alpha3.DeviceTaintRuleStatus", proto_name: "k8s.io.api.resource.v1alpha3.DeviceTaintRuleStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
         ],
         by_name: &[0],
         embeds: &[],

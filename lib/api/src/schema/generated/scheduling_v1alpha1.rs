@@ -50,7 +50,7 @@ pub static STRUCTS: [StructDef; 10] = [
             fd("value", Int32, 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("globalDefault", Bool, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("description", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
-            fd("preemptionPolicy", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "apiv1.PreemptionPolicy", &["Never", "PreemptLowerPriority"])),
+            fd("preemptionPolicy", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "apiv1.PreemptionPolicy", &["Never", "PreemptLowerPriority"], "")),
         ],
         by_name: &[1, 5, 4, 0, 2, 6, 3],
         embeds: &[],
@@ -102,7 +102,7 @@ pub static STRUCTS: [StructDef; 10] = [
     StructDef { name: "io.k8s.api.scheduling.v1alpha1.WorkloadSpec", proto_name: "k8s.io.api.scheduling.v1alpha1.WorkloadSpec",
         fields: &[
             fd("controllerRef", Struct(TypeId(562)), 1, 3, 0, ListType::Unset, &NO_EXT),
-            fd("podGroups", List(&Struct(TypeId(558))), 2, 4, 0, ListType::Map, &ext(&["name"], "", 0, None, "", &[])),
+            fd("podGroups", List(&Struct(TypeId(558))), 2, 4, 0, ListType::Map, &ext(&["name"], "", 0, None, "", &[], "")),
         ],
         by_name: &[0, 1],
         embeds: &[],

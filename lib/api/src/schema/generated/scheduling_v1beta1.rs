@@ -17,7 +17,7 @@ pub static STRUCTS: [StructDef; 2] = [
             fd("value", Int32, 2, 0, 0, ListType::Unset, &NO_EXT),
             fd("globalDefault", Bool, 3, 1, 0, ListType::Unset, &NO_EXT),
             fd("description", Str, 4, 1, 0, ListType::Unset, &NO_EXT),
-            fd("preemptionPolicy", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "apiv1.PreemptionPolicy", &["Never", "PreemptLowerPriority"])),
+            fd("preemptionPolicy", Str, 5, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "apiv1.PreemptionPolicy", &["Never", "PreemptLowerPriority"], "")),
         ],
         by_name: &[1, 5, 4, 0, 2, 6, 3],
         embeds: &[],

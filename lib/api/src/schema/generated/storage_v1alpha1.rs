@@ -114,7 +114,7 @@ pub static STRUCTS: [StructDef; 10] = [
         fields: &[
             fd("time", Time, 1, 1, 0, ListType::Unset, &NO_EXT),
             fd("message", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
-            fd("errorCode", Int32, 3, 3, 0, ListType::Unset, &NO_EXT),
+            fd("errorCode", Int32, 3, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "", &[], "MutableCSINodeAllocatableCount")),
         ],
         by_name: &[2, 1, 0],
         embeds: &[],

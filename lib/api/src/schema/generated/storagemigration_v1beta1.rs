@@ -42,7 +42,7 @@ pub static STRUCTS: [StructDef; 4] = [
         atomic: false, unions: "" },
     StructDef { name: "io.k8s.api.storagemigration.v1beta1.StorageVersionMigrationStatus", proto_name: "k8s.io.api.storagemigration.v1beta1.StorageVersionMigrationStatus",
         fields: &[
-            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[])),
+            fd("conditions", List(&Struct(TypeId(6))), 1, 1, 0, ListType::Map, &ext(&["type"], "type", 1, None, "", &[], "")),
             fd("resourceVersion", Str, 2, 1, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[0, 1],

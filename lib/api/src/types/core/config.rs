@@ -143,11 +143,9 @@ fn secret(doc: &Doc, errors: &mut ErrorList) {
         }
         "kubernetes.io/dockercfg" => docker_config(data, ".dockercfg", &at, errors),
         "kubernetes.io/dockerconfigjson" => docker_config(data, ".dockerconfigjson", &at, errors),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                errors.required(&at.key("username"), "");
-                errors.required(&at.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            errors.required(&at.key("username"), "");
+            errors.required(&at.key("password"), "");
         }
         "kubernetes.io/ssh-auth" => {
             let key = data.and_then(|data| data.get_str("ssh-privatekey")).unwrap_or("");

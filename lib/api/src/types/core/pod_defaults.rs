@@ -95,9 +95,7 @@ pub fn pod_spec(spec: &mut Struct) {
             }
         }
     }
-    for field in [c::pod_spec::OVERHEAD] {
-        round_up(spec, field);
-    }
+    round_up(spec, c::pod_spec::OVERHEAD);
     if let Some(resources) = spec.child_mut(c::pod_spec::RESOURCES) {
         round_up(resources, c::resource_requirements::LIMITS);
         round_up(resources, c::resource_requirements::REQUESTS);

@@ -234,7 +234,7 @@ fn names_and_numbers(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList
             errors.invalid(&path.child("activeDeadlineSeconds"), seconds, message);
         }
     }
-    let rules: [(Field, fn(&str) -> names::Messages); 6] = [
+    let rules: [(Field, names::Rule); 6] = [
         (ps::SERVICE_ACCOUNT_NAME, names::dns1123_subdomain),
         (ps::NODE_NAME, names::dns1123_subdomain),
         (ps::HOSTNAME, names::dns1123_label),

@@ -420,7 +420,7 @@ fn ip_address(doc: &Doc, errors: &mut ErrorList) {
             errors.invalid_each(&at.child(field.def().json), value, names::path_segment(value));
         }
     }
-    let rules: [(Field, fn(&str) -> names::Messages); 2] =
+    let rules: [(Field, names::Rule); 2] =
         [(p::GROUP, names::dns1123_subdomain), (p::NAMESPACE, names::path_segment)];
     for (field, rule) in rules {
         let value = parent.str(field);
