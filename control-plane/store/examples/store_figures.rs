@@ -55,7 +55,11 @@ async fn creates(store: &Arc<SqliteStore>, name: &str, clients: usize, each: usi
     }
     let (count, wall, used) = (times.len() as f64, began.elapsed().as_secs_f64(), cpu() - cpu_began);
     line(&format!("store_{name}_{clients}_clients"), times);
-    println!("store_{name}_per_s\t{:.0}\tcpu {:.1} us a commit", count / wall, used.as_secs_f64() * 1e6 / count);
+    println!(
+        "store_{name}_per_s\t{:.0}\tcpu {:.1} us a commit",
+        count / wall,
+        used.as_secs_f64() * 1e6 / count
+    );
 }
 
 #[tokio::main]

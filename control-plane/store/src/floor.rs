@@ -7,7 +7,12 @@ use rusqlite::{Connection, params};
 
 /// Commits `transactions` times `rows` rows of `bytes` bytes with synchronous=FULL in WAL mode, one thread, nothing else;
 /// gives each transaction's time. Leaves nothing in the folder.
-pub fn raw_commits(folder: &Path, transactions: usize, rows: usize, bytes: usize) -> rusqlite::Result<Vec<Duration>> {
+pub fn raw_commits(
+    folder: &Path,
+    transactions: usize,
+    rows: usize,
+    bytes: usize,
+) -> rusqlite::Result<Vec<Duration>> {
     let path = folder.join(format!("floor-{}.db", std::process::id()));
     let result = commit_all(&path, transactions, rows, &"x".repeat(bytes));
     for end in ["", "-wal", "-shm"] {

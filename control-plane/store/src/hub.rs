@@ -75,9 +75,9 @@ impl Hub {
         let mut state = self.state.lock();
         for event in events {
             let event = Arc::new(event);
-            state.subscribers.retain(|subscriber| {
-                !event.key.starts_with(&subscriber.prefix) || subscriber.push(&event)
-            });
+            state
+                .subscribers
+                .retain(|subscriber| !event.key.starts_with(&subscriber.prefix) || subscriber.push(&event));
         }
         // After the queues: who reads the new revision finds its events queued.
         self.published.store(revision, Ordering::Release);
@@ -151,7 +151,9 @@ impl Frontier for WatchFrontier {
 /// What a watch's reader does next.
 enum Mode {
     /// Reads the history until it meets the live feed, which began after `until`.
-    Past { until: Revision },
+    Past {
+        until: Revision,
+    },
     Live,
     Ended,
 }

@@ -152,7 +152,10 @@ pub struct Watch {
 
 impl Watch {
     /// For back ends.
-    pub fn new(items: BoxStream<'static, Result<WatchItem, StoreError>>, frontier: Arc<dyn Frontier>) -> Watch {
+    pub fn new(
+        items: BoxStream<'static, Result<WatchItem, StoreError>>,
+        frontier: Arc<dyn Frontier>,
+    ) -> Watch {
         Watch { items, frontier }
     }
 

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::hub::{Changes, History, Hub};
 use crate::{
-    CommitError, Committed, Entry, Event, Expect, Page, Revision, Store, StoreError, Transaction, Watch, Write, hub,
-    keys,
+    CommitError, Committed, Entry, Event, Expect, Page, Revision, Store, StoreError, Transaction, Watch,
+    Write, hub, keys,
 };
 
 /// Changes handed out in one stretch.
@@ -114,7 +114,13 @@ impl State {
         Ok((events, self.revision))
     }
 
-    fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page, StoreError> {
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, StoreError> {
         self.check_open()?;
         let revision = at.unwrap_or(self.revision);
         self.check_revision(revision)?;

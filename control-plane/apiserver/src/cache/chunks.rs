@@ -179,8 +179,11 @@ mod tests {
                 for after in [false, true] {
                     let mut cursor = chunks.seek(&probe, after);
                     let start = cursor;
-                    let expected: Vec<u64> =
-                        map.range(probe.clone()..).filter(|(k, _)| !after || **k != probe).map(|(_, v)| *v).collect();
+                    let expected: Vec<u64> = map
+                        .range(probe.clone()..)
+                        .filter(|(k, _)| !after || **k != probe)
+                        .map(|(_, v)| *v)
+                        .collect();
                     let mut found = Vec::new();
                     while let Some(object) = chunks.next(&mut cursor) {
                         found.push(object.revision());

@@ -155,7 +155,11 @@ impl WatchCache {
     pub fn peek_all(&self, namespace: &str) -> Vec<Arc<Object>> {
         self.start();
         let objects = self.inner.state.lock().objects.clone();
-        objects.iter().filter(|object| namespace.is_empty() || object.namespace() == namespace).cloned().collect()
+        objects
+            .iter()
+            .filter(|object| namespace.is_empty() || object.namespace() == namespace)
+            .cloned()
+            .collect()
     }
 
     /// How many objects there are and how many bytes they hold, for metrics; walks all objects.
@@ -327,7 +331,8 @@ impl Inner {
             match item {
                 Ok(StoreItem::Progress(revision)) => prepared.push((revision, None)),
                 Ok(StoreItem::Event(event)) => {
-                    let object = event.value.as_ref().and_then(|v| self.object(&event.key, v, event.revision));
+                    let object =
+                        event.value.as_ref().and_then(|v| self.object(&event.key, v, event.revision));
                     prepared.push((event.revision, Some((event, object))));
                 }
                 Err(error) => {
@@ -361,7 +366,8 @@ impl State {
         self.watchers.retain(|watcher| watcher.offer(&event));
         self.window_bytes += event.held_bytes();
         self.window.push_back(event);
-        while self.window.len() > WINDOW_EVENTS || (self.window_bytes > WINDOW_BYTES && self.window.len() > 1) {
+        while self.window.len() > WINDOW_EVENTS || (self.window_bytes > WINDOW_BYTES && self.window.len() > 1)
+        {
             let Some(oldest) = self.window.pop_front() else { break };
             self.window_bytes -= oldest.held_bytes();
             self.window_floor = oldest.revision();

@@ -27,9 +27,8 @@ pub(super) fn extents(json: &[u8]) -> Result<Extents, &'static str> {
     if json.len() >= u32::MAX as usize {
         return Err("it is too large");
     }
-    let metadata = Members::new(json, 0)
-        .find(|member| member.key == b"metadata")
-        .ok_or("it has no metadata")?;
+    let metadata =
+        Members::new(json, 0).find(|member| member.key == b"metadata").ok_or("it has no metadata")?;
     if json.get(metadata.start) != Some(&b'{') {
         return Err("its metadata is not an object");
     }
@@ -159,7 +158,10 @@ fn value_end(json: &[u8], at: usize) -> Option<usize> {
         }
         _ => {
             let rest = json.get(at..)?;
-            let len = rest.iter().position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\n')).unwrap_or(rest.len());
+            let len = rest
+                .iter()
+                .position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\n'))
+                .unwrap_or(rest.len());
             (len > 0).then_some(at + len)
         }
     }
@@ -187,7 +189,8 @@ pub(super) fn scalar(value: &[u8]) -> Option<Cow<'_, str>> {
 
 /// The members of an object of strings.
 pub(super) fn string_members(json: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    Members::new(json, 0).filter_map(|member| Some((unquote(member.key)?, scalar(&json[member.start..member.end])?)))
+    Members::new(json, 0)
+        .filter_map(|member| Some((unquote(member.key)?, scalar(&json[member.start..member.end])?)))
 }
 
 fn unquote(text: &[u8]) -> Option<Cow<'_, str>> {

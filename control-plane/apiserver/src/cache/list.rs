@@ -47,7 +47,13 @@ impl WatchCache {
             && !self.serves_exactly(revision).await?
         {
             return self
-                .list_stored(&query.scope, query.filter.as_ref(), query.after.as_deref(), query.limit, revision)
+                .list_stored(
+                    &query.scope,
+                    query.filter.as_ref(),
+                    query.after.as_deref(),
+                    query.limit,
+                    revision,
+                )
                 .await;
         }
         let newest = self.reach(query.at).await?;
@@ -65,7 +71,13 @@ impl WatchCache {
             // A write came in between; the store still knows.
             Err(revision) => {
                 return self
-                    .list_stored(&query.scope, query.filter.as_ref(), query.after.as_deref(), query.limit, revision)
+                    .list_stored(
+                        &query.scope,
+                        query.filter.as_ref(),
+                        query.after.as_deref(),
+                        query.limit,
+                        revision,
+                    )
                     .await;
             }
         };
@@ -173,9 +185,17 @@ fn page(objects: &Chunks, query: &ListQuery, revision: Revision) -> List {
 impl List {
     /// The body: `head`, the items as `form` says with commas between, `tail`.
     pub fn into_body(self, head: Bytes, form: Form, tail: Bytes) -> ListBody {
-        let items: usize = self.objects.iter().map(|object| object.written_len(object.revision(), &form) + 1).sum();
+        let items: usize =
+            self.objects.iter().map(|object| object.written_len(object.revision(), &form) + 1).sum();
         let left = (head.len() + tail.len() + items.saturating_sub(1)) as u64;
-        ListBody { objects: self.objects.into_iter(), head: Some(head), form, tail: Some(tail), first: true, left }
+        ListBody {
+            objects: self.objects.into_iter(),
+            head: Some(head),
+            form,
+            tail: Some(tail),
+            first: true,
+            left,
+        }
     }
 }
 

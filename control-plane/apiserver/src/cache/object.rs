@@ -104,7 +104,8 @@ impl Object {
     ) -> Result<Object, ObjectError> {
         let fail = |reason| ObjectError { key: key.to_owned(), reason };
         let extents = json::extents(json).map_err(fail)?;
-        let namespace_len = if namespaced { key.find('/').ok_or_else(|| fail("its key has no namespace"))? } else { 0 };
+        let namespace_len =
+            if namespaced { key.find('/').ok_or_else(|| fail("its key has no namespace"))? } else { 0 };
         let key_len = u16::try_from(key.len()).map_err(|_| fail("its key is too long"))?;
         let mut head = String::with_capacity(key.len() + 16 * fields.labels().len());
         head.push_str(key);
@@ -230,7 +231,8 @@ mod tests {
     );
 
     fn pod() -> Object {
-        let fields = JsonPaths::from_labels(["spec.nodeName", "status.phase", "status.podIP", "spec.hostNetwork"]);
+        let fields =
+            JsonPaths::from_labels(["spec.nodeName", "status.phase", "status.podIP", "spec.hostNetwork"]);
         Object::new("n/a", POD.as_bytes(), 41, true, &fields).unwrap()
     }
 
@@ -257,7 +259,12 @@ mod tests {
         let mut out = Vec::new();
         pod().write(77, &Form { head: Bytes::new(), part: Part::Whole }, &mut out);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with(r#"{"metadata":{"name":"a","namespace":"n","uid":"u-1","resourceVersion":"77","cre"#), "{text}");
+        assert!(
+            text.starts_with(
+                r#"{"metadata":{"name":"a","namespace":"n","uid":"u-1","resourceVersion":"77","cre"#
+            ),
+            "{text}"
+        );
         assert!(text.ends_with(r#""status":{"phase":"Running"}}"#));
     }
 
@@ -274,7 +281,9 @@ mod tests {
 
     #[test]
     fn takes_objects_without_a_uid() {
-        for json in [r#"{"metadata":{"labels":{}}}"#, r#"{"spec":{"metadata":{"uid":"x"}},"metadata":{"name":"q"}}"#] {
+        for json in
+            [r#"{"metadata":{"labels":{}}}"#, r#"{"spec":{"metadata":{"uid":"x"}},"metadata":{"name":"q"}}"#]
+        {
             let object = Object::new("q", json.as_bytes(), 3, false, &JsonPaths::none()).unwrap();
             for part in [Part::Whole, Part::Metadata] {
                 let form = Form { head: Bytes::new(), part };
@@ -289,7 +298,15 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_an_object() {
-        for json in ["", "[]", "{}", r#"{"metadata":3}"#, r#"{"metadata":{}}"#, r#"{"metadata":{"name":"#, r#"{"spec":{}}"#] {
+        for json in [
+            "",
+            "[]",
+            "{}",
+            r#"{"metadata":3}"#,
+            r#"{"metadata":{}}"#,
+            r#"{"metadata":{"name":"#,
+            r#"{"spec":{}}"#,
+        ] {
             assert!(Object::new("q", json.as_bytes(), 3, false, &JsonPaths::none()).is_err(), "{json}");
         }
         assert!(Object::new("q", br#"{"metadata":{"name":"q"}}"#, 3, true, &JsonPaths::none()).is_err());

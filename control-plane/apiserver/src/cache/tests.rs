@@ -47,7 +47,8 @@ impl Fixture {
 
     /// A write of another resource: the revision moves on, pods do not.
     async fn elsewhere(&self) -> Revision {
-        self.write(Write::Put { key: "/registry/leases/x/y".to_owned(), value: Bytes::from_static(b"{}") }).await
+        self.write(Write::Put { key: "/registry/leases/x/y".to_owned(), value: Bytes::from_static(b"{}") })
+            .await
     }
 
     async fn names(&self, query: ListQuery) -> Vec<String> {
@@ -142,7 +143,9 @@ async fn lists_scopes_filters_and_pages() {
             let list = fixture.cache.list(query.clone()).await.unwrap();
             seen.push((list.objects.len(), list.remaining, list.continue_after.clone()));
             match list.continue_after {
-                Some(after) => query = ListQuery { after: Some(after), at: ReadAt::Exact(list.revision), ..query },
+                Some(after) => {
+                    query = ListQuery { after: Some(after), at: ReadAt::Exact(list.revision), ..query }
+                }
                 None => break,
             }
         }
@@ -193,7 +196,9 @@ async fn waits_for_the_future_and_then_gives_up() {
     let at = |revision| ListQuery { at: ReadAt::NotOlderThan(revision), ..all() };
     assert_eq!(fixture.cache.list(at(revision)).await.unwrap().revision, revision);
     let error = fixture.cache.list(at(revision + 1)).await.unwrap_err();
-    assert!(matches!(error, CacheError::TooLarge { requested, current } if (requested, current) == (revision + 1, revision)));
+    assert!(
+        matches!(error, CacheError::TooLarge { requested, current } if (requested, current) == (revision + 1, revision))
+    );
     let error = fixture.cache.get("a/p1", ReadAt::Exact(revision + 9)).await.unwrap_err();
     assert!(matches!(error, CacheError::TooLarge { .. }), "{error}");
     let (list, written) = tokio::join!(fixture.cache.list(at(revision + 1)), fixture.elsewhere());
@@ -318,7 +323,8 @@ async fn an_event_is_encoded_once_for_all() {
     let mut first = fixture.cache.watch(watch_all(Start::Now)).await.unwrap();
     let mut second = fixture.cache.watch(watch_all(Start::Now)).await.unwrap();
     fixture.put("a/p1", "k", "x").await;
-    let (WatchItem::Event(one), WatchItem::Event(two)) = (next(&mut first).await, next(&mut second).await) else {
+    let (WatchItem::Event(one), WatchItem::Event(two)) = (next(&mut first).await, next(&mut second).await)
+    else {
         panic!("events")
     };
     let bytes = one.encoded(1, |delivery| Bytes::from(format!("{delivery:?}")));
@@ -391,7 +397,8 @@ async fn expected(fixture: &Fixture, begin: Revision, filter: Option<&Filter>) -
     };
     let mut seen = Vec::new();
     while let Some(Ok(keelson_store::WatchItem::Event(event))) = history.next().await {
-        let kind = match (matches(event.prev.as_ref().map(|prev| &prev.value)), matches(event.value.as_ref())) {
+        let kind = match (matches(event.prev.as_ref().map(|prev| &prev.value)), matches(event.value.as_ref()))
+        {
             (false, true) => "Added",
             (true, true) => "Modified",
             (true, false) => "Deleted",
@@ -410,9 +417,16 @@ async fn a_list_body_is_the_list() {
     }
     for (limit, part) in [(0, Part::Whole), (1, Part::Whole), (3, Part::Metadata)] {
         let list = fixture.cache.list(ListQuery { limit, ..all() }).await.unwrap();
-        let head = Bytes::from(format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"{}"}},"items":["#, list.revision));
+        let head = Bytes::from(format!(
+            r#"{{"kind":"PodList","metadata":{{"resourceVersion":"{}"}},"items":["#,
+            list.revision
+        ));
         let (count, first) = (list.objects.len(), list.objects[0].revision());
-        let body = list.into_body(head, Form { head: Bytes::from_static(b"\"kind\":\"P\","), part }, Bytes::from_static(b"]}"));
+        let body = list.into_body(
+            head,
+            Form { head: Bytes::from_static(b"\"kind\":\"P\","), part },
+            Bytes::from_static(b"]}"),
+        );
         let length = body.len();
         let chunks: Vec<Bytes> = body.collect();
         assert!(chunks.len() > 1 || limit > 0);

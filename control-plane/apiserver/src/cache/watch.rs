@@ -135,7 +135,10 @@ impl Delivery {
     /// and part; the caller gives equal bytes equal numbers.
     pub fn encoded(&self, encoding: u64, encode: impl FnOnce(&Delivery) -> Bytes) -> Bytes {
         let known = |encodings: &[(u64, EventKind, Bytes)]| {
-            encodings.iter().find(|(id, kind, _)| (*id, *kind) == (encoding, self.kind)).map(|(.., b)| b.clone())
+            encodings
+                .iter()
+                .find(|(id, kind, _)| (*id, *kind) == (encoding, self.kind))
+                .map(|(.., b)| b.clone())
         };
         if let Some(bytes) = known(&self.event.encodings.lock()) {
             return bytes;
@@ -213,7 +216,12 @@ impl Watcher {
 /// Where a watch's reader stands.
 enum Mode {
     /// Sending the objects of a snapshot.
-    Initial { objects: Chunks, cursor: Cursor, revision: Revision, end_bookmark: bool },
+    Initial {
+        objects: Chunks,
+        cursor: Cursor,
+        revision: Revision,
+        end_bookmark: bool,
+    },
     /// Everything up to the revision is sent; what follows comes from the window.
     Window(Revision),
     /// The window begins later: the store's rows.
@@ -273,7 +281,7 @@ impl WatchCache {
         };
         // So that a compacted revision is an answer, not an event.
         if let Mode::Window(after) = watch.mode {
-            watch.from_window(after).await?;
+            watch.read_window(after).await?;
         }
         Ok(watch)
     }
@@ -291,7 +299,7 @@ impl WatchStream {
                 Mode::Initial { .. } => Ok(self.step_initial()),
                 Mode::Window(after) => {
                     let after = *after;
-                    self.from_window(after).await.map(|()| None)
+                    self.read_window(after).await.map(|()| None)
                 }
                 Mode::History(..) => self.step_history().await,
                 Mode::Live(watcher) => {
@@ -335,7 +343,7 @@ impl WatchStream {
     }
 
     /// Takes the next events from the window and goes live at its end; turns to the store where the window is too young.
-    async fn from_window(&mut self, after: Revision) -> Result<(), CacheError> {
+    async fn read_window(&mut self, after: Revision) -> Result<(), CacheError> {
         {
             let mut state = self.inner.state.lock();
             if !state.ready {

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub use world::{Counts, Fault};
 use world::World;
+pub use world::{Counts, Fault};
 
 /// A disk; clones are the same disk.
 #[derive(Clone)]

@@ -206,7 +206,12 @@ unsafe extern "C" fn x_read(file: *mut ffi::sqlite3_file, into: *mut c_void, len
     }
 }
 
-unsafe extern "C" fn x_write(file: *mut ffi::sqlite3_file, from: *const c_void, len: c_int, at: i64) -> c_int {
+unsafe extern "C" fn x_write(
+    file: *mut ffi::sqlite3_file,
+    from: *const c_void,
+    len: c_int,
+    at: i64,
+) -> c_int {
     // SAFETY: SQLite's contract; `from` has `len` bytes.
     unsafe {
         let opened = open(file);
@@ -358,7 +363,12 @@ unsafe extern "C" fn x_shm_map(
     }
 }
 
-unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+unsafe extern "C" fn x_shm_lock(
+    file: *mut ffi::sqlite3_file,
+    offset: c_int,
+    n: c_int,
+    flags: c_int,
+) -> c_int {
     // SAFETY: SQLite's contract.
     let opened = unsafe { open(file) };
     let mut state = opened.world.lock();

@@ -11,7 +11,8 @@ use rand::{Rng, SeedableRng};
 
 use super::truth::{Outcome, Truth};
 use crate::{
-    CommitError, Committed, Entry, Expect, Page, Revision, Store, StoreError, Transaction, Watch, WatchItem, Write,
+    CommitError, Committed, Entry, Expect, Page, Revision, Store, StoreError, Transaction, Watch, WatchItem,
+    Write,
 };
 
 /// What a back end offers beside the trait.
@@ -94,7 +95,8 @@ pub(super) struct Driver<'a, B> {
 type Violation = String;
 type CommitFuture<'a> = BoxFuture<'a, Result<Committed, CommitError>>;
 
-const PREFIXES: [&str; 6] = ["/registry/pods/", "/registry/pods/a/", "/registry/leases/", "/keelson/", "/", "/none/"];
+const PREFIXES: [&str; 6] =
+    ["/registry/pods/", "/registry/pods/a/", "/registry/leases/", "/keelson/", "/", "/none/"];
 
 fn poll<T>(future: &mut BoxFuture<'_, T>) -> Poll<T> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
@@ -275,12 +277,14 @@ impl<'a, B: Backend> Driver<'a, B> {
         answers: Vec<Result<Committed, CommitError>>,
     ) -> Result<(), Violation> {
         let seen = self.watchers.iter().map(|watcher| watcher.seen).max().unwrap_or(0);
-        let places: Vec<_> = std::mem::take(&mut self.watchers).into_iter().map(|w| (w.prefix, w.place)).collect();
+        let places: Vec<_> =
+            std::mem::take(&mut self.watchers).into_iter().map(|w| (w.prefix, w.place)).collect();
         if !self.backend.recover(&mut self.random) {
             return Err("the back end is down without a fault".to_owned());
         }
         self.stats.recoveries += 1;
-        let found = wait(self.backend.store().revision()).map_err(|error| format!("after a fault: {error}"))?;
+        let found =
+            wait(self.backend.store().revision()).map_err(|error| format!("after a fault: {error}"))?;
         let unknown = |answer: &Result<Committed, CommitError>| {
             matches!(answer, Err(CommitError::Store(StoreError::Closed(_) | StoreError::Full)))
         };
@@ -293,7 +297,9 @@ impl<'a, B: Backend> Driver<'a, B> {
         }
         if self.truth.revision != found {
             let expected = self.truth.revision;
-            return Err(format!("acknowledged write lost: came back at revision {found}, expected {expected}"));
+            return Err(format!(
+                "acknowledged write lost: came back at revision {found}, expected {expected}"
+            ));
         }
         if seen > found {
             return Err(format!("a watcher saw revision {seen}, a crash took it back to {found}"));
@@ -362,12 +368,22 @@ impl<'a, B: Backend> Driver<'a, B> {
                 self.stats.expired += 1;
                 Ok(())
             }
-            StoreError::Future { current, .. } if requested > *current && *current == self.truth.revision => Ok(()),
-            error => Err(format!("revision {requested} refused wrongly: {error} (floor {})", self.truth.floor)),
+            StoreError::Future { current, .. } if requested > *current && *current == self.truth.revision => {
+                Ok(())
+            }
+            error => {
+                Err(format!("revision {requested} refused wrongly: {error} (floor {})", self.truth.floor))
+            }
         }
     }
 
-    fn compare_page(&mut self, prefix: &str, after: Option<&str>, limit: usize, page: &Page) -> Result<(), Violation> {
+    fn compare_page(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        page: &Page,
+    ) -> Result<(), Violation> {
         let expected = self.truth.list(prefix, after, page.revision);
         let shown = if limit == 0 { expected.len() } else { limit.min(expected.len()) };
         let same = page.entries[..] == expected[..shown]
@@ -463,7 +479,12 @@ impl<'a, B: Backend> Driver<'a, B> {
         self.watch_from(prefix, after, (after, usize::MAX))
     }
 
-    fn watch_from(&mut self, prefix: String, after: Revision, place: (Revision, usize)) -> Result<(), Violation> {
+    fn watch_from(
+        &mut self,
+        prefix: String,
+        after: Revision,
+        place: (Revision, usize),
+    ) -> Result<(), Violation> {
         let answer = wait(self.backend.store().watch(&prefix, after));
         if let Err(error @ StoreError::Compacted { .. }) = &answer {
             return self.refusal(error, after);
@@ -572,7 +593,10 @@ impl<'a, B: Backend> Driver<'a, B> {
         }
         if let Some((newest, needed)) = watcher.stream.frontier().now() {
             let seen = watcher.place.0;
-            if newest > self.truth.revision || needed > newest || (needed > seen && seen < self.truth.revision) {
+            if newest > self.truth.revision
+                || needed > newest
+                || (needed > seen && seen < self.truth.revision)
+            {
                 let prefix = &watcher.prefix;
                 return Err(format!("frontier of {prefix} is {newest}/{needed}, seen {seen}"));
             }
@@ -596,7 +620,9 @@ impl<'a, B: Backend> Driver<'a, B> {
         }
         match answer {
             Ok(()) if revision <= newest => self.truth.compacted(revision),
-            Err(StoreError::Future { current, .. }) if revision > newest && current == newest => return Ok(()),
+            Err(StoreError::Future { current, .. }) if revision > newest && current == newest => {
+                return Ok(());
+            }
             Err(StoreError::Full) if self.plan.faults_every > 0 => {
                 self.stats.full += 1;
                 return Ok(());
@@ -604,7 +630,12 @@ impl<'a, B: Backend> Driver<'a, B> {
             answer => return Err(format!("compact {revision} at {newest} answered {answer:?}")),
         }
         // A watcher that is slow may still be handed what it had been queued.
-        let slowest = self.watchers.iter().map(|watcher| watcher.place.0.saturating_sub(1)).min().unwrap_or(Revision::MAX);
+        let slowest = self
+            .watchers
+            .iter()
+            .map(|watcher| watcher.place.0.saturating_sub(1))
+            .min()
+            .unwrap_or(Revision::MAX);
         self.truth.told(self.truth.floor.min(slowest));
         // The rows that may be left: live ones, later versions, and what the newest revision of a compaction deleted.
         let later = self.truth.versions_after(self.truth.floor);
@@ -626,7 +657,10 @@ impl<'a, B: Backend> Driver<'a, B> {
 
     /// What breaks the rules is refused and changes nothing.
     fn refused(&mut self) -> Result<(), Violation> {
-        let put = |key: &str, value: &'static [u8]| Write::Put { key: key.to_owned(), value: Bytes::from_static(value) };
+        let put = |key: &str, value: &'static [u8]| Write::Put {
+            key: key.to_owned(),
+            value: Bytes::from_static(value),
+        };
         let writes = match self.random.random_range(0..3) {
             0 => vec![put("/registry/pods/a/p0", b"{}"), put("/registry/pods/a/p3", b"{}")],
             1 => vec![put("/keelson/k0", b"{}"), put("/keelson/k0", b"[]")],
@@ -642,7 +676,8 @@ impl<'a, B: Backend> Driver<'a, B> {
     }
 
     fn reopen(&mut self) -> Result<(), Violation> {
-        let places: Vec<_> = std::mem::take(&mut self.watchers).into_iter().map(|w| (w.prefix, w.place)).collect();
+        let places: Vec<_> =
+            std::mem::take(&mut self.watchers).into_iter().map(|w| (w.prefix, w.place)).collect();
         if !self.backend.reopen() {
             return if self.backend.down() { self.check_down() } else { Ok(()) };
         }

@@ -185,12 +185,15 @@ impl Backend for Faulty {
 
     fn examine(&self, rows_at_most: Option<usize>) -> Result<(), String> {
         let store = self.open();
-        if store.query_number("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'") > 0 {
+        if store.query_number("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'") > 0
+        {
             return Err("the database is damaged".to_owned());
         }
         let rows = store.query_number("SELECT count(*) FROM log");
         match rows_at_most {
-            Some(most) if rows > most as i64 => Err(format!("{rows} rows after a compaction, {most} can be needed")),
+            Some(most) if rows > most as i64 => {
+                Err(format!("{rows} rows after a compaction, {most} can be needed"))
+            }
             _ => Ok(()),
         }
     }
@@ -320,5 +323,8 @@ fn the_suite_catches_a_compaction_of_live_rows() {
 #[test]
 fn the_suite_catches_a_recovery_that_trusts_a_failed_fsync() {
     let violation = caught(Mutant::LeavesWalInDoubt, Faults::All);
-    assert!(violation.contains("lost") || violation.contains("damaged") || violation.contains("took"), "{violation}");
+    assert!(
+        violation.contains("lost") || violation.contains("damaged") || violation.contains("took"),
+        "{violation}"
+    );
 }

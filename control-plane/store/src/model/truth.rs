@@ -92,7 +92,9 @@ impl Truth {
     /// The live entries under a prefix after a key, in order.
     pub fn list(&self, prefix: &str, after: Option<&str>, at: Revision) -> Vec<Entry> {
         let keys = self.versions.keys().filter(|key| key.starts_with(prefix));
-        keys.filter(|key| after.is_none_or(|after| key.as_str() > after)).filter_map(|key| self.get(key, at)).collect()
+        keys.filter(|key| after.is_none_or(|after| key.as_str() > after))
+            .filter_map(|key| self.get(key, at))
+            .collect()
     }
 
     /// The first event under a prefix after a place in the order of writes.

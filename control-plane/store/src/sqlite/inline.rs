@@ -14,7 +14,10 @@ use tokio::sync::Semaphore;
 use super::checkpoint::{Trigger, catch_up};
 use super::site::{DATABASE, Site};
 use super::writer::{Pace, Request, Writer, is_busy, is_full};
-use super::{Message, OpenError, QUEUED, Reads, Shared, SqliteOptions, SqliteStore, Writes, describe, open_writer};
+use super::{
+    Message, OpenError, Opened, QUEUED, Reads, Shared, SqliteOptions, SqliteStore, Writes, describe,
+    open_writer,
+};
 use super::{open_reader, schema};
 use crate::StoreError;
 
@@ -47,7 +50,11 @@ impl Site for FaultSite {
         } else {
             OpenFlags::SQLITE_OPEN_READ_ONLY
         };
-        Connection::open_with_flags_and_vfs(DATABASE, access | OpenFlags::SQLITE_OPEN_NO_MUTEX, self.disk.vfs())
+        Connection::open_with_flags_and_vfs(
+            DATABASE,
+            access | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            self.disk.vfs(),
+        )
     }
 
     fn settle_wal(&self) -> io::Result<()> {
@@ -104,14 +111,19 @@ impl SqliteStore {
     pub(crate) fn open_inline(site: FaultSite) -> Result<SqliteStore, OpenError> {
         let site: Arc<dyn Site> = Arc::new(site);
         let options = SqliteOptions { retention: Duration::from_secs(3600), ..SqliteOptions::new("") };
-        let (writer, hub, closed) = open_writer(&site, &options, PACE)?;
+        let Opened { writer, hub, closed } = open_writer(&site, &options, PACE)?;
         let reads = Reads::Inline(Mutex::new(open_reader(&*site)));
         let shared = Arc::new(Shared { hub, closed, reads });
-        let inline =
-            Inline { writer: Some(writer), queue: VecDeque::new(), trigger: Trigger::new(), copier: None, site };
+        let inline = Inline {
+            writer: Some(writer),
+            queue: VecDeque::new(),
+            trigger: Trigger::new(),
+            copier: None,
+            site,
+        };
         Ok(SqliteStore {
             shared,
-            writes: Writes::Inline(Mutex::new(inline)),
+            writes: Writes::Inline(Box::new(Mutex::new(inline))),
             permits: Arc::new(Semaphore::new(QUEUED)),
             ended: AtomicBool::new(true),
         })
@@ -152,7 +164,8 @@ impl SqliteStore {
     fn copy(inline: &mut Inline) {
         let Some(writer) = &mut inline.writer else { return };
         if inline.copier.is_none() {
-            inline.copier = inline.site.connect(true).and_then(|new| schema::set_up(&new, -256).map(|()| new)).ok();
+            inline.copier =
+                inline.site.connect(true).and_then(|new| schema::set_up(&new, -256).map(|()| new)).ok();
         }
         let Some(copier) = &inline.copier else { return };
         match catch_up(copier) {

@@ -22,7 +22,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -97,7 +97,9 @@ pub enum OpenError {
     Format { found: i32, known: i32 },
     #[error("the store's database file was not made by keelson; move it away to begin with an empty store")]
     NotOurs,
-    #[error("the store's database cannot keep a write-ahead log where it lies; a local file system is needed")]
+    #[error(
+        "the store's database cannot keep a write-ahead log where it lies; a local file system is needed"
+    )]
     NoWal,
     #[error("the store's database cannot be opened ({})", describe(source))]
     Database { source: rusqlite::Error },
@@ -123,7 +125,9 @@ type ReadJob = Option<Box<dyn FnOnce(&Connection) + Send>>;
 enum Message {
     Request(Request),
     /// The checkpoint thread is done; little of the WAL is left to copy if `finish`.
-    Copied { finish: bool },
+    Copied {
+        finish: bool,
+    },
     /// Another thread's I/O failed.
     Fail(String),
     Close(Option<oneshot::Sender<Result<(), StoreError>>>),
@@ -144,10 +148,10 @@ enum Reads {
 }
 
 enum Writes {
-    Thread(Sender<Message>),
+    Thread(SyncSender<Message>),
     /// Until [`SqliteStore::step`] is called, for tests that replay.
     #[cfg(test)]
-    Inline(Mutex<inline::Inline>),
+    Inline(Box<Mutex<inline::Inline>>),
 }
 
 /// See the module.
@@ -166,7 +170,7 @@ impl SqliteStore {
     }
 
     fn start(site: Arc<dyn Site>, options: &SqliteOptions) -> Result<SqliteStore, OpenError> {
-        let (writer, hub, closed) = open_writer(&site, options, PACE)?;
+        let Opened { writer, hub, closed } = open_writer(&site, options, PACE)?;
         let (jobs, queue) = mpsc::channel(READS);
         let queue = Arc::new(tokio::sync::Mutex::new(queue));
         let mut helpers = Vec::new();
@@ -176,7 +180,8 @@ impl SqliteStore {
         }
         let reads = Reads::Threads(jobs);
         let shared = Arc::new(Shared { hub, closed, reads });
-        let (messages, inbox) = channel();
+        // Whoever sends holds a permit, but for the checkpoint's one message and the end.
+        let (messages, inbox) = sync_channel(QUEUED + 16);
         let (wake, woken) = sync_channel(1);
         let tell = messages.clone();
         helpers.push(spawn("store-checkpoint".to_owned(), move || copy_wal(&*site, &woken, &tell))?);
@@ -199,7 +204,7 @@ impl SqliteStore {
 
     fn send(&self, message: Message) -> Result<(), StoreError> {
         match &self.writes {
-            Writes::Thread(messages) => messages.send(message).map_err(|_| self.closed()),
+            Writes::Thread(messages) => messages.try_send(message).map_err(|_| self.closed()),
             #[cfg(test)]
             Writes::Inline(inline) => inline.lock().receive(message),
         }
@@ -236,11 +241,14 @@ impl SqliteStore {
     }
 }
 
-fn open_writer(
-    site: &Arc<dyn Site>,
-    options: &SqliteOptions,
-    pace: Pace,
-) -> Result<(Writer, Arc<Hub>, Arc<OnceLock<String>>), OpenError> {
+/// A writer and what it shares with the rest.
+struct Opened {
+    writer: Writer,
+    hub: Arc<Hub>,
+    closed: Arc<OnceLock<String>>,
+}
+
+fn open_writer(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::Database { source };
     site.settle_wal().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
     let mut connection = site.connect(true).map_err(failed)?;
@@ -251,7 +259,7 @@ fn open_writer(
     let closed = Arc::new(OnceLock::new());
     let writer =
         Writer::new(connection, site.clone(), hub.clone(), meta, options.retention, pace, closed.clone());
-    Ok((writer, hub, closed))
+    Ok(Opened { writer, hub, closed })
 }
 
 /// Raises the base so that the newest revision is at least `least`.
@@ -307,7 +315,7 @@ fn open_reader(site: &dyn Site) -> Option<Connection> {
     opened.inspect_err(|error| tracing::error!(error = %describe(error), "the store cannot be read")).ok()
 }
 
-fn copy_wal(site: &dyn Site, woken: &Receiver<()>, tell: &Sender<Message>) {
+fn copy_wal(site: &dyn Site, woken: &Receiver<()>, tell: &SyncSender<Message>) {
     let mut connection = None;
     while woken.recv().is_ok() {
         if connection.is_none() {
@@ -551,8 +559,9 @@ impl Store for SqliteStore {
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
+            let permit = self.permits.clone().acquire_owned().await.ok();
             let (answer, answered) = oneshot::channel();
-            self.send(Message::Request(Request::Compact { revision, answer }))?;
+            self.send(Message::Request(Request::Compact { revision, answer, permit }))?;
             answered.await.unwrap_or_else(|_| Err(self.closed()))
         }
         .boxed()

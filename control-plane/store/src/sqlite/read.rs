@@ -34,7 +34,8 @@ pub(super) fn in_transaction<T>(
     read: impl FnOnce(&Connection, &Meta) -> Result<T, ReadError>,
 ) -> Result<T, ReadError> {
     connection.prepare_cached("BEGIN")?.execute([])?;
-    let result = schema::read_meta(connection).map_err(ReadError::from).and_then(|meta| read(connection, &meta));
+    let result =
+        schema::read_meta(connection).map_err(ReadError::from).and_then(|meta| read(connection, &meta));
     let ended = connection.prepare_cached("COMMIT").and_then(|mut end| end.execute([]));
     if ended.is_err() && !connection.is_autocommit() {
         // A read transaction cannot fail to end in a way that matters to its result; it must only not stay open.
@@ -161,7 +162,12 @@ struct Scan {
 }
 
 /// Walks the index: per key the newest id not above the revision, unless that is a tombstone.
-fn scan(connection: &Connection, request: &ListRequest, revision: u64, wanted: usize) -> rusqlite::Result<Scan> {
+fn scan(
+    connection: &Connection,
+    request: &ListRequest,
+    revision: u64,
+    wanted: usize,
+) -> rusqlite::Result<Scan> {
     let end = prefix_end(&request.prefix);
     let sql = match end {
         Some(_) => "SELECT key, id FROM log INDEXED BY log_key WHERE key >= ?1 AND key < ?2 ORDER BY key, id",
@@ -222,7 +228,8 @@ pub(super) fn changes(connection: &Connection, prefix: &str, after: Revision) ->
         if after >= current {
             return Ok(changes);
         }
-        let mut statement = connection.prepare_cached("SELECT id, key, value FROM log WHERE id > ?1 ORDER BY id")?;
+        let mut statement =
+            connection.prepare_cached("SELECT id, key, value FROM log WHERE id > ?1 ORDER BY id")?;
         let mut rows = statement.query([schema::last_id(after - meta.base)])?;
         let (mut seen, mut read, mut last) = (0, 0, 0);
         while let Some(row) = rows.next()? {

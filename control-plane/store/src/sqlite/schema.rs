@@ -87,7 +87,8 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     let failed = |source| OpenError::Database { source };
     // The first statement that reads the file: a file that is no database fails here.
     let format: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(failed)?;
+    let application: i32 =
+        connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(failed)?;
     let filled = connection
         .query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))
         .optional()

@@ -99,11 +99,12 @@ impl Site for Folder {
     }
 
     fn settle_wal(&self) -> io::Result<()> {
-        let file = match OpenOptions::new().read(true).write(true).open(self.path.join(format!("{DATABASE}-wal"))) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let file =
+            match OpenOptions::new().read(true).write(true).open(self.path.join(format!("{DATABASE}-wal"))) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
         let mut block = vec![0u8; 1 << 20];
         let mut at = 0;
         loop {
@@ -122,7 +123,8 @@ impl Site for Folder {
 
     fn fill_reserve(&self) -> io::Result<()> {
         let path = self.path.join(RESERVE);
-        if self.reserve_bytes == 0 || fs::metadata(&path).is_ok_and(|found| found.len() == self.reserve_bytes) {
+        if self.reserve_bytes == 0 || fs::metadata(&path).is_ok_and(|found| found.len() == self.reserve_bytes)
+        {
             return Ok(());
         }
         let filled = (|| -> io::Result<()> {

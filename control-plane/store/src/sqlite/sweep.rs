@@ -51,7 +51,12 @@ pub(super) fn compact(connection: &Connection, meta: &mut Meta, step: &Compactio
     Ok(cursor >= end || at_newest)
 }
 
-fn next_rows(connection: &Connection, after: i64, end: i64, most: usize) -> rusqlite::Result<Vec<(i64, String)>> {
+fn next_rows(
+    connection: &Connection,
+    after: i64,
+    end: i64,
+    most: usize,
+) -> rusqlite::Result<Vec<(i64, String)>> {
     let sql = "SELECT id, key FROM log WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![after, end, most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -23,8 +23,10 @@ fn put(key: &str, value: impl Into<Bytes>) -> Transaction {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -242,7 +244,12 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     }
     let refused = refused.expect("the disk fills");
     let (entry, _) = store.get("/registry/churned").await.unwrap();
-    assert!(entry.unwrap().value.starts_with(format!(r#"{{"metadata":{{"name":"n"}},"n":{}"#, refused - 1).as_bytes()));
+    assert!(
+        entry
+            .unwrap()
+            .value
+            .starts_with(format!(r#"{{"metadata":{{"name":"n"}},"n":{}"#, refused - 1).as_bytes())
+    );
     assert_eq!(store.list("/registry/", None, 0, None).await.unwrap().entries.len(), 2);
     // Compaction runs from the reserve, and what it frees lets writes go on: a bounded wait.
     let deadline = Instant::now() + Duration::from_secs(20);

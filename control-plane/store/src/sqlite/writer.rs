@@ -39,6 +39,7 @@ pub(super) enum Request {
     Compact {
         revision: Revision,
         answer: oneshot::Sender<Result<(), StoreError>>,
+        permit: Option<OwnedSemaphorePermit>,
     },
 }
 
@@ -158,7 +159,10 @@ impl Writer {
                     permits.push(permit);
                     commits.push((transaction, answer));
                 }
-                Request::Compact { revision, answer } => self.ask_compaction(revision, answer),
+                Request::Compact { revision, answer, permit } => {
+                    permits.push(permit);
+                    self.ask_compaction(revision, answer);
+                }
             }
         }
         if let Some(reason) = self.closed.get() {
@@ -373,7 +377,10 @@ impl Writer {
         let Ok((pages, free)) = sweep::pages(&self.connection) else { return };
         let used = u64::from(pages - free.min(pages)) * 4096;
         if let Some(revision) = self.history.excess(self.target, used) {
-            tracing::info!(revision = revision + self.meta.base, "much was written: history is kept for less long");
+            tracing::info!(
+                revision = revision + self.meta.base,
+                "much was written: history is kept for less long"
+            );
             self.compact_to(revision);
         }
     }
@@ -458,7 +465,10 @@ impl Writer {
         let began = Instant::now();
         let copied = super::checkpoint::passive(&self.connection);
         if began.elapsed() > SLOW {
-            tracing::warn!(milliseconds = began.elapsed().as_millis() as u64, "writes waited for the store's disk");
+            tracing::warn!(
+                milliseconds = began.elapsed().as_millis() as u64,
+                "writes waited for the store's disk"
+            );
         }
         if let Err(error) = copied
             && !is_full(&error)
@@ -474,14 +484,18 @@ impl Writer {
     pub fn end(self) -> Result<(), StoreError> {
         let failed = |error: rusqlite::Error| StoreError::Database(super::describe(&error));
         self.connection.flush_prepared_statement_cache();
-        let mode: String =
-            self.connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).map_err(failed)?;
+        let mode: String = self
+            .connection
+            .query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))
+            .map_err(failed)?;
         if mode != "delete" {
             tracing::warn!("the database stays in WAL mode: another process has it open");
         }
         self.connection.close().map_err(|(_, error)| failed(error))?;
         self.site.free_reserve();
-        self.site.sync_folder().map_err(|error| StoreError::Database(format!("the folder's fsync failed: {error}")))
+        self.site
+            .sync_folder()
+            .map_err(|error| StoreError::Database(format!("the folder's fsync failed: {error}")))
     }
 }
 
