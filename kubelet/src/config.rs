@@ -36,7 +36,6 @@ pub struct KubeletConfig {
     pub server: Option<ServerConfig>,
     /// Pods are looked at again after this long even when nothing happened (projected volumes follow the API).
     pub resync: Duration,
-    /// Registries the runtime is told to reach without TLS are the runtime's own configuration; nothing here.
     pub max_parallel_pulls: usize,
     /// Sandboxes that are started at the same time.
     pub max_parallel_starts: usize,
@@ -110,7 +109,7 @@ impl KubeletConfig {
             server: None,
             resync: Duration::from_secs(60),
             max_parallel_pulls: 5,
-            max_parallel_starts: 8,
+            max_parallel_starts: 6,
             root,
         }
     }

@@ -46,7 +46,7 @@ pub struct Kubelet {
     pub services: Option<Informer<ServiceView>>,
     pub clock: Clock,
     /// Sandboxes that may be started at the same time.
-    pub starts: Semaphore,
+    pub starts: Arc<Semaphore>,
     /// Nanoseconds since 1970.
     pub started_at: i64,
     /// Whether the runtime answered the last relist.

@@ -1,7 +1,7 @@
 //! What pods need from the API beside themselves: ConfigMaps, Secrets, tokens of service accounts.
 //!
-//! A kubelet may read only what its pods refer to. What was read is kept for a minute, so that pods that share an
-//! object share the call; a pod that starts always reads anew.
+//! A kubelet may read only what its pods refer to. What was read is kept for about one resync, so that pods that share
+//! an object share the call; a pod that starts always reads anew.
 use crate::plan::pod;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an object that was read counts as current.
-const FRESH: Duration = Duration::from_secs(55);
 /// The same for objects that say of themselves that they never change.
 const IMMUTABLE: Duration = Duration::from_secs(3600);
 
@@ -62,6 +60,8 @@ struct Cache {
 #[derive(Clone)]
 pub struct Objects {
     client: Option<kube::Client>,
+    /// How long an object that was read counts as current.
+    keep: Duration,
     cache: Arc<Cache>,
 }
 
@@ -70,13 +70,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Objects {
-    pub fn new(client: Option<kube::Client>) -> Self {
-        Objects { client, cache: Arc::default() }
+    /// `keep`: how long what was read counts as current.
+    pub fn new(client: Option<kube::Client>, keep: Duration) -> Self {
+        Objects { client, keep, cache: Arc::default() }
     }
 
     /// For a kubelet that runs static pods only.
     pub fn without_api() -> Self {
-        Objects::new(None)
+        Objects::new(None, Duration::ZERO)
     }
 
     /// `None`: there is no such ConfigMap.
@@ -125,7 +126,7 @@ impl Objects {
             source: Box::new(source),
         })?;
         let object = object.map(Arc::new);
-        let keep = if object.as_deref().is_some_and(immutable) { IMMUTABLE } else { FRESH };
+        let keep = if object.as_deref().is_some_and(immutable) { IMMUTABLE } else { self.keep };
         let mut kept = lock(kept);
         kept.retain(|_, entry| entry.until > now);
         kept.insert(key, Entry { until: now + keep, object: object.clone() });

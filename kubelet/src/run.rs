@@ -80,7 +80,7 @@ pub async fn start(
         }
         None => Events::log_only(),
     };
-    let objects = Objects::new(client.clone());
+    let objects = Objects::new(client.clone(), config.resync.mul_f64(0.9));
     let services = client.clone().map(|client| {
         Informer::start(kube::Api::all(client), Selector::default(), ctx.drain.clone())
     });
@@ -92,7 +92,7 @@ pub async fn start(
         volumes: Volumes { root: config.root.clone(), objects: objects.clone() },
         images: Images::new(cri.clone(), objects.clone(), events.clone(), config.max_parallel_pulls),
         statuses: StatusManager::new(client.clone()),
-        starts: tokio::sync::Semaphore::new(config.max_parallel_starts.max(1)),
+        starts: Arc::new(tokio::sync::Semaphore::new(config.max_parallel_starts.max(1))),
         started_at: i64::try_from(ctx.clock.now().as_nanosecond()).unwrap_or(i64::MAX),
         runtime_up: AtomicBool::new(true),
         clock: ctx.clock.clone(),

@@ -39,25 +39,20 @@ pub async fn run(api: &ApiServer, config: &ApiServerConfig) -> Result<(), StartE
 }
 
 /// The server's own requests, through all stages.
-pub struct Client(LocalService);
+struct Client(LocalService);
 
 impl Client {
-    pub fn new(service: LocalService) -> Client {
+    fn new(service: LocalService) -> Client {
         Client(service)
     }
 
-    /// A JSON merge patch.
-    pub async fn patch(&mut self, path: &str, patch: &Value) -> Result<Value, Status> {
-        self.send(Method::PATCH, path, Some(patch)).await
-    }
-
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Status> {
-        let media_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+
         let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("content-type", media_type)
+            .header("content-type", "application/json")
             .header("accept", "application/json")
             .header("user-agent", "keelson-apiserver")
             .body(Full::new(bytes::Bytes::from(bytes)))

@@ -538,3 +538,29 @@ async fn tokens_end_with_their_account_and_audience() {
     drop((admin, app, again));
     cluster.stop().await;
 }
+
+/// A PUT of what is not there makes it, for those who may make it.
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_is_not_making() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin().await;
+    let grant = |verbs: Value| {
+        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "leases" },
+            "rules": [{ "verbs": verbs, "apiGroups": ["coordination.k8s.io"], "resources": ["leases"] }] })
+    };
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let subject = json!({ "kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jane" });
+    let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": "b" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leases" }, "subjects": [subject] });
+    admin.ok("POST", &format!("{rbac}/roles"), Some(grant(json!(["get", "update", "patch"])))).await;
+    admin.ok("POST", &format!("{rbac}/rolebindings"), Some(binding)).await;
+    let mut jane = cluster.client("jane", &[]).await;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/mine";
+    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "mine" } });
+    let message = jane.forbidden("PUT", path, Some(lease.clone())).await;
+    assert!(message.contains("cannot create resource \"leases\""), "{message}");
+    admin.ok("PUT", &format!("{rbac}/roles/leases"), Some(grant(json!(["get", "update", "create"])))).await;
+    jane.ok("PUT", path, Some(lease)).await;
+    drop((admin, jane));
+    cluster.stop().await;
+}

@@ -8,6 +8,7 @@
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod gc;
 pub mod job;
@@ -17,5 +18,6 @@ pub mod node;
 pub mod replicaset;
 mod run;
 pub mod small;
+pub mod statefulset;
 
 pub use run::{ControllersConfig, ControllersError, run};

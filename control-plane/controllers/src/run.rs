@@ -6,7 +6,9 @@ use keelson_daemon::Context;
 use tokio::task::JoinSet;
 
 use crate::small::{cluster_roles, pod_gc, root_ca, service_accounts, ttl};
-use crate::{cronjob, daemonset, deployment, endpoints, gc, job, namespace, node, replicaset};
+use crate::{
+    cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node, replicaset, statefulset,
+};
 
 /// Settings, checked.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub async fn run(
     start!("replicaset-controller", |c| replicaset::start_replica_sets(c, &shared, &ctx));
     start!("replication-controller", |c| replicaset::start_replication_controllers(c, &shared, &ctx));
     start!("daemon-set-controller", |c| daemonset::start(c, &shared, &ctx));
+    start!("statefulset-controller", |c| statefulset::start(c, &shared, &ctx));
+    start!("disruption-controller", |c| disruption::start(c, &shared, &ctx));
     start!("cronjob-controller", |c| cronjob::start(c, &shared, &ctx));
     start!("job-controller", |c| job::start(c, &shared, &ctx));
     start!("endpoint-controller", |c| endpoints::start_endpoints(c, &shared, &ctx));

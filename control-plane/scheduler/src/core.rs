@@ -102,7 +102,7 @@ impl Scheduler {
                 for pod in self.stray.remove(name).unwrap_or_default() {
                     info.add(pod);
                 }
-                self.snapshot.nodes.push(Arc::new(info));
+                self.snapshot.insert(info);
                 ClusterEvent::NodeAdded(new)
             }
             (Some(index), None) => {

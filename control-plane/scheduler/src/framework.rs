@@ -64,6 +64,7 @@ impl NodeInfo {
 /// The cluster as one scheduling cycle sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Ordered by name.
     pub nodes: Vec<Arc<NodeInfo>>,
     /// Labels by namespace, for namespace selectors.
     pub namespaces: Arc<AHashMap<Box<str>, Labels>>,
@@ -77,9 +78,15 @@ impl Snapshot {
         copy
     }
 
+    /// Adds a node that is not there yet.
+    pub fn insert(&mut self, node: NodeInfo) {
+        let at = self.nodes.partition_point(|n| n.name() < node.name());
+        self.nodes.insert(at, Arc::new(node));
+    }
+
     /// Where a node stands.
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|n| n.name() == name)
+        self.nodes.binary_search_by(|n| n.name().cmp(name)).ok()
     }
 }
 

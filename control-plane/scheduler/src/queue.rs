@@ -50,6 +50,8 @@ pub struct SchedulingQueue {
     active: BTreeMap<Order, Box<str>>,
     /// (until, sequence) of pods backing off.
     backing_off: BTreeSet<(Duration, Box<str>)>,
+    /// (since, uid) of pods that wait for an event.
+    waiting: BTreeSet<(Duration, Box<str>)>,
     sequence: u64,
 }
 
@@ -135,19 +137,20 @@ impl SchedulingQueue {
 
     /// Moves the waiting pods that the event may help.
     pub fn on_event(&mut self, profile: &Profile, event: &ClusterEvent, now: Duration) {
+        let helps = |entry: &Entry| match &entry.place {
+            Place::Waiting(_, plugins) => {
+                plugins.is_empty()
+                    || plugins
+                        .iter()
+                        .any(|name| profile.plugin(name).is_some_and(|p| p.may_help(&entry.pod, event)))
+            }
+            _ => false,
+        };
         let helped: Vec<Box<str>> = self
-            .entries
+            .waiting
             .iter()
-            .filter(|(_, entry)| match &entry.place {
-                Place::Waiting(_, plugins) => {
-                    plugins.is_empty()
-                        || plugins
-                            .iter()
-                            .any(|name| profile.plugin(name).is_some_and(|p| p.may_help(&entry.pod, event)))
-                }
-                _ => false,
-            })
-            .map(|(uid, _)| uid.clone())
+            .filter(|(_, uid)| self.entries.get(uid).is_some_and(helps))
+            .map(|(_, uid)| uid.clone())
             .collect();
         for uid in helped {
             self.activate(&uid, now);
@@ -159,11 +162,9 @@ impl SchedulingQueue {
         if !self.active.is_empty() {
             return Some(Duration::ZERO);
         }
-        let waiting = self.entries.values().filter_map(|e| match e.place {
-            Place::Waiting(since, _) => Some(since + MAX_WAIT),
-            _ => None,
-        });
-        self.backing_off.first().map(|(until, _)| *until).into_iter().chain(waiting).min()
+        let backoff = self.backing_off.first().map(|(until, _)| *until);
+        let waiting = self.waiting.first().map(|(since, _)| *since + MAX_WAIT);
+        backoff.into_iter().chain(waiting).min()
     }
 
     fn promote(&mut self, now: Duration) {
@@ -173,13 +174,10 @@ impl SchedulingQueue {
             }
             self.activate(&uid, now);
         }
-        let overdue: Vec<Box<str>> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| matches!(e.place, Place::Waiting(since, _) if since + MAX_WAIT <= now))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in overdue {
+        while let Some((since, uid)) = self.waiting.first().cloned() {
+            if since + MAX_WAIT > now {
+                break;
+            }
             self.activate(&uid, now);
         }
     }
@@ -203,6 +201,9 @@ impl SchedulingQueue {
             Place::Backoff(until) => {
                 self.backing_off.remove(&(*until, uid.into()));
             }
+            Place::Waiting(since, _) => {
+                self.waiting.remove(&(*since, uid.into()));
+            }
             _ => {}
         }
         match &place {
@@ -211,6 +212,9 @@ impl SchedulingQueue {
             }
             Place::Backoff(until) => {
                 self.backing_off.insert((*until, uid.into()));
+            }
+            Place::Waiting(since, _) => {
+                self.waiting.insert((*since, uid.into()));
             }
             _ => {}
         }

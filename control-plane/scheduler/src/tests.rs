@@ -445,3 +445,17 @@ fn a_node_that_comes_back_has_its_pods() {
     world.pod(pod("p", cpu("1")));
     assert!(world.next().contains("Insufficient cpu"));
 }
+
+#[test]
+fn ten_thousand_waiting_pods_are_no_burden() {
+    let mut world = World::new(vec![node("a", json!({}))]);
+    for n in 0..10_000 {
+        world.pod(pod(&format!("p{n:05}"), cpu("3")));
+    }
+    let mut waiting = 0;
+    while world.next() != "-" {
+        waiting += 1;
+    }
+    assert_eq!(waiting, 10_000);
+    assert_eq!(world.scheduler.next_due(), Some(Duration::from_secs(300)));
+}

@@ -63,6 +63,8 @@ pub(super) struct Worker {
     pub mounted: bool,
     /// Failures of the sandbox in a row.
     pub failures: u32,
+    /// Leave to start a sandbox, while one is being started.
+    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
     /// A first observation is not needed: the runtime was listed and had nothing.
     pub fresh: bool,
 }
@@ -97,6 +99,7 @@ impl Worker {
             images: HashMap::new(),
             mounted: false,
             failures: 0,
+            permit: None,
             fresh,
         }
     }

@@ -51,7 +51,17 @@ impl Worker {
                 return self.after_failure();
             }
         }
-        let Some((sandbox, volumes)) = self.sandbox_and_volumes(&plan).await else { return self.after_failure() };
+        if matches!(plan.sandbox, SandboxAction::Create { .. }) {
+            // Held until the first containers run: the runtime is slower the more it is asked at the same time.
+            self.permit = self.kubelet.starts.clone().acquire_owned().await.ok();
+        }
+        let wait = self.bring_up(&plan, want, resync).await;
+        self.permit = None;
+        wait
+    }
+
+    async fn bring_up(&mut self, plan: &Plan, want: &watch::Receiver<Want>, resync: Duration) -> Duration {
+        let Some((sandbox, volumes)) = self.sandbox_and_volumes(plan).await else { return self.after_failure() };
         self.failures = 0;
         let mut wait = resync;
         for start in &plan.start {
@@ -178,7 +188,6 @@ impl Worker {
         let config =
             config::sandbox(&self.pod, attempt, &parent, &self.kubelet.node).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&config.log_directory).map_err(|error| error.to_string())?;
-        let _permit = self.kubelet.starts.acquire().await;
         let id = self.kubelet.cri.run_sandbox(config, "").await.map_err(|error| error.runtime_message())?;
         let status = self.kubelet.cri.sandbox_status(&id).await.map_err(|error| error.runtime_message())?;
         status.ok_or_else(|| format!("sandbox {id} went away"))
@@ -378,6 +387,8 @@ impl Worker {
     async fn post_start(&mut self, container: &Container, id: &str) -> Result<(), NotStarted> {
         let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
         let Some(hook) = hook else { return Ok(()) };
+        // A hook may take its time; others need not wait for it.
+        self.permit = None;
         let own = self.observed.ips().first().cloned();
         let host = self.kubelet.host_ips.first().cloned();
         let ip = if pod::host_network(&self.pod) { host } else { own }.unwrap_or_default();

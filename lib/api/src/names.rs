@@ -295,11 +295,6 @@ pub fn env_var_name(value: &str) -> Messages {
     out
 }
 
-/// A prefix of environment variables' names (`envFrom`), the same rule.
-pub fn env_var_prefix(value: &str) -> Messages {
-    if value.is_empty() { Vec::new() } else { env_var_name(value) }
-}
-
 /// A key of a ConfigMap or Secret.
 pub fn config_map_key(value: &str) -> Messages {
     let mut out: Messages = Vec::new();

@@ -135,11 +135,16 @@ impl StreamReader {
         self.chunks.recv().await
     }
 
-    /// Everything until the peer has finished, at most `limit` bytes of it.
+    /// Everything until the peer has finished, at most `limit` bytes of it. A reset after the last byte is an end too:
+    /// runtimes write a status and then reset what is open.
     pub async fn collect(&mut self, limit: usize) -> Result<Vec<u8>, StreamError> {
         let mut all = Vec::new();
         while let Some(chunk) = self.chunk().await {
-            let chunk = chunk?;
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(StreamError::Reset(_)) if !all.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             let room = limit.saturating_sub(all.len()).min(chunk.len());
             all.extend_from_slice(&chunk[..room]);
         }

@@ -144,8 +144,9 @@ async fn forward(
     mut reader: StreamReader,
     out: mpsc::Sender<Message>,
 ) -> Result<(), StreamError> {
-    while let Some(chunk) = reader.chunk().await {
-        send(&out, channel, protocol, &chunk?).await?;
+    // An error here is the runtime's reset at the end of the command; what came before it is through.
+    while let Some(Ok(chunk)) = reader.chunk().await {
+        send(&out, channel, protocol, &chunk).await?;
     }
     Ok(())
 }

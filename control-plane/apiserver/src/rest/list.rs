@@ -131,10 +131,10 @@ impl Op<'_> {
                 let include = Include::parse(self.call.query)?;
                 let mut head = Vec::new();
                 push_head(&mut head, version, meta, Some(self.strategy.columns));
-                let (hub, row) = (self.hub.clone(), self.row.clone());
-                let rows = RowContext { columns: self.strategy.columns, now: self.now, api_version: row.api_version().into(), kind: row.kind.to_string() };
+                let hub = self.hub.clone();
+                let rows = RowContext::of(self);
                 let write = move |object: &Object, out: &mut Vec<u8>| {
-                    if let Some(doc) = decode(&hub, &row, object) {
+                    if let Some(doc) = decode(&hub, &hub, object) {
                         rows.push(out, &doc, object.json(), object.revision(), version, include);
                     }
                 };

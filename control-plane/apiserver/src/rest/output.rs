@@ -65,11 +65,11 @@ impl Op<'_> {
                 self.json_or_yaml(code, out, encoding, output.pretty)
             }
             (Shape::Table(version), encoding) => {
-                let doc = self.to_requested(self.decode_stored(stored, revision)?)?;
+                let doc = self.decode_stored(stored, revision)?;
                 let include = table::Include::parse(self.call.query)?;
                 let mut out = Vec::new();
                 table::push_head(&mut out, version, table::Meta { revision, token: None, remaining: None }, Some(self.strategy.columns));
-                table::push_row(&mut out, self, &doc, stored, revision, version, include);
+                table::RowContext::of(self).push(&mut out, &doc, stored, revision, version, include);
                 out.extend_from_slice(b"]}");
                 self.json_or_yaml(code, out, encoding, output.pretty)
             }

@@ -3,6 +3,7 @@
 use keelson_api::doc::Doc;
 use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::status::{GroupResource, Status};
+use keelson_api::table::Resource;
 use keelson_api::types::columns::{Cell, Columns};
 
 use super::Op;
@@ -93,21 +94,20 @@ pub fn push_head(out: &mut Vec<u8>, version: &str, meta: Meta<'_>, columns: Opti
     out.extend_from_slice(b",\"rows\":[");
 }
 
-/// Appends one row.
-pub fn push_row(out: &mut Vec<u8>, op: &Op<'_>, doc: &Doc, stored: &[u8], revision: u64, version: &str, include: Include) {
-    let row = RowContext { columns: op.strategy.columns, now: op.now, api_version: op.row.api_version().into(), kind: op.row.kind.to_string() };
-    row.push(out, doc, stored, revision, version, include);
-}
-
 /// What rows need when the request itself is gone (lists and watches are written while they are sent).
 pub struct RowContext {
     pub columns: &'static Columns,
     pub now: jiff::Timestamp,
-    pub api_version: String,
-    pub kind: String,
+    /// The requested version, for whole objects.
+    pub row: std::sync::Arc<Resource>,
 }
 
 impl RowContext {
+    pub fn of(op: &Op<'_>) -> RowContext {
+        RowContext { columns: op.strategy.columns, now: op.now, row: op.row.clone() }
+    }
+
+    /// Appends one row; `doc` is the object in the storage version, which the columns are written for.
     pub fn push(&self, out: &mut Vec<u8>, doc: &Doc, stored: &[u8], revision: u64, version: &str, include: Include) {
         out.extend_from_slice(b"{\"cells\":[");
         for (index, cell) in (self.columns.cells)(doc, self.now).iter().enumerate() {
@@ -125,7 +125,10 @@ impl RowContext {
         match include {
             Include::None => out.extend_from_slice(b"null"),
             Include::Metadata => scan::push_metadata(out, version, stored, revision),
-            Include::Object => keelson_api::json::encode_canonical(doc, keelson_api::json::EncodeOptions::FULL, out),
+            Include::Object => match super::convert(doc.clone(), &self.row) {
+                Ok(doc) => keelson_api::json::encode_canonical(&doc, keelson_api::json::EncodeOptions::FULL, out),
+                Err(_) => out.extend_from_slice(b"null"),
+            },
         }
         out.push(b'}');
     }

@@ -176,6 +176,8 @@ pub async fn update(
             if !request_info::is_path_segment(name) {
                 return Err(Status::bad_request("the object's name cannot stand in a path"));
             }
+            // Who may change what is there may not therefore make what is not.
+            op.core.access.authorize(&crate::access::attributes(&op.call.user, "create", op.info()))?;
             match super::create::create(op, doc.clone(), options).await {
                 Err(status) if status.reason == keelson_api::status::Reason::AlreadyExists => continue,
                 done => return done,

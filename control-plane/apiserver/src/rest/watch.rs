@@ -144,12 +144,7 @@ impl Frames {
             }),
             _ => None,
         };
-        let rows = RowContext {
-            columns: op.strategy.columns,
-            now: op.now,
-            api_version: op.row.api_version().into(),
-            kind: op.row.kind.to_string(),
-        };
+        let rows = RowContext::of(op);
         Frames { hub: op.hub.clone(), row: op.row.clone(), encoding, shape, include, id: hasher.finish(), form, rows, headed: false }
     }
 
@@ -194,7 +189,7 @@ impl Frames {
 
     fn table_event(&mut self, delivery: &Delivery, version: &'static str) -> Bytes {
         let object = delivery.object();
-        let Some(doc) = decode_at(&self.hub, &self.row, object, delivery.revision()) else { return Bytes::new() };
+        let Some(doc) = decode_at(&self.hub, &self.hub, object, delivery.revision()) else { return Bytes::new() };
         let columns = (!std::mem::replace(&mut self.headed, true)).then_some(self.rows.columns);
         let mut out = Vec::with_capacity(2048);
         open(&mut out, event_name(delivery.kind()));
@@ -228,7 +223,7 @@ impl Frames {
                 return out.into();
             }
             Shape::Metadata(version) => ("PartialObjectMetadata".to_owned(), format!("meta.k8s.io/{version}")),
-            Shape::Whole => (self.rows.kind.clone(), self.rows.api_version.clone()),
+            Shape::Whole => (self.row.kind.to_string(), self.row.api_version().to_string()),
         };
         scan::push_type_meta(&mut out, &api_version, &kind);
         out.extend_from_slice(b",\"metadata\":{\"resourceVersion\":\"");

@@ -3,6 +3,7 @@
 mod deletes;
 mod harness;
 mod lists;
+mod mistakes;
 mod services;
 mod streams;
 mod tls;

@@ -10,21 +10,17 @@ use keelson_client::projections::{HasMeta, Meta, PodView, Selector, SharedInform
 use keelson_client::{EventType, ObjectKey};
 use keelson_daemon::Context;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
+use kube::api::PostParams;
 
 use super::plan::{Plan, plan, pod};
-use crate::kit::claims::{adoption, owner_reference, plan as plan_claims, release};
 use crate::kit::expectations::Expectations;
-use crate::kit::history::{self, Update};
+use crate::kit::history;
+use crate::kit::owned::Owner;
 use crate::kit::patch::diff_of;
 use crate::kit::pods::{delete_exactly, slow_start};
 use crate::kit::start::Base;
 use crate::kit::worker::Reconcile;
-use crate::kit::{
-    ReconcileError, gone_is_fine, is_already_exists, is_namespace_terminating, is_not_found, message,
-    reference,
-};
+use crate::kit::{ReconcileError, gone_is_fine, is_namespace_terminating, message, reference};
 
 const API_VERSION: &str = "apps/v1";
 const KIND: &str = "DaemonSet";
@@ -108,111 +104,28 @@ impl Controller {
         if selector.is_everything() {
             return Ok(None);
         }
-        let revisions = self.revisions(meta)?;
-        let Some(revision) = self.current_revision(&ds, meta, &revisions).await? else { return Ok(None) };
-        let pods = self.claim(meta, &selector).await?;
+        let Some(spec) = &ds.spec else { return Ok(None) };
+        let owner = Owner::<DaemonSet>::new(&self.base, meta);
+        let revisions = owner.revisions()?;
+        let collisions = ds.status.as_ref().and_then(|s| s.collision_count);
+        let newest = owner.newest_revision(&spec.template, &revisions, collisions).await?;
+        let Some(revision) = newest else { return Ok(None) };
+        let pods = owner.claim_pods(&selector, |_| true).await?;
         let nodes = self.base.shared.nodes.list();
         let may_manage = self.expectations.satisfied(key);
         let hash = history::hash(&revision);
         let plan = plan(&ds, &pods, &nodes, hash, may_manage, self.base.ctx.clock.now());
         let result = self.carry_out(key, &ds, meta, hash, &plan).await;
         if let Some(patch) = diff_of(&ds.status.clone().unwrap_or_default(), &plan.status)? {
-            let api: Api<DaemonSet> = Api::namespaced(self.base.client.clone(), &key.namespace);
-            let body = json!({
-                "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version.to_string()}, "status": patch});
-            gone_is_fine(api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(body)).await)
-                .map_err(ReconcileError::api("write the status"))?;
+            owner.patch_status(patch).await?;
         }
         result?;
-        self.clean_up(&ds, &revisions, hash, &pods).await?;
+        let in_use = |revision: &ControllerRevision| {
+            let held = history::hash(revision);
+            held == hash || pods.iter().any(|p| p.meta.labels.get(history::REVISION_LABEL) == Some(held))
+        };
+        owner.trim_revisions(&revisions, in_use, spec.revision_history_limit).await?;
         Ok(plan.again)
-    }
-
-    fn revisions(&self, meta: &Meta) -> Result<Vec<ControllerRevision>, ReconcileError> {
-        self.base
-            .shared
-            .controller_revisions
-            .list_namespace(&meta.namespace)
-            .iter()
-            .filter(|(_, r)| r.meta().controller().is_some_and(|o| o.uid == meta.uid))
-            .map(|(_, r)| r.unpack().map_err(Into::into))
-            .collect()
-    }
-
-    async fn current_revision(
-        &self,
-        ds: &DaemonSet,
-        meta: &Meta,
-        revisions: &[ControllerRevision],
-    ) -> Result<Option<ControllerRevision>, ReconcileError> {
-        let Some(spec) = &ds.spec else { return Ok(None) };
-        let collisions = ds.status.as_ref().and_then(|s| s.collision_count);
-        let api: Api<ControllerRevision> = Api::namespaced(self.base.client.clone(), &meta.namespace);
-        match history::update(meta, KIND, &spec.template, revisions, collisions)? {
-            Update::Current(revision) => Ok(Some(*revision)),
-            Update::Renumber(revision, number) => {
-                let body = json!({"metadata": {"uid": revision.metadata.uid}, "revision": number});
-                let name = history::name(&revision).to_owned();
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(body))
-                    .await
-                    .map_err(ReconcileError::api("renumber a revision"))?;
-                Ok(Some(*revision))
-            }
-            Update::Create(revision) => match api.create(&PostParams::default(), &revision).await {
-                Ok(made) => Ok(Some(made)),
-                Err(error) if is_already_exists(&error) => {
-                    let there = api.get(history::name(&revision)).await;
-                    let there = there.map_err(ReconcileError::api("read the revision of the same name"))?;
-                    if history::holds(&there, &spec.template) {
-                        return Err(ReconcileError::Stale("the revision exists"));
-                    }
-                    let api: Api<DaemonSet> = Api::namespaced(self.base.client.clone(), &meta.namespace);
-                    let body = json!({"metadata": {"uid": meta.uid}, "status": {"collisionCount": collisions.unwrap_or(0) + 1}});
-                    api.patch_status(&meta.name, &PatchParams::default(), &Patch::Merge(body))
-                        .await
-                        .map_err(ReconcileError::api("count a name collision"))?;
-                    Err(ReconcileError::Stale("the revision's name is taken"))
-                }
-                Err(error) if is_namespace_terminating(&error) => Ok(None),
-                Err(error) => Err(ReconcileError::api("create a revision")(error)),
-            },
-        }
-    }
-
-    async fn claim(&self, meta: &Meta, selector: &Selector) -> Result<Vec<Arc<PodView>>, ReconcileError> {
-        let index = &self.base.shared.pod_index;
-        let mut candidates = index.controlled_by(&meta.uid);
-        candidates.extend(index.orphans(&meta.namespace, |p| selector.matches(&p.meta.labels)));
-        let claims = plan_claims(&meta.uid, meta.deleted.is_some(), selector, candidates);
-        let mut owned = claims.owned;
-        let api = self.pods(&meta.namespace);
-        if !claims.adopt.is_empty() && self.still_lives(meta).await? {
-            let owner = owner_reference(API_VERSION, KIND, meta);
-            for pod in claims.adopt {
-                let patch = Patch::Strategic(adoption(&owner, &pod.meta));
-                match api.patch(&pod.meta.name, &PatchParams::default(), &patch).await {
-                    Ok(_) => owned.push(pod),
-                    Err(error) if is_not_found(&error) => {}
-                    Err(error) => return Err(ReconcileError::api("adopt a pod")(error)),
-                }
-            }
-        }
-        for pod in claims.release {
-            let patch = Patch::Strategic(release(&meta.uid, &pod.meta));
-            gone_is_fine(api.patch(&pod.meta.name, &PatchParams::default(), &patch).await)
-                .map_err(ReconcileError::api("release a pod"))?;
-        }
-        Ok(owned)
-    }
-
-    async fn still_lives(&self, meta: &Meta) -> Result<bool, ReconcileError> {
-        let api: Api<DaemonSet> = Api::namespaced(self.base.client.clone(), &meta.namespace);
-        match api.get_metadata(&meta.name).await {
-            Ok(fresh) => Ok(fresh.metadata.uid.as_deref() == Some(&meta.uid)
-                && fresh.metadata.deletion_timestamp.is_none()),
-            Err(error) if is_not_found(&error) => Ok(false),
-            Err(error) => Err(ReconcileError::api("read the daemon set before adopting")(error)),
-        }
     }
 
     async fn carry_out(
@@ -278,28 +191,6 @@ impl Controller {
             Some(error) => Err(ReconcileError::Writes { failed, total, source: Box::new(error) }),
             None => Ok(()),
         }
-    }
-
-    async fn clean_up(
-        &self,
-        ds: &DaemonSet,
-        revisions: &[ControllerRevision],
-        current: &str,
-        pods: &[Arc<PodView>],
-    ) -> Result<(), ReconcileError> {
-        let in_use = |revision: &ControllerRevision| {
-            let hash = history::hash(revision);
-            hash == current || pods.iter().any(|p| p.meta.labels.get(history::REVISION_LABEL) == Some(hash))
-        };
-        let limit = ds.spec.as_ref().and_then(|s| s.revision_history_limit);
-        for revision in history::surplus(revisions, in_use, limit) {
-            let namespace = revision.metadata.namespace.as_deref().unwrap_or_default();
-            let api: Api<ControllerRevision> = Api::namespaced(self.base.client.clone(), namespace);
-            let uid = revision.metadata.uid.as_deref().unwrap_or_default();
-            gone_is_fine(api.delete(history::name(revision), &delete_exactly(uid)).await)
-                .map_err(ReconcileError::api("delete an old revision"))?;
-        }
-        Ok(())
     }
 }
 

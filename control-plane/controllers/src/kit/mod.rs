@@ -5,6 +5,7 @@ pub mod conditions;
 pub mod expectations;
 pub mod hash;
 pub mod history;
+pub mod owned;
 pub mod patch;
 pub mod pods;
 pub mod start;

@@ -3,8 +3,8 @@
 mod fixture;
 
 use fixture::{Cluster, until};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
@@ -291,5 +291,78 @@ async fn nodes_get_ranges_and_replication_controllers_keep_pods() {
         cluster.api::<Pod>("default").list(&ListParams::default().labels("app=rc")).await.unwrap().items;
     assert_eq!(pods.len(), 2);
     assert!(pods.iter().all(|p| p.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemon_sets_and_stateful_sets_roll_and_cron_jobs_run() {
+    let cluster = Cluster::start().await;
+    let template = |app: &str, image: &str| json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    cluster
+        .create::<DaemonSet>("default", json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template("d", "a")}}))
+        .await;
+    cluster
+        .create::<StatefulSet>(
+            "default",
+            json!({"metadata": {"name": "db"}, "spec": {"replicas": 2, "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}}, "template": template("db", "a")}}),
+        )
+        .await;
+    cluster
+        .create::<CronJob>("default", json!({"metadata": {"name": "c"}, "spec": {"schedule": "@every 1s", "jobTemplate": {"spec": {"template": {
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}}))
+        .await;
+    let daemons = cluster.api::<DaemonSet>("default");
+    let sets = cluster.api::<StatefulSet>("default");
+    let d_done = |updated: i32| {
+        let daemons = daemons.clone();
+        until("the daemon set", move || {
+            let daemons = daemons.clone();
+            async move {
+                let d = daemons.get("d").await.unwrap();
+                let status = d.status?;
+                let current = status.observed_generation == d.metadata.generation;
+                (current
+                    && status.number_available == Some(1)
+                    && status.updated_number_scheduled == Some(updated))
+                .then_some(())
+            }
+        })
+    };
+    let s_done = || {
+        let sets = sets.clone();
+        until("the stateful set", move || {
+            let sets = sets.clone();
+            async move {
+                let s = sets.get("db").await.unwrap();
+                let status = s.status?;
+                let settled = status.current_revision == status.update_revision
+                    && status.observed_generation == s.metadata.generation;
+                (settled && status.ready_replicas == Some(2) && status.updated_replicas == Some(2))
+                    .then_some(())
+            }
+        })
+    };
+    d_done(1).await;
+    s_done().await;
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "b"}]}}}});
+    daemons.patch("d", &PatchParams::default(), &Patch::Strategic(&image)).await.unwrap();
+    sets.patch("db", &PatchParams::default(), &Patch::Strategic(&image)).await.unwrap();
+    d_done(1).await;
+    s_done().await;
+    let pods = cluster.api::<Pod>("default");
+    for name in ["db-0", "db-1"] {
+        assert_eq!(pods.get(name).await.unwrap().spec.unwrap().containers[0].image.as_deref(), Some("b"));
+    }
+    let jobs = cluster.api::<Job>("default");
+    until("a job of the cron job to complete", || async {
+        let list = jobs.list(&ListParams::default()).await.unwrap().items;
+        list.into_iter().find(|j| j.status.as_ref().is_some_and(|s| s.succeeded == Some(1)))
+    })
+    .await;
+    until("the cron job to note it", || async {
+        cluster.api::<CronJob>("default").get("c").await.unwrap().status?.last_successful_time
+    })
+    .await;
     cluster.stop().await;
 }

@@ -83,7 +83,9 @@ fn retype_struct(from: &Struct, to: TypeId) -> Struct {
 fn retype(value: &Value, kind: Kind) -> Value {
     match (value, kind) {
         (Value::Struct(from), Kind::Struct(to)) if from.ty() != to => Value::Struct(retype_struct(from, to)),
-        (Value::List(items), Kind::List(of)) => Value::List(items.iter().map(|item| retype(item, *of)).collect()),
+        (Value::List(items), Kind::List(of)) => {
+            Value::List(items.iter().map(|item| retype(item, *of)).collect())
+        }
         (Value::Map(map), Kind::Map(of)) => {
             let pairs: Map = map.iter().map(|(key, value)| (key, retype(value, *of))).collect();
             Value::Map(pairs)
@@ -111,9 +113,9 @@ fn autoscaler_up(from: &Struct, to: &mut Struct) {
         metric.set(a2::metric_spec::RESOURCE, source);
         spec.set(a2::horizontal_pod_autoscaler_spec::METRICS, vec![Value::Struct(metric)]);
     }
-    let current = from
-        .child(a1::horizontal_pod_autoscaler::STATUS)
-        .and_then(|status| status.int(a1::horizontal_pod_autoscaler_status::CURRENT_CPU_UTILIZATION_PERCENTAGE));
+    let current = from.child(a1::horizontal_pod_autoscaler::STATUS).and_then(|status| {
+        status.int(a1::horizontal_pod_autoscaler_status::CURRENT_CPU_UTILIZATION_PERCENTAGE)
+    });
     if let Some(percent) = current
         && let Some(status) = child_entry(to, a2::horizontal_pod_autoscaler::STATUS)
     {
@@ -192,8 +194,12 @@ mod tests {
             t::core_v1::EVENT,
         );
         for part in [
-            r#""involvedObject":{"kind":"Pod","name":"p"}"#, r#""message":"N""#, r#""reportingComponent":"x/y""#,
-            r#""source":{"component":"c"}"#, r#""count":3"#, r#""series":{"count":2"#,
+            r#""involvedObject":{"kind":"Pod","name":"p"}"#,
+            r#""message":"N""#,
+            r#""reportingComponent":"x/y""#,
+            r#""source":{"component":"c"}"#,
+            r#""count":3"#,
+            r#""series":{"count":2"#,
         ] {
             assert!(there.contains(part), "{part} in {there}");
         }

@@ -29,7 +29,6 @@ pub mod convert;
 pub mod core;
 mod cron;
 pub mod meta;
-pub mod options;
 pub mod others;
 pub mod walk;
 
@@ -211,7 +210,7 @@ impl Strategy {
         if self.status == StatusRule::Subresource && (ctx.has_status || status) {
             if status {
                 keep_all_but_status(new, old);
-            } else {
+            } else if ctx.subresource != "approval" {
                 keep_part(new, old, "status");
             }
         }

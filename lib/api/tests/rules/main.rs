@@ -5,3 +5,4 @@ mod bad_pods;
 mod columns;
 mod defaults;
 mod support;
+mod updates;

@@ -10,8 +10,8 @@ use crate::t::apps_v1 as t;
 use crate::types::core::{pod_defaults, pod_spec, pvc, scheduling};
 use crate::types::meta::immutable;
 use crate::types::walk::{
-    at_most_100_percent, child_entry, default_int, default_str, default_value, int_or_percent, json_text,
-    non_negative, present, structs, structs_mut,
+    at_most_100_percent, child_entry, default_str, default_value, int_or_percent, json_text, non_negative,
+    present, structs, structs_mut,
 };
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
@@ -675,9 +675,4 @@ pub fn labels_from_template(doc: &mut Doc, labels: Option<Map>) {
     if meta.view().labels().is_none_or(Map::is_empty) {
         meta.as_struct().set(om::LABELS, labels);
     }
-}
-
-/// As [`default_int`], for callers that hold a document.
-pub fn default_number(s: &mut Struct, field: Field, value: i64) {
-    default_int(s, field, value);
 }

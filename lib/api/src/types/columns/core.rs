@@ -10,7 +10,6 @@ use super::{
 };
 use crate::doc::{Doc, Map, Struct};
 use crate::f::core_v1 as c;
-use crate::quantity::Quantity;
 use crate::types::core::pod_spec::template_labels;
 use crate::types::walk::{present, strs, structs};
 
@@ -657,8 +656,3 @@ pub static PERSISTENT_VOLUME_CLAIM: Columns = Columns {
         ]
     },
 };
-
-/// A quantity's canonical text, for columns of other groups.
-pub fn quantity_text(text: &str) -> String {
-    Quantity::canonical(text).unwrap_or_else(|_| text.to_owned())
-}

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    AGE, Cell, Column, Columns, NAME, age_cell, column, human_duration, name_and_age, name_cell, number,
-    or_none, selector_cell, text, wide_text,
+    AGE, Cell, Column, Columns, NAME, age_cell, column, human_duration, name_cell, number, or_none,
+    selector_cell, text, wide_text,
 };
 use crate::doc::{Doc, Struct, Value};
 use crate::f::autoscaling_v1 as a1;
@@ -490,9 +490,6 @@ fn csr_condition(status: Option<&Struct>) -> String {
     }
     out
 }
-
-/// Types that show their name and age only.
-pub static NAME_AND_AGE: Columns = Columns { definitions: &[NAME, AGE], cells: name_and_age };
 
 /// Number of webhooks.
 pub static WEBHOOKS: Columns = Columns {

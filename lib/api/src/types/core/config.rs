@@ -9,7 +9,7 @@ use crate::field_errors::{BadValue, ErrorList, FieldPath};
 use crate::names;
 use crate::schema::Field;
 use crate::types::meta::immutable;
-use crate::types::walk::{default_str, present, same};
+use crate::types::walk::{default_str, same};
 use crate::types::{GenerationRule, SelectableFields, Strategy, columns};
 
 /// Most bytes of a ConfigMap's or Secret's values together.
@@ -175,12 +175,4 @@ fn docker_config(data: Option<&Map>, key: &str, path: &FieldPath<'_>, errors: &m
     if let Err(why) = parsed {
         errors.invalid(&path.key(key), BadValue::from("<secret contents redacted>"), why);
     }
-}
-
-/// Whether the account lets its token be mounted unless the pod says otherwise.
-pub fn mounts_token(doc: &Doc) -> bool {
-    doc.root().is_none_or(|root| {
-        !present(root, c::service_account::AUTOMOUNT_SERVICE_ACCOUNT_TOKEN)
-            || root.bool(c::service_account::AUTOMOUNT_SERVICE_ACCOUNT_TOKEN) == Some(true)
-    })
 }

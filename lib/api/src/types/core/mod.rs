@@ -9,6 +9,7 @@ pub mod namespace;
 pub mod node;
 pub mod pod;
 pub mod pod_defaults;
+pub mod pod_resize;
 pub mod pod_spec;
 pub mod probes;
 pub mod pvc;

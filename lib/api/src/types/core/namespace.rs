@@ -88,9 +88,3 @@ fn finalizers(doc: &Doc, indexed: bool, errors: &mut ErrorList) {
         }
     }
 }
-
-/// Whether the namespace waits for its finalizers only.
-pub fn is_terminating(doc: &Doc) -> bool {
-    doc.meta().is_being_deleted()
-        || doc.str(&[c::namespace::STATUS, c::namespace_status::PHASE]) == "Terminating"
-}

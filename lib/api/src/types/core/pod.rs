@@ -7,7 +7,7 @@ use crate::names;
 use crate::schema::Field;
 use crate::t::core_v1 as t;
 use crate::types::core::pod_spec::{self, Options};
-use crate::types::core::{container, pod_defaults, resources, scheduling};
+use crate::types::core::{container, pod_defaults, pod_resize, resources, scheduling};
 use crate::types::walk::{json_text, present, same, strs, structs};
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
@@ -89,34 +89,13 @@ fn prepare_update(new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
                 }
             }
         }
-        "resize" => {
-            let wanted: Vec<(Field, Vec<Option<Value>>)> =
-                [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS]
-                    .into_iter()
-                    .map(|list| {
-                        let all =
-                            spec(new).map(|spec| structs(spec, list).collect::<Vec<_>>()).unwrap_or_default();
-                        (
-                            list,
-                            all.into_iter().map(|(_, s)| s.get(c::container::RESOURCES).cloned()).collect(),
-                        )
-                    })
-                    .collect();
-            keep_spec_and_meta(new, old);
-            for (list, resources) in wanted {
-                let Some(Value::List(items)) = new.get_mut(&[c::pod::SPEC, list]) else { continue };
-                for (item, resources) in items.iter_mut().zip(resources) {
-                    if let (Some(item), Some(resources)) = (item.as_struct_mut(), resources) {
-                        item.set(c::container::RESOURCES, resources);
-                    }
-                }
-            }
-        }
+        "resize" => pod_resize::prepare(new, old),
         _ => {}
     }
 }
 
-fn keep_spec_and_meta(new: &mut Doc, old: &Doc) {
+/// The old object under the new revision and field managers.
+pub fn keep_spec_and_meta(new: &mut Doc, old: &Doc) {
     let version = new.meta().resource_version().to_owned();
     let managed = new.meta().managed_fields().to_vec();
     let Some(root) = old.root() else { return };
@@ -239,7 +218,7 @@ fn validate_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) 
     let (Some(now), Some(before)) = (spec(new), spec(old)) else { return };
     match ctx.subresource {
         "ephemeralcontainers" => return ephemeral_update(now, before, errors),
-        "resize" => return,
+        "resize" => return pod_resize::validate(new, old, errors),
         _ => {}
     }
     for list in [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS] {

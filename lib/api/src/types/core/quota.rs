@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::doc::{Doc, Struct, Value};
+use crate::doc::{Doc, Struct};
 use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
@@ -306,9 +306,4 @@ fn scope_selector(spec: &Struct, errors: &mut ErrorList) {
             other => errors.invalid(&at.child("operator"), other, "not a valid selector operator"),
         }
     }
-}
-
-/// For callers that hold a value.
-pub fn quantity_of(value: &Value) -> Option<Quantity> {
-    value.as_str().and_then(|text| Quantity::parse(text).ok())
 }

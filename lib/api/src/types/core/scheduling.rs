@@ -1,6 +1,6 @@
 //! What steers scheduling: tolerations, affinities, topology spread, node selectors; and label selectors of specs.
 
-use crate::doc::{Struct, Value};
+use crate::doc::Struct;
 use crate::f::core_v1 as c;
 use crate::f::meta_v1 as m;
 use crate::field_errors::{ErrorList, FieldPath};
@@ -369,9 +369,4 @@ pub fn validate_only_added_tolerations(
             return;
         }
     }
-}
-
-/// The value of a field as it is, for comparisons.
-pub fn value_of(s: &Struct, field: Field) -> Option<&Value> {
-    s.get(field)
 }

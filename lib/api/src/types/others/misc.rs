@@ -178,7 +178,7 @@ pub static CSR: Strategy = Strategy {
     name_rule: |_, _| Vec::new(),
     prepare_create: csr_prepare_create,
     prepare_update: csr_prepare_update,
-    prepare_status_update: |new, old, _| keep_conditions(new, old),
+    prepare_status_update: csr_prepare_status_update,
     validate_create: |doc, _, errors| csr(doc, errors),
     validate_update: csr_update,
     validate_status_update: csr_update,
@@ -236,44 +236,74 @@ fn csr_prepare_update(new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
         new.set(&[r::SPEC], spec.clone());
     }
     if ctx.subresource == "approval" {
-        // Conditions may change, the certificate may not.
-        match old.get(&[r::STATUS, s::CERTIFICATE]) {
-            Some(certificate) => new.set(&[r::STATUS, s::CERTIFICATE], certificate.clone()),
+        // Conditions may change, nothing else of the status.
+        let conditions = [r::STATUS, s::CONDITIONS];
+        let wanted = new.get(&conditions).cloned();
+        match old.get(&[r::STATUS]) {
+            Some(status) => new.set(&[r::STATUS], status.clone()),
             None => {
-                new.remove(&[r::STATUS, s::CERTIFICATE]);
+                new.remove(&[r::STATUS]);
+            }
+        }
+        match wanted {
+            Some(wanted) => new.set(&conditions, wanted),
+            None => {
+                new.remove(&conditions);
             }
         }
         stamp_conditions(new, old, ctx);
     }
 }
 
+/// Times of conditions that came without them.
 fn stamp_conditions(new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
     use cert::certificate_signing_request as r;
     use cert::certificate_signing_request_condition as c;
     use cert::certificate_signing_request_status as s;
-    let before = old.list(&[r::STATUS, s::CONDITIONS]).to_vec();
+    let before = old.list(&[r::STATUS, s::CONDITIONS]);
     let Some(Value::List(list)) = new.get_mut(&[r::STATUS, s::CONDITIONS]) else { return };
     for one in list.iter_mut().filter_map(Value::as_struct_mut) {
-        let known =
-            before.iter().filter_map(Value::as_struct).find(|old| old.str(c::TYPE) == one.str(c::TYPE));
         if !present(one, c::LAST_UPDATE_TIME) {
             one.set(c::LAST_UPDATE_TIME, Value::Str(ctx.now_text()));
         }
-        let changed = known.is_none_or(|old| old.str(c::STATUS) != one.str(c::STATUS));
-        match known.and_then(|old| old.get(c::LAST_TRANSITION_TIME)) {
-            Some(at) if !changed => {
-                one.set(c::LAST_TRANSITION_TIME, at.clone());
-            }
-            _ if changed || !present(one, c::LAST_TRANSITION_TIME) => {
-                one.set(c::LAST_TRANSITION_TIME, Value::Str(ctx.now_text()));
-            }
-            _ => {}
+        if present(one, c::LAST_TRANSITION_TIME) {
+            continue;
         }
+        let same =
+            |old: &&Struct| old.str(c::TYPE) == one.str(c::TYPE) && old.str(c::STATUS) == one.str(c::STATUS);
+        let known = before.iter().filter_map(Value::as_struct).find(same);
+        let at = known.and_then(|old| old.get(c::LAST_TRANSITION_TIME)).cloned();
+        one.set(c::LAST_TRANSITION_TIME, at.unwrap_or_else(|| Value::Str(ctx.now_text())));
     }
 }
 
-/// A status update sets the certificate and other conditions; approval and denial stay.
-fn keep_conditions(_new: &mut Doc, _old: &Doc) {}
+/// A status update sets the certificate and other conditions; approval and denial stay as they are.
+fn csr_prepare_status_update(new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
+    use cert::certificate_signing_request as r;
+    use cert::certificate_signing_request_condition as c;
+    use cert::certificate_signing_request_status as s;
+    let path = [r::STATUS, s::CONDITIONS];
+    let places = |doc: &Doc, kind: &str| -> Vec<usize> {
+        let all = doc.list(&path).iter().enumerate();
+        all.filter(|(_, one)| one.as_struct().is_some_and(|one| one.str(c::TYPE) == kind))
+            .map(|(i, _)| i)
+            .collect()
+    };
+    for kind in ["Approved", "Denied"] {
+        let (now, before) = (places(new, kind), places(old, kind));
+        if now.len() != before.len() {
+            // Came or went: validation refuses it.
+            continue;
+        }
+        for (now, before) in now.into_iter().zip(before) {
+            let kept = old.list(&path)[before].clone();
+            if let Some(Value::List(list)) = new.get_mut(&path) {
+                list[now] = kept;
+            }
+        }
+    }
+    stamp_conditions(new, old, ctx);
+}
 
 fn csr(doc: &Doc, errors: &mut ErrorList) {
     use cert::certificate_signing_request_spec as s;

@@ -70,12 +70,6 @@ pub static IP_ADDRESS: Strategy = Strategy {
         let path = [n::ip_address::SPEC];
         immutable(new.get(&path), old.get(&path), &SPEC, errors);
     },
-    selectable: &[
-        "metadata.name",
-        "spec.parentRef.name",
-        "spec.parentRef.namespace",
-        "spec.parentRef.resource",
-    ],
     columns: &columns::others::IP_ADDRESS,
     ..Strategy::BASE
 };

@@ -1,0 +1,313 @@
+//! What an update of an object or of its subresources changes, keeps and refuses.
+
+use serde_json::{Value, json};
+
+use crate::support::{Kind, json as encoded};
+
+fn pod() -> Value {
+    json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{
+        "name": "c", "image": "nginx", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}}]}})
+}
+
+fn deployment(replicas: i64) -> Value {
+    json!({"metadata": {"name": "d", "labels": {"a": "b"}}, "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "x"}},
+        "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}})
+}
+
+#[test]
+fn a_resize_changes_resources_only() {
+    let kind = Kind::of("v1", "Pod");
+    let (old, errors) = kind.create(&pod());
+    assert!(errors.is_empty(), "{errors}");
+    let resized = |resources: Value, image: &str| {
+        let mut new = pod();
+        new["spec"]["containers"][0]["resources"] = resources;
+        new["spec"]["containers"][0]["image"] = json!(image);
+        let (new, errors) = kind.update_doc(&old, kind.decode(&new), "resize");
+        (encoded(&new), errors.to_string())
+    };
+    let wanted = json!({"requests": {"cpu": "150m"}, "limits": {"cpu": "300m"}});
+    let (new, errors) = resized(wanted.clone(), "other");
+    assert_eq!(errors, "");
+    assert_eq!(
+        new["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "300m"}, "requests": {"cpu": "150m"}})
+    );
+    assert_eq!(new["spec"]["containers"][0]["image"], "nginx");
+    assert_eq!(new["metadata"]["generation"], 2);
+    let (_, errors) = resized(json!({"requests": {"cpu": "150m"}}), "nginx");
+    assert_eq!(errors, "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed");
+    let (_, errors) = resized(json!({"limits": {"cpu": "200m", "memory": "1Gi"}}), "nginx");
+    assert_eq!(
+        errors,
+        "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"
+    );
+    let storage = json!({"requests": {"cpu": "100m", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "200m"}});
+    let (_, errors) = resized(storage, "nginx");
+    assert_eq!(errors, "spec: Forbidden: only cpu and memory resources are mutable");
+    let mut renamed = pod();
+    renamed["spec"]["containers"][0]["name"] = json!("other");
+    let (_, errors) = kind.update_doc(&old, kind.decode(&renamed), "resize");
+    let text = "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize";
+    assert_eq!(errors.to_string(), text);
+}
+
+#[test]
+fn approvals_and_certificates() {
+    let kind = Kind::of("certificates.k8s.io/v1", "CertificateSigningRequest");
+    let request = {
+        use base64::Engine as _;
+        let pem = "-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n";
+        base64::engine::general_purpose::STANDARD.encode(pem)
+    };
+    let object = |status: Value| {
+        json!({"metadata": {"name": "r"}, "spec": {"request": request, "signerName": "example.com/x", "usages": ["client auth"],
+            "username": "somebody else"}, "status": status})
+    };
+    let approved = json!({"type": "Approved", "status": "True", "reason": "R"});
+    let (old, errors) = kind.create(&object(json!({"conditions": [approved]})));
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&old)["spec"]["username"], "tester");
+    assert_eq!(encoded(&old)["status"], json!({}));
+
+    let wanted = object(json!({"conditions": [approved], "certificate": "YQ=="}));
+    let (done, errors) = kind.update_doc(&old, kind.decode(&wanted), "approval");
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(
+        encoded(&done)["status"],
+        json!({"conditions": [{"type": "Approved", "status": "True", "reason": "R",
+            "lastUpdateTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+    );
+
+    let (kept, errors) = kind.update_doc(&old, kind.decode(&wanted), "");
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&kept)["status"], json!({}));
+    let (_, errors) = kind.update_doc(&old, kind.decode(&wanted), "status");
+    let text = "status.conditions: Forbidden: updates may not add a condition of type \"Approved\"";
+    assert_eq!(errors.to_string(), text);
+
+    let issued = object(json!({"conditions": [approved], "certificate": "YQ=="}));
+    let (issued, errors) = kind.update_doc(&done, kind.decode(&issued), "status");
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&issued)["status"]["certificate"], "YQ==");
+    assert_eq!(encoded(&issued)["status"]["conditions"][0]["lastUpdateTime"], "2026-01-01T00:00:00Z");
+    let other = object(json!({"conditions": [approved], "certificate": "Yg=="}));
+    let (_, errors) = kind.update_doc(&issued, kind.decode(&other), "status");
+    let text = "status.certificate: Forbidden: updates may not modify existing certificate content";
+    assert_eq!(errors.to_string(), text);
+    let both = object(json!({"conditions": [approved, {"type": "Denied", "status": "True"}]}));
+    let (_, errors) = kind.update_doc(&done, kind.decode(&both), "approval");
+    let text =
+        "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive";
+    assert_eq!(errors.to_string(), text);
+}
+
+#[test]
+fn a_status_update_of_a_deployment() {
+    let kind = Kind::of("apps/v1", "Deployment");
+    let (old, _) = kind.create(&deployment(1));
+    let mut new = deployment(9);
+    new["metadata"]["labels"] = json!({"a": "changed"});
+    new["metadata"]["annotations"] = json!({"deployment.kubernetes.io/revision": "1"});
+    new["status"] = json!({"observedGeneration": 1, "replicas": 1, "unavailableReplicas": 1});
+    let (done, errors) = kind.update_doc(&old, kind.decode(&new), "status");
+    assert!(errors.is_empty(), "{errors}");
+    let done = encoded(&done);
+    assert_eq!(done["spec"]["replicas"], 1);
+    assert_eq!(done["metadata"]["labels"], json!({"a": "b"}));
+    assert_eq!(done["metadata"]["generation"], 1);
+    assert_eq!(done["status"]["replicas"], 1);
+    // And the main resource leaves the status alone.
+    let (done, errors) = kind.update_doc(&old, kind.decode(&new), "");
+    assert!(errors.is_empty(), "{errors}");
+    let done = encoded(&done);
+    assert_eq!(done["spec"]["replicas"], 9);
+    assert_eq!(done["metadata"]["generation"], 2);
+    assert_eq!(done["status"], encoded(&old)["status"]);
+    new["status"] = json!({"replicas": 1, "readyReplicas": 2});
+    let (_, errors) = kind.update_doc(&old, kind.decode(&new), "status");
+    let text = "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas";
+    assert_eq!(errors.to_string(), text);
+}
+
+#[test]
+fn namespaces_and_their_finalizers() {
+    let kind = Kind::of("v1", "Namespace");
+    let object = json!({"metadata": {"name": "n"}});
+    let (old, errors) = kind.create(&object);
+    assert!(errors.is_empty(), "{errors}");
+    let shown = encoded(&old);
+    assert_eq!(shown["spec"], json!({"finalizers": ["kubernetes"]}));
+    assert_eq!(shown["status"], json!({"phase": "Active"}));
+    assert_eq!(shown["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n"}));
+    let (same, errors) = kind.update_doc(&old, kind.decode(&object), "");
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&same)["spec"], json!({"finalizers": ["kubernetes"]}));
+    let none =
+        json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}, "status": {"phase": "Terminating"}});
+    let (done, errors) = kind.update_doc(&old, kind.decode(&none), "finalize");
+    assert!(errors.is_empty(), "{errors}");
+    assert!(encoded(&done)["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty));
+    assert_eq!(encoded(&done)["status"], json!({"phase": "Active"}));
+    let (_, errors) = kind.update_doc(&old, kind.decode(&none), "status");
+    let text =
+        "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty";
+    assert_eq!(errors.to_string(), text);
+}
+
+#[test]
+fn defaults_of_workloads() {
+    let (doc, errors) = Kind::of("apps/v1", "Deployment").create(&deployment(1));
+    assert!(errors.is_empty(), "{errors}");
+    let spec = &encoded(&doc)["spec"];
+    let rolling =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}});
+    assert_eq!(spec["strategy"], rolling);
+    assert_eq!((&spec["revisionHistoryLimit"], &spec["progressDeadlineSeconds"]), (&json!(10), &json!(600)));
+    assert_eq!(spec["template"]["spec"]["containers"][0]["imagePullPolicy"], "IfNotPresent");
+    assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
+
+    let template =
+        json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let set = json!({"metadata": {"name": "s"}, "spec": {"selector": {"matchLabels": {"app": "x"}}, "serviceName": "x",
+        "template": template, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}});
+    let (doc, errors) = Kind::of("apps/v1", "StatefulSet").create(&set);
+    assert!(errors.is_empty(), "{errors}");
+    let spec = &encoded(&doc)["spec"];
+    assert_eq!(spec["replicas"], 1);
+    assert_eq!(spec["podManagementPolicy"], "OrderedReady");
+    assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+    assert_eq!(
+        spec["persistentVolumeClaimRetentionPolicy"],
+        json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
+    );
+    let claim = &spec["volumeClaimTemplates"][0];
+    assert_eq!((&claim["kind"], &claim["apiVersion"]), (&json!("PersistentVolumeClaim"), &json!("v1")));
+    assert_eq!(claim["status"], json!({"phase": "Pending"}));
+    assert_eq!(claim["spec"]["volumeMode"], "Filesystem");
+
+    let daemon = json!({"metadata": {"name": "s"}, "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": template}});
+    let (doc, errors) = Kind::of("apps/v1", "DaemonSet").create(&daemon);
+    assert!(errors.is_empty(), "{errors}");
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}});
+    assert_eq!(encoded(&doc)["spec"]["updateStrategy"], strategy);
+}
+
+#[test]
+fn defaults_of_jobs() {
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
+    let (doc, errors) = Kind::of("batch/v1", "Job").create(&job);
+    assert!(errors.is_empty(), "{errors}");
+    let out = encoded(&doc);
+    let uid = crate::support::UID;
+    assert_eq!(out["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
+    let labels = json!({"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": "j",
+        "controller-uid": uid, "job-name": "j"});
+    assert_eq!(out["spec"]["template"]["metadata"]["labels"], labels);
+    assert_eq!(out["metadata"]["labels"], labels);
+    for (name, value) in [
+        ("completions", json!(1)),
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(6)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
+        ("manualSelector", json!(false)),
+        ("podReplacementPolicy", json!("TerminatingOrFailed")),
+    ] {
+        assert_eq!(out["spec"][name], value, "{name}");
+    }
+    let cron = json!({"metadata": {"name": "c"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template}}}});
+    let (doc, errors) = Kind::of("batch/v1", "CronJob").create(&cron);
+    assert!(errors.is_empty(), "{errors}");
+    let out = encoded(&doc);
+    assert_eq!(out["spec"]["concurrencyPolicy"], "Allow");
+    assert_eq!(out["spec"]["suspend"], false);
+    assert_eq!(out["spec"]["successfulJobsHistoryLimit"], 3);
+    assert_eq!(out["spec"]["failedJobsHistoryLimit"], 1);
+    assert_eq!(out["spec"]["jobTemplate"]["spec"].get("completions"), None);
+}
+
+#[test]
+fn defaults_of_services_and_others() {
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local"}});
+    let (doc, _) = Kind::of("v1", "Service").create(&service);
+    let spec = &encoded(&doc)["spec"];
+    assert_eq!(spec["ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]));
+    assert_eq!(spec["sessionAffinity"], "None");
+    assert_eq!(spec["internalTrafficPolicy"], "Cluster");
+    assert_eq!(spec["allocateLoadBalancerNodePorts"], true);
+    let sticky =
+        json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], "sessionAffinity": "ClientIP"}});
+    let (doc, _) = Kind::of("v1", "Service").create(&sticky);
+    let spec = &encoded(&doc)["spec"];
+    assert_eq!(spec["type"], "ClusterIP");
+    assert_eq!(spec["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": 10800}}));
+
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"a": "b"}, "data": {"c": "ZA=="}});
+    let (doc, errors) = Kind::of("v1", "Secret").create(&secret);
+    assert!(errors.is_empty(), "{errors}");
+    let out = encoded(&doc);
+    assert_eq!(out["type"], "Opaque");
+    assert_eq!(out["data"], json!({"a": "Yg==", "c": "ZA=="}));
+    assert_eq!(out.get("stringData"), None);
+
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"podSelector": {}, "egress": [{}], "ingress": [{"ports": [{"port": 1}]}]}});
+    let (doc, errors) = Kind::of("networking.k8s.io/v1", "NetworkPolicy").create(&policy);
+    assert!(errors.is_empty(), "{errors}");
+    let spec = &encoded(&doc)["spec"];
+    assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(spec["ingress"][0]["ports"][0]["protocol"], "TCP");
+
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "sa", "namespace": "n"}]});
+    let (doc, errors) = Kind::of("rbac.authorization.k8s.io/v1", "ClusterRoleBinding").create(&binding);
+    assert!(errors.is_empty(), "{errors}");
+    let out = encoded(&doc);
+    assert_eq!(out["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
+    assert_eq!(out["subjects"][0]["apiGroup"], "rbac.authorization.k8s.io");
+    assert_eq!(out["subjects"][1].get("apiGroup"), None);
+    let mut changed = binding.clone();
+    changed["roleRef"]["name"] = json!("view");
+    let (_, errors) =
+        Kind::of("rbac.authorization.k8s.io/v1", "ClusterRoleBinding").update(&binding, &changed, "");
+    assert!(errors.to_string().ends_with("cannot change roleRef"), "{errors}");
+}
+
+#[test]
+fn statuses_of_nodes_and_jobs() {
+    let kind = Kind::of("v1", "Node");
+    let node =
+        json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}});
+    let (old, errors) = kind.create(&node);
+    assert!(errors.is_empty(), "{errors}");
+    let report = json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}, "status": {"capacity": {"cpu": "4"},
+        "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}});
+    let (done, errors) = kind.update_doc(&old, kind.decode(&report), "status");
+    assert!(errors.is_empty(), "{errors}");
+    let shown = encoded(&done);
+    assert_eq!(shown["spec"], json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}));
+    assert_eq!(shown["status"]["capacity"], json!({"cpu": "4"}));
+    let cordoned = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"], "unschedulable": true}});
+    let (changed, errors) = kind.update_doc(&done, kind.decode(&cordoned), "");
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&changed)["status"]["capacity"], json!({"cpu": "4"}));
+
+    let kind = Kind::of("batch/v1", "Job");
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let job =
+        |status: Value| json!({"metadata": {"name": "j"}, "spec": {"template": template}, "status": status});
+    let (old, errors) = kind.create(&job(json!({"active": 3})));
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&old)["status"], json!({}));
+    let (done, errors) = kind.update_doc(
+        &old,
+        kind.decode(&job(json!({"active": 1, "startTime": "2026-01-01T00:00:00Z"}))),
+        "status",
+    );
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(encoded(&done)["status"]["active"], 1);
+    assert_eq!(encoded(&done)["spec"], encoded(&old)["spec"]);
+}
