@@ -64,6 +64,8 @@ impl Process {
             .context("the API server cannot start")?;
         let server = Arc::new(server);
         write_kubeconfig(&config, &pki)?;
+        let installer = client(&server, "system:keelson:installer", &[identity::CLUSTER_ADMINS]);
+        keelson_proxy::dns::service::ensure(&installer, config.network.dns_address).await?;
         let (components_drain, watcher) = drain::channel();
         let context = Context { clock, drain: watcher, readiness: Readiness::default() };
         let mut components = JoinSet::new();

@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 /// A network namespace kept alive by a parked thread.
 struct Namespace {
     path: String,
-    _stop: mpsc::Sender<()>,
+    _stop: mpsc::SyncSender<()>,
 }
 
 fn namespace() -> Namespace {
-    let (told, path) = mpsc::channel();
-    let (stop, stopped) = mpsc::channel::<()>();
+    let (told, path) = mpsc::sync_channel(1);
+    let (stop, stopped) = mpsc::sync_channel::<()>(1);
     std::thread::spawn(move || {
         unshare_net().expect("kernel tests need root");
         let tid = nix::unistd::gettid();

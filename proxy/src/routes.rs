@@ -182,7 +182,13 @@ mod tests {
             Batch::new().replace_route(&pod).send(&mut rtnl).expect("pod");
             let mut near = node("near", "10.244.1.0/24", "192.0.2.2");
             let decide = |n: &NodeView| {
-                plan(&[n], "here", &[own.clone()], &["10.96.0.0/12".parse().expect("cidr")], Some(index))
+                plan(
+                    &[n],
+                    "here",
+                    std::slice::from_ref(&own),
+                    &["10.96.0.0/12".parse().expect("cidr")],
+                    Some(index),
+                )
             };
             assert_eq!(apply(&decide(&near)).expect("set"), 2);
             assert_eq!(apply(&decide(&near)).expect("same"), 0);

@@ -427,7 +427,7 @@ impl Worker {
             let mtu = mtu.filter(|m| (1280..=9216).contains(m));
             let text = cniconf::render(&own.pod_cidrs, &self.config.cni_state_dir, mtu);
             match cniconf::ensure(&self.config.cni_conf_dir, &text) {
-                Ok(true) => tracing::info!(pod_cidrs = ?own.pod_cidrs, "CNI configuration written"),
+                Ok(true) => tracing::info!(node = %own.name, "CNI configuration written"),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "CNI configuration cannot be written, pods cannot start");

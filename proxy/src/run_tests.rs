@@ -22,12 +22,12 @@ fn ip(text: &str) -> IpAddr {
 struct Pod {
     netns: Netns,
     address: IpAddr,
-    _stop: mpsc::Sender<()>,
+    _stop: mpsc::SyncSender<()>,
 }
 
 fn pod(n: u8) -> Pod {
-    let (told, opened) = mpsc::channel();
-    let (stop, stopped) = mpsc::channel::<()>();
+    let (told, opened) = mpsc::sync_channel(1);
+    let (stop, stopped) = mpsc::sync_channel::<()>(1);
     std::thread::spawn(move || {
         unshare_net().expect("namespace");
         told.send(Netns::current().expect("own")).expect("told");
@@ -258,7 +258,8 @@ fn an_endpoint_on_the_node_itself() {
                 let _ = stream.write_all(b"node");
             }
         });
-        let node = Pod { netns: Netns::current().expect("own"), address: ip(NODE), _stop: mpsc::channel().0 };
+        let node =
+            Pod { netns: Netns::current().expect("own"), address: ip(NODE), _stop: mpsc::sync_channel(1).0 };
         sources.services.apply(service("kubernetes", "10.96.0.1", Some(30_443)));
         sources.slices.apply(slice("kubernetes", &[&node]));
         eventually("rules", || dial(Some(&client), "10.96.0.1:80").is_ok()).await;

@@ -43,8 +43,8 @@ fn service(n: u32) -> ServiceView {
             port: 80,
             node_port: (n < 2000).then_some(30_000 + n as u16),
         }],
-        affinity_seconds: (n % 7 == 0).then_some(600),
-        external_local: n % 5 == 0,
+        affinity_seconds: n.is_multiple_of(7).then_some(600),
+        external_local: n.is_multiple_of(5),
         ..ServiceView::default()
     }
 }

@@ -257,7 +257,7 @@ fn element_text(spec: &SetSpec, element: &Element) -> String {
 fn key_text(fields: &[Field], mut key: &[u8]) -> String {
     let mut parts = Vec::with_capacity(fields.len());
     for field in fields {
-        let value = key.get(..field.len()).unwrap_or(&[]);
+        let value = key.get(..field.width()).unwrap_or(&[]);
         parts.push(match (field, value) {
             (Field::Ipv4, [a, b, c, d]) => format!("{a}.{b}.{c}.{d}"),
             (Field::Ipv6, bytes) => bytes

@@ -220,7 +220,7 @@ impl Batch {
                 let concat = self.buf.nest(2);
                 for field in &spec.key {
                     let elem = self.buf.nest(1);
-                    self.buf.be32(1, field.len() as u32);
+                    self.buf.be32(1, field.width() as u32);
                     self.buf.end(elem);
                 }
                 self.buf.end(concat);

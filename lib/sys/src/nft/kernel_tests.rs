@@ -210,7 +210,7 @@ fn sets_split_lists_and_read_back() {
         );
         let key = |a: &str, p| Key::new().ip(ip(a)).port(p).bytes();
         let range = Element { key_end: Some(key("10.0.0.9", 90)), ..Element::key(key("10.0.0.1", 80)) };
-        b.add_elements(T, &wide, &[range.clone()]);
+        b.add_elements(T, &wide, std::slice::from_ref(&range));
         send(b);
 
         let mut socket = batch::open().expect("socket");

@@ -31,7 +31,8 @@ impl Field {
             Field::Ifname => 41,
         }
     }
-    pub fn len(self) -> usize {
+    /// Bytes of a value.
+    pub fn width(self) -> usize {
         match self {
             Field::Proto => 1,
             Field::Port => 2,
@@ -41,7 +42,7 @@ impl Field {
     }
     /// Length in a register: whole 32-bit words.
     pub fn padded(self) -> usize {
-        self.len().next_multiple_of(4)
+        self.width().next_multiple_of(4)
     }
     pub(crate) fn host_endian(self) -> bool {
         matches!(self, Field::Mark | Field::Integer | Field::Ifname)
@@ -55,7 +56,7 @@ pub(crate) fn type_id(fields: &[Field]) -> u32 {
 /// Length of a key or datum: a single field is not padded, concatenated ones are.
 pub fn key_len(fields: &[Field]) -> usize {
     match fields {
-        [one] => one.len(),
+        [one] => one.width(),
         many => many.iter().map(|f| f.padded()).sum(),
     }
 }
