@@ -81,7 +81,10 @@ impl Process {
         drop(self.server);
         let ended = self.server_drain.drain(DRAIN).await;
         tracing::info!(?ended, "API server stopped");
-        self.store.close().await.context("the store could not be closed cleanly; it recovers at the next start")
+        self.store
+            .close()
+            .await
+            .context("the store could not be closed cleanly; it recovers at the next start")
     }
 }
 
@@ -148,7 +151,8 @@ fn start_components(
     let manager = client(server, identity::CONTROLLER_MANAGER, &[]);
     let informers = SharedInformers::start(&manager, &drain);
 
-    let (scheduler, shared, ctx) = (client(server, identity::SCHEDULER, &[]), informers.clone(), context.clone());
+    let (scheduler, shared, ctx) =
+        (client(server, identity::SCHEDULER, &[]), informers.clone(), context.clone());
     tasks.spawn(supervise("scheduler", drain.clone(), move || {
         keelson_scheduler::run(scheduler.clone(), SchedulerConfig::default(), shared.clone(), ctx.clone())
     }));

@@ -66,8 +66,12 @@ async fn pods(cri: &Cri, config: &Config) -> Result<Vec<(String, String)>> {
     let listed = tokio::time::timeout(RUNTIME, cri.list_sandboxes(None)).await;
     let socket = config.kubelet.cri_socket.display();
     let listed = listed
-        .with_context(|| format!("the runtime at {socket} does not answer; start containerd to let its pods be removed"))?
-        .with_context(|| format!("the runtime at {socket} cannot be asked; start containerd to let its pods be removed"))?;
+        .with_context(|| {
+            format!("the runtime at {socket} does not answer; start containerd to let its pods be removed")
+        })?
+        .with_context(|| {
+            format!("the runtime at {socket} cannot be asked; start containerd to let its pods be removed")
+        })?;
     let named = |sandbox: keelson_kubelet::cri::api::PodSandbox| {
         let metadata = sandbox.metadata.unwrap_or_default();
         (sandbox.id, format!("{}/{}", metadata.namespace, metadata.name))
@@ -87,7 +91,8 @@ fn unmount_below(folder: &Path) -> Result<()> {
 /// The pods' cgroups in every hierarchy, deepest first. A cgroup with a process in it stays and is told.
 fn remove_cgroups() -> Vec<String> {
     let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let hierarchies =
+        std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let names = [consts::CGROUP_ROOT.to_owned(), format!("{}.slice", consts::CGROUP_ROOT)];
     let mut tops: Vec<PathBuf> = Vec::new();
     for hierarchy in hierarchies.chain([root.to_owned()]) {
@@ -98,7 +103,8 @@ fn remove_cgroups() -> Vec<String> {
         let mut folders = vec![top.clone()];
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
-            let below = std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+            let below =
+                std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
             folders.extend(below.filter(|path| path.is_dir() && !path.is_symlink()));
             next += 1;
         }

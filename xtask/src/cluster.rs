@@ -119,7 +119,8 @@ fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl) -> 
         // The runtime asks for a loopback plugin in every pod; ours is one by that name.
         let loopback = runtime.cni_bin.join("loopback");
         if !loopback.exists() {
-            std::os::unix::fs::symlink(keelson_base::consts::CNI_PLUGIN, &loopback).context("cannot link loopback")?;
+            std::os::unix::fs::symlink(keelson_base::consts::CNI_PLUGIN, &loopback)
+                .context("cannot link loopback")?;
         }
     }
     let config = format!(

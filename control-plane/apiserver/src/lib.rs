@@ -4,8 +4,8 @@
 //! but this crate reads or writes the store; every answer that is not an object is a `Status`; every queue, body,
 //! retry and wait has a limit.
 
-pub mod admission;
 mod access;
+pub mod admission;
 mod apiserver;
 pub mod authn;
 pub mod authz;

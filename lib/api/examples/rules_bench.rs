@@ -11,7 +11,8 @@ use keelson_api::{defaults, t};
 use keelson_base::gates::Gates;
 
 fn pod() -> String {
-    let env: Vec<String> = (0..12).map(|i| format!(r#"{{"name":"VAR_{i}","value":"some value of it {i}"}}"#)).collect();
+    let env: Vec<String> =
+        (0..12).map(|i| format!(r#"{{"name":"VAR_{i}","value":"some value of it {i}"}}"#)).collect();
     format!(
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"web-7c5ddbdf54-abcde","namespace":"default",
         "labels":{{"app":"web","pod-template-hash":"7c5ddbdf54"}},"annotations":{{"a":"b"}},

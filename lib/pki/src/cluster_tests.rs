@@ -277,8 +277,7 @@ fn broken_requests_are_only_refused() {
     let good = params.serialize_request(&key).unwrap().der().to_vec();
     let pem = |der: &[u8]| {
         let body = base64::engine::general_purpose::STANDARD.encode(der);
-        let lines: Vec<&str> =
-            body.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        let lines: Vec<&str> = body.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
         format!(
             "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
             lines.join("\n")

@@ -3,12 +3,12 @@
 mod create;
 mod decode;
 mod delete;
+mod evict;
 pub mod fields;
 mod list;
+mod modify;
 mod output;
 mod read;
-mod evict;
-mod modify;
 mod review;
 mod scale;
 mod subresource;
@@ -67,12 +67,20 @@ pub struct Loaded {
 pub const MAX_ATTEMPTS: usize = 64;
 
 /// Serves a request for a resource.
-pub fn serve<'r>(call: &'r Call<'r>, parts: &'r http::request::Parts, body: RequestBody) -> BoxFuture<'r, Result<Response<Body>, Status>> {
+pub fn serve<'r>(
+    call: &'r Call<'r>,
+    parts: &'r http::request::Parts,
+    body: RequestBody,
+) -> BoxFuture<'r, Result<Response<Body>, Status>> {
     // Boxed: the compiler cannot see through this many nested futures that they are Send.
     Box::pin(serve_resource(call, parts, body))
 }
 
-async fn serve_resource<'r>(call: &'r Call<'r>, parts: &'r http::request::Parts, body: RequestBody) -> Result<Response<Body>, Status> {
+async fn serve_resource<'r>(
+    call: &'r Call<'r>,
+    parts: &'r http::request::Parts,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     let core = call.core;
     let info = call.info;
     let row = core
@@ -143,7 +151,11 @@ impl Op<'_> {
     }
 
     pub fn method_not_allowed(&self) -> Status {
-        Status::other(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+        Status::other(
+            405,
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        )
     }
 
     /// The namespace objects of this request lie in; empty for cluster-scoped resources.
@@ -179,7 +191,13 @@ impl Op<'_> {
     }
 
     /// What admission may know.
-    pub fn admission<'a>(&'a self, operation: Operation, name: &'a str, subresource: &'a str, dry_run: bool) -> AdmissionAttributes<'a> {
+    pub fn admission<'a>(
+        &'a self,
+        operation: Operation,
+        name: &'a str,
+        subresource: &'a str,
+        dry_run: bool,
+    ) -> AdmissionAttributes<'a> {
         AdmissionAttributes {
             operation,
             group: &self.row.group,
@@ -251,7 +269,11 @@ impl Op<'_> {
             let Some(entry) = entry else { return Ok(None) };
             (entry.value, entry.mod_revision)
         } else {
-            let (object, _) = self.cache.get(&self.cache_key(name), crate::cache::ReadAt::Newest).await.map_err(cache_status)?;
+            let (object, _) = self
+                .cache
+                .get(&self.cache_key(name), crate::cache::ReadAt::Newest)
+                .await
+                .map_err(cache_status)?;
             let Some(object) = object else { return Ok(None) };
             (bytes::Bytes::copy_from_slice(object.json()), object.revision())
         };
@@ -291,7 +313,9 @@ fn convert(mut doc: Doc, to: &Resource) -> Result<Doc, Status> {
 #[derive(Debug)]
 pub enum WriteError {
     /// What stands at the key is not what was expected.
-    Conflict { guard: usize },
+    Conflict {
+        guard: usize,
+    },
     Failed(Status),
 }
 
@@ -315,7 +339,9 @@ impl Core {
 /// Turns a failure of the store into an answer.
 pub fn store_status(error: StoreError) -> Status {
     match error {
-        StoreError::Compacted { requested, oldest } => Status::expired(format!("too old resource version: {requested} ({oldest})")),
+        StoreError::Compacted { requested, oldest } => {
+            Status::expired(format!("too old resource version: {requested} ({oldest})"))
+        }
         StoreError::Future { requested, current } => Status::too_large_resource_version(requested, current),
         StoreError::Refused(why) => Status::request_entity_too_large(why),
         full @ StoreError::Full => Status::service_unavailable(full.to_string()),
@@ -330,7 +356,9 @@ pub fn store_status(error: StoreError) -> Status {
 /// Turns a failure of the watch cache into an answer.
 pub fn cache_status(error: CacheError) -> Status {
     match error {
-        CacheError::Expired { requested, oldest } => Status::expired(format!("too old resource version: {requested} ({oldest})")),
+        CacheError::Expired { requested, oldest } => {
+            Status::expired(format!("too old resource version: {requested} ({oldest})"))
+        }
         CacheError::TooLarge { requested, current } => Status::too_large_resource_version(requested, current),
         CacheError::Behind { .. } => Status::timeout("the server's cache did not catch up in time", 1),
         CacheError::Restarted { .. } => Status::expired("the watch cache restarts; list again"),
@@ -341,7 +369,11 @@ pub fn cache_status(error: CacheError) -> Status {
 /// Reads a body whole or says why not.
 pub async fn read_body(body: RequestBody) -> Result<bytes::Bytes, Status> {
     crate::body::read_whole(body).await.map_err(|error| match error {
-        ReadError::TooLarge => Status::request_entity_too_large(format!("limit is {}", crate::body::MAX_BODY)),
-        ReadError::Broken(error) => Status::bad_request(format!("the request's body cannot be read: {error}")),
+        ReadError::TooLarge => {
+            Status::request_entity_too_large(format!("limit is {}", crate::body::MAX_BODY))
+        }
+        ReadError::Broken(error) => {
+            Status::bad_request(format!("the request's body cannot be read: {error}"))
+        }
     })
 }

@@ -4,7 +4,6 @@
 //! and the number of streams are bounded; a drain ends listeners first, lets requests finish until the deadline, then
 //! cuts what is left; every connection's task is joined.
 
-
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -127,7 +126,10 @@ struct Shared<H> {
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEADER_BYTES as usize * 2);
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES as usize * 2);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -199,7 +201,9 @@ impl<H: Handler> Shared<H> {
         let handler = self.handler.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (handler, connection) = (handler.clone(), connection.clone());
-            async move { Ok::<_, std::convert::Infallible>(handler.call(connection, request.map(request_body)).await) }
+            async move {
+                Ok::<_, std::convert::Infallible>(handler.call(connection, request.map(request_body)).await)
+            }
         });
         let mut serving = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut draining = false;

@@ -80,7 +80,12 @@ impl Claim {
 }
 
 /// Claims what a Service needs and fills it in. `old` is what it replaces.
-pub async fn claim(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run: bool) -> Result<Claim, Status> {
+pub async fn claim(
+    core: &Arc<Core>,
+    doc: &mut Doc,
+    old: Option<&Doc>,
+    dry_run: bool,
+) -> Result<Claim, Status> {
     let mut claim = Claim::default();
     let done = fill(core, doc, old, dry_run, &mut claim).await;
     if let Err(status) = done {
@@ -90,7 +95,13 @@ pub async fn claim(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run: 
     Ok(claim)
 }
 
-async fn fill(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run: bool, claim: &mut Claim) -> Result<(), Status> {
+async fn fill(
+    core: &Arc<Core>,
+    doc: &mut Doc,
+    old: Option<&Doc>,
+    dry_run: bool,
+    claim: &mut Claim,
+) -> Result<(), Status> {
     if let Some(old) = old {
         keep_allocated(doc, old);
     }
@@ -134,8 +145,11 @@ fn ports(doc: &Doc) -> impl Iterator<Item = &Struct> {
 }
 
 fn node_ports(doc: &Doc) -> BTreeSet<u16> {
-    let mut all: BTreeSet<u16> =
-        ports(doc).filter_map(|port| port.int(sp::NODE_PORT)).filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0).collect();
+    let mut all: BTreeSet<u16> = ports(doc)
+        .filter_map(|port| port.int(sp::NODE_PORT))
+        .filter_map(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
+        .collect();
     if let Some(port) = health_check_port(doc) {
         all.insert(port);
     }
@@ -143,12 +157,18 @@ fn node_ports(doc: &Doc) -> BTreeSet<u16> {
 }
 
 fn health_check_port(doc: &Doc) -> Option<u16> {
-    doc.int(&[service::SPEC, ss::HEALTH_CHECK_NODE_PORT]).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+    doc.int(&[service::SPEC, ss::HEALTH_CHECK_NODE_PORT])
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
 }
 
 /// What a client left out of an update stays as it was allocated (upstream: patchAllocatedValues).
 fn keep_allocated(doc: &mut Doc, old: &Doc) {
-    if takes_address(doc) && takes_address(old) && text(doc, ss::CLUSTER_IP).is_empty() && doc.list(&[service::SPEC, ss::CLUSTER_IPS]).is_empty() {
+    if takes_address(doc)
+        && takes_address(old)
+        && text(doc, ss::CLUSTER_IP).is_empty()
+        && doc.list(&[service::SPEC, ss::CLUSTER_IPS]).is_empty()
+    {
         for field in [ss::CLUSTER_IP, ss::CLUSTER_IPS] {
             if let Some(value) = old.get(&[service::SPEC, field]) {
                 doc.set(&[service::SPEC, field], value.clone());
@@ -166,7 +186,9 @@ fn keep_allocated(doc: &mut Doc, old: &Doc) {
         return;
     }
     let before: Vec<(String, i64, i64)> = ports(old)
-        .filter_map(|port| Some((port.str(sp::PROTOCOL).to_owned(), port.int(sp::PORT)?, port.int(sp::NODE_PORT)?)))
+        .filter_map(|port| {
+            Some((port.str(sp::PROTOCOL).to_owned(), port.int(sp::PORT)?, port.int(sp::NODE_PORT)?))
+        })
         .collect();
     let mut used = node_ports(doc);
     let Some(Value::List(list)) = doc.get_mut(&[service::SPEC, ss::PORTS]) else { return };
@@ -174,7 +196,9 @@ fn keep_allocated(doc: &mut Doc, old: &Doc) {
         if port.int(sp::NODE_PORT).unwrap_or(0) != 0 {
             continue;
         }
-        let same = before.iter().find(|(protocol, number, _)| port.str(sp::PROTOCOL) == protocol && port.int(sp::PORT) == Some(*number));
+        let same = before.iter().find(|(protocol, number, _)| {
+            port.str(sp::PROTOCOL) == protocol && port.int(sp::PORT) == Some(*number)
+        });
         if let Some((.., node_port)) = same
             && u16::try_from(*node_port).is_ok_and(|number| used.insert(number))
         {
@@ -183,10 +207,22 @@ fn keep_allocated(doc: &mut Doc, old: &Doc) {
     }
 }
 
-async fn fill_addresses(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run: bool, claim: &mut Claim) -> Result<(), Status> {
+async fn fill_addresses(
+    core: &Arc<Core>,
+    doc: &mut Doc,
+    old: Option<&Doc>,
+    dry_run: bool,
+    claim: &mut Claim,
+) -> Result<(), Status> {
     let had = old.map(addresses).unwrap_or_default();
     if !takes_address(doc) {
-        for field in [ss::CLUSTER_IP, ss::CLUSTER_IPS, ss::IP_FAMILIES, ss::IP_FAMILY_POLICY, ss::INTERNAL_TRAFFIC_POLICY] {
+        for field in [
+            ss::CLUSTER_IP,
+            ss::CLUSTER_IPS,
+            ss::IP_FAMILIES,
+            ss::IP_FAMILY_POLICY,
+            ss::INTERNAL_TRAFFIC_POLICY,
+        ] {
             if old.is_some() {
                 doc.remove(&[service::SPEC, field]);
             }
@@ -196,12 +232,18 @@ async fn fill_addresses(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_
     }
     let range = core.service_range;
     if text(doc, ss::IP_FAMILY_POLICY) == "RequireDualStack" {
-        return Err(invalid(doc, "ipFamilyPolicy", "RequireDualStack".into(), "this cluster is not configured for dual-stack services"));
+        return Err(invalid(
+            doc,
+            "ipFamilyPolicy",
+            "RequireDualStack".into(),
+            "this cluster is not configured for dual-stack services",
+        ));
     }
     if doc.list(&[service::SPEC, ss::IP_FAMILIES]).is_empty() {
         doc.set(&[service::SPEC, ss::IP_FAMILIES], vec![Value::from(range.family())]);
     }
-    let family = doc.list(&[service::SPEC, ss::IP_FAMILIES]).first().and_then(Value::as_str).unwrap_or_default();
+    let family =
+        doc.list(&[service::SPEC, ss::IP_FAMILIES]).first().and_then(Value::as_str).unwrap_or_default();
     if family != range.family() {
         let text = format!("not configured on this cluster: {family}");
         return Err(invalid(doc, "ipFamilies[0]", BadValue::from(family), &text));
@@ -251,7 +293,10 @@ async fn take(core: &Arc<Core>, doc: &Doc, address: IpAddr, dry_run: bool) -> Re
         Err(invalid(doc, "clusterIPs", shown, &text))
     };
     if !core.service_range.contains(address) {
-        return refuse(format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {}", core.service_range));
+        return refuse(format!(
+            "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+            core.service_range
+        ));
     }
     if dry_run {
         let (entry, _) = core.store.get(&address_key(address)).await.map_err(store_status)?;
@@ -329,7 +374,8 @@ pub async fn read_ports(core: &Core) -> Result<(Ports, Expect), Status> {
     match entry {
         None => Ok((Ports::new(), Expect::Absent)),
         Some(entry) => {
-            let ports = serde_json::from_slice(&entry.value).map_err(|error| Status::internal(format!("the record of node ports: {error}")))?;
+            let ports = serde_json::from_slice(&entry.value)
+                .map_err(|error| Status::internal(format!("the record of node ports: {error}")))?;
             Ok((ports, Expect::Revision(entry.mod_revision)))
         }
     }
@@ -339,7 +385,13 @@ fn encode_ports(ports: &Ports) -> Bytes {
     serde_json::to_vec(ports).unwrap_or_default().into()
 }
 
-async fn fill_ports(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run: bool, claim: &mut Claim) -> Result<(), Status> {
+async fn fill_ports(
+    core: &Arc<Core>,
+    doc: &mut Doc,
+    old: Option<&Doc>,
+    dry_run: bool,
+    claim: &mut Claim,
+) -> Result<(), Status> {
     let had = old.map(node_ports).unwrap_or_default();
     if !takes_node_ports(doc) {
         if had.is_empty() {
@@ -353,7 +405,8 @@ async fn fill_ports(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run:
         return Ok(());
     }
     let asked = node_ports(doc);
-    let complete = ports(doc).all(|port| port.int(sp::NODE_PORT).unwrap_or(0) != 0) && !wants_health_check(doc);
+    let complete =
+        ports(doc).all(|port| port.int(sp::NODE_PORT).unwrap_or(0) != 0) && !wants_health_check(doc);
     if complete && asked == had {
         return Ok(());
     }
@@ -367,7 +420,9 @@ async fn fill_ports(core: &Arc<Core>, doc: &mut Doc, old: Option<&Doc>, dry_run:
 }
 
 fn wants_health_check(doc: &Doc) -> bool {
-    text(doc, ss::TYPE) == "LoadBalancer" && text(doc, ss::EXTERNAL_TRAFFIC_POLICY) == "Local" && health_check_port(doc).is_none()
+    text(doc, ss::TYPE) == "LoadBalancer"
+        && text(doc, ss::EXTERNAL_TRAFFIC_POLICY) == "Local"
+        && health_check_port(doc).is_none()
 }
 
 /// Node ports that a Service had as another type and the client did not set anew go.
@@ -378,7 +433,11 @@ fn clear_unwanted(doc: &mut Doc, old: Option<&Doc>) {
     }
     let Some(Value::List(list)) = doc.get_mut(&[service::SPEC, ss::PORTS]) else { return };
     for port in list.iter_mut().filter_map(Value::as_struct_mut) {
-        if port.int(sp::NODE_PORT).and_then(|number| u16::try_from(number).ok()).is_some_and(|number| had.contains(&number)) {
+        if port
+            .int(sp::NODE_PORT)
+            .and_then(|number| u16::try_from(number).ok())
+            .is_some_and(|number| had.contains(&number))
+        {
             port.remove(sp::NODE_PORT);
         }
     }
@@ -386,7 +445,13 @@ fn clear_unwanted(doc: &mut Doc, old: Option<&Doc>) {
 }
 
 /// Checks the ports that are named, picks the others, and brings the record up to date.
-fn choose_ports(range: (u16, u16), doc: &mut Doc, had: &BTreeSet<u16>, record: &mut Ports, owner: &str) -> Result<(), Status> {
+fn choose_ports(
+    range: (u16, u16),
+    doc: &mut Doc,
+    had: &BTreeSet<u16>,
+    record: &mut Ports,
+    owner: &str,
+) -> Result<(), Status> {
     let mut mine = BTreeSet::new();
     for (index, port) in ports(doc).enumerate() {
         let number = port.int(sp::NODE_PORT).unwrap_or(0);
@@ -394,9 +459,14 @@ fn choose_ports(range: (u16, u16), doc: &mut Doc, had: &BTreeSet<u16>, record: &
             continue;
         }
         let field = format!("ports[{index}].nodePort");
-        let known = u16::try_from(number).ok().filter(|number| (range.0..=range.1).contains(number) || had.contains(number));
+        let known = u16::try_from(number)
+            .ok()
+            .filter(|number| (range.0..=range.1).contains(number) || had.contains(number));
         let Some(number) = known else {
-            let text = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.0, range.1);
+            let text = format!(
+                "provided port is not in the valid range. The range of valid ports is {}-{}",
+                range.0, range.1
+            );
             return Err(invalid(doc, &field, number.into(), &text));
         };
         if !had.contains(&number) && !mine.contains(&number) && record.contains_key(&number) {
@@ -406,19 +476,28 @@ fn choose_ports(range: (u16, u16), doc: &mut Doc, had: &BTreeSet<u16>, record: &
     }
     if let Some(number) = health_check_port(doc) {
         if !had.contains(&number) && record.contains_key(&number) {
-            return Err(invalid(doc, "healthCheckNodePort", i64::from(number).into(), "provided port is already allocated"));
+            return Err(invalid(
+                doc,
+                "healthCheckNodePort",
+                i64::from(number).into(),
+                "provided port is already allocated",
+            ));
         }
         mine.insert(number);
     }
     let health_check = wants_health_check(doc);
-    let pick = |mine: &mut BTreeSet<u16>| pick_port(range, record, mine).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"));
+    let pick = |mine: &mut BTreeSet<u16>| {
+        pick_port(range, record, mine)
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
+    };
     // TCP and UDP of one port number share a node port, as upstream gives it.
     let mut by_number: BTreeMap<i64, (String, i64)> = BTreeMap::new();
     if let Some(Value::List(list)) = doc.get_mut(&[service::SPEC, ss::PORTS]) {
         for port in list.iter_mut().filter_map(Value::as_struct_mut) {
             let (number, protocol) = (port.int(sp::PORT).unwrap_or(0), port.str(sp::PROTOCOL).to_owned());
             if port.int(sp::NODE_PORT).unwrap_or(0) == 0 {
-                let shared = by_number.get(&number).filter(|(other, _)| *other != protocol).map(|(_, chosen)| *chosen);
+                let shared =
+                    by_number.get(&number).filter(|(other, _)| *other != protocol).map(|(_, chosen)| *chosen);
                 let chosen = match shared {
                     Some(chosen) => chosen,
                     None => i64::from(pick(&mut mine)?),

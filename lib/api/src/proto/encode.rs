@@ -21,9 +21,7 @@ fn level(ty: TypeId, plan: &Plan, present: Option<&Struct>, out: &mut Vec<u8>) {
                 let field = &def.fields[*index as usize];
                 match present.and_then(|s| s.get_index(*index)) {
                     Some(Value::Null) | None => absent(*number, field, out),
-                    Some(value) => {
-                        self::field(*number, field.kind, value, out)
-                    }
+                    Some(value) => self::field(*number, field.kind, value, out),
                 }
             }
         }
