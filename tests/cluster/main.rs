@@ -2,5 +2,6 @@
 //! run one after the other (`--test-threads=1`); each leaves the sample as it found it.
 #![forbid(unsafe_code)]
 
+mod recovery;
 mod sample;
 mod streams;

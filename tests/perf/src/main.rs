@@ -13,6 +13,7 @@ mod pods;
 mod process;
 mod report;
 mod seed;
+mod start;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -51,6 +52,7 @@ struct Bench {
     /// A folder on the file system of the database, for the raw floors.
     scratch: PathBuf,
     cri_socket: PathBuf,
+    cluster: PathBuf,
 }
 
 #[tokio::main]
@@ -62,8 +64,14 @@ async fn main() -> Result<()> {
     let scratch = args.cluster.join("bench");
     std::fs::create_dir_all(&scratch)?;
     let report = Report::new(args.report);
-    let mut bench =
-        Bench { kubeconfig, process, report, scratch: scratch.clone(), cri_socket: args.cri_socket };
+    let mut bench = Bench {
+        kubeconfig,
+        process,
+        report,
+        scratch: scratch.clone(),
+        cri_socket: args.cri_socket,
+        cluster: args.cluster.clone(),
+    };
     if !args.no_idle {
         idle::measure(&mut bench).await?;
     }
@@ -71,6 +79,7 @@ async fn main() -> Result<()> {
     let seeded = seed::pods(&bench, args.pods).await?;
     api::measure(&mut bench, &seeded, before).await?;
     pods::measure(&mut bench).await?;
+    start::measure(&mut bench, &args.pid_file).await?;
     seed::remove(&bench).await?;
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()

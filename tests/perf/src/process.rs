@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A process by its pid.
 #[derive(Clone, Copy)]
@@ -16,6 +17,36 @@ impl Process {
         let pid =
             text.split_whitespace().next().and_then(|word| word.parse().ok()).context("no pid in it")?;
         Ok(Process { pid })
+    }
+
+    /// A process by number.
+    pub fn of(pid: u32) -> Process {
+        Process { pid }
+    }
+
+    /// Program and arguments.
+    pub fn command_line(&self) -> Result<Vec<String>> {
+        let line = self.read("cmdline")?;
+        Ok(line.split('\0').filter(|word| !word.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// When it started, in the kernel's ticks; tells it from a later process of the same number.
+    pub fn start_time(&self) -> Result<String> {
+        let stat = self.read("stat")?;
+        let fields: Vec<&str> = stat.rsplit_once(") ").context("odd stat")?.1.split(' ').collect();
+        fields.get(19).map(|&text| text.to_owned()).context("odd stat")
+    }
+
+    /// Asks it to end and waits.
+    pub fn end(&self, limit: Duration) -> Result<()> {
+        let status = std::process::Command::new("kill").args(["-TERM", &self.pid.to_string()]).status()?;
+        anyhow::ensure!(status.success(), "cannot signal {}", self.pid);
+        let begun = Instant::now();
+        while self.read("stat").is_ok_and(|stat| !stat.contains(") Z ")) {
+            anyhow::ensure!(begun.elapsed() < limit, "keelson does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn read(&self, file: &str) -> Result<String> {

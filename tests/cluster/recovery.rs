@@ -1,0 +1,135 @@
+//! What survives: the process killed, and restarted in order.
+
+use keelson_tests::{Cluster, eventually, run};
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const NS: &str = "two-tier";
+const PID_FILE: &str = "/run/keelson-cluster/keelson.pid";
+/// As many kills as belong on every change; KEELSON_KILLS asks for more.
+const KILLS: usize = 5;
+
+/// Kills keelson and starts it again with the same configuration, as a supervisor would.
+struct Keelson {
+    binary: std::path::PathBuf,
+    config: std::path::PathBuf,
+    log: std::path::PathBuf,
+}
+
+impl Keelson {
+    fn of(cluster: &Cluster) -> Keelson {
+        let pid = std::fs::read_to_string(PID_FILE).unwrap();
+        let pid = pid.split_whitespace().next().unwrap().to_owned();
+        let binary = std::fs::read_link(Path::new("/proc").join(&pid).join("exe")).unwrap();
+        Keelson {
+            binary,
+            config: cluster.data.join("config.yaml"),
+            log: cluster.data.join("logs/keelson.log"),
+        }
+    }
+
+    fn kill(&self) {
+        let text = std::fs::read_to_string(PID_FILE).unwrap();
+        let pid = text.split_whitespace().next().unwrap();
+        assert_eq!(run("kill", &["-KILL", pid]).code, 0);
+        eventually(Duration::from_secs(5), "the process ends", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
+        });
+    }
+
+    fn start(&self) {
+        let log = std::fs::File::options().append(true).create(true).open(&self.log).unwrap();
+        let child = Command::new(&self.binary)
+            .args(["all-in-one", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let started = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
+        std::fs::write(PID_FILE, format!("{} {started}\n", child.id())).unwrap();
+        // Whoever reaps it: a killed one stays a zombie of this test until the test ends.
+        drop(child);
+    }
+}
+
+/// Pod uid, container restarts and start times: they must be the same afterwards.
+fn containers(cluster: &Cluster) -> BTreeSet<String> {
+    let path = "jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[*].restartCount} \
+                {.status.containerStatuses[*].state.running.startedAt}{\"\\n\"}{end}";
+    let out = cluster.kubectl(&["-n", NS, "get", "pods", "-o", path]).ok();
+    out.lines().map(str::to_owned).collect()
+}
+
+/// Four writers; the kill comes in the midst of them, after a few answers. Returns what was acknowledged.
+fn write_until_killed(cluster: &Cluster, keelson: &Keelson, round: usize) -> Vec<String> {
+    const WRITERS: usize = 4;
+    let answered = AtomicUsize::new(0);
+    let write = |writer: usize| {
+        let mut names = Vec::new();
+        loop {
+            let name = format!("written-{round}-{writer}-{}", names.len());
+            if cluster.kubectl(&["-n", NS, "create", "configmap", &name, "--from-literal=a=b"]).code != 0 {
+                return names;
+            }
+            answered.fetch_add(1, Ordering::Relaxed);
+            names.push(name);
+        }
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let write = &write;
+                scope.spawn(move || write(writer))
+            })
+            .collect();
+        let wanted = 5 + 3 * (round % 5);
+        eventually(Duration::from_secs(30), "writes are answered", || {
+            let count = answered.load(Ordering::Relaxed);
+            if count >= wanted { Ok(()) } else { Err(count.to_string()) }
+        });
+        keelson.kill();
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer panicked")).collect()
+    })
+}
+
+#[test]
+fn kill_9_loses_no_acknowledged_write_no_container_and_no_request() {
+    let Some(cluster) = Cluster::find("kill -9") else { return };
+    let keelson = Keelson::of(&cluster);
+    let kills = std::env::var("KEELSON_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let address =
+        cluster.kubectl(&["-n", NS, "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]).ok();
+    let url = format!("http://{address}/healthz");
+    let before = containers(&cluster);
+    let mut acknowledged = Vec::new();
+    for round in 0..kills {
+        acknowledged.extend(write_until_killed(&cluster, &keelson, round));
+        let served = run("curl", &["-sS", "--fail", "--max-time", "3", "--noproxy", "*", &url]);
+        assert_eq!(served.code, 0, "no answer through the Service while keelson is down: {served:?}");
+        keelson.start();
+        eventually(Duration::from_secs(20), "the API server answers again", || {
+            let said = cluster.kubectl(&["get", "--raw", "/readyz"]);
+            if said.code == 0 { Ok(()) } else { Err(said.err) }
+        });
+        let served = run("curl", &["-sS", "--fail", "--max-time", "3", "--noproxy", "*", &url]);
+        assert_eq!(served.code, 0, "no answer through the Service after a restart: {served:?}");
+    }
+    let listed = cluster.kubectl(&["-n", NS, "get", "configmaps", "-o", "name"]).ok();
+    let there: BTreeSet<&str> = listed.lines().filter_map(|line| line.strip_prefix("configmap/")).collect();
+    let lost: Vec<&String> = acknowledged.iter().filter(|name| !there.contains(name.as_str())).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    assert!(acknowledged.len() > kills, "too few writes to tell anything: {}", acknowledged.len());
+    assert_eq!(containers(&cluster), before, "containers changed");
+    for name in acknowledged {
+        cluster.kubectl(&["-n", NS, "delete", "configmap", &name, "--wait=false"]).ok();
+    }
+}
