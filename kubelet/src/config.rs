@@ -109,7 +109,7 @@ impl KubeletConfig {
             server: None,
             resync: Duration::from_secs(60),
             max_parallel_pulls: 5,
-            max_parallel_starts: 6,
+            max_parallel_starts: 8,
             root,
         }
     }

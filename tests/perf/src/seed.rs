@@ -17,7 +17,7 @@ pub struct Seeded {
 
 /// A pod much as a Deployment makes it.
 pub fn pod(name: &str) -> Value {
-    let env: Vec<Value> = (0..14)
+    let env: Vec<Value> = (0..21)
         .map(|n| json!({ "name": format!("SETTING_{n:02}"), "value": format!("value-of-setting-{n:02}-{}", "x".repeat(24)) }))
         .collect();
     json!({
