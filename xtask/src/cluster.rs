@@ -124,10 +124,9 @@ fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl) -> 
         }
     }
     let config = format!(
-        "apiVersion: keelson/v1\nkind: Configuration\npaths:\n  state: {data}/state\n  run: {run}\n  podLogs: {data}/pod-logs\n\
+        "apiVersion: keelson/v1\nkind: Configuration\npaths:\n  state: {data}/state\n  podLogs: {data}/pod-logs\n\
          kubelet:\n  criSocket: {socket}\n  # The images come from no registry: what is removed cannot be pulled again.\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
         data = places.data.display(),
-        run = places.run.display(),
         socket = runtime.socket.display(),
         conf = runtime.cni_conf.display(),
         bin = runtime.cni_bin.display(),

@@ -9,9 +9,6 @@ pub const KUBERNETES_MINOR: &str = "35";
 /// The `apiVersion` of Keelson's configuration file.
 pub const CONFIG_API_VERSION: &str = "keelson/v1";
 
-/// Prefix of the annotations and labels that are ours.
-pub const ANNOTATION_PREFIX: &str = "keelson.dev/";
-
 /// TCP port of the API server.
 pub const API_PORT: u16 = 6443;
 /// TCP port of the kubelet's server.
@@ -36,8 +33,6 @@ pub const DNS_SERVICE: &str = "kube-dns";
 pub const STATE_DIR: &str = "/var/lib/keelson";
 /// Default configuration folder.
 pub const CONFIG_DIR: &str = "/etc/keelson";
-/// Default folder for sockets and other run-time files.
-pub const RUN_DIR: &str = "/run/keelson";
 /// Default CRI socket.
 pub const CRI_SOCKET: &str = "/run/containerd/containerd.sock";
 /// Pod logs, as upstream lays them out (`<namespace>_<name>_<uid>/<container>/<n>.log`).
@@ -61,10 +56,6 @@ pub mod nft {
 
 /// Prefix of host-side pod interfaces (`kl` and 11 hex digits of the container's hash).
 pub const VETH_PREFIX: &str = "kl";
-/// The pod bridge, where one is used.
-pub const BRIDGE: &str = "keelson0";
-/// The VXLAN device for nodes that share no link.
-pub const VXLAN_DEVICE: &str = "keelson-vxlan";
 /// Root of the pods' cgroups below each controller (cgroupfs driver).
 pub const CGROUP_ROOT: &str = "kubepods";
 

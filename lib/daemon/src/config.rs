@@ -61,10 +61,10 @@ macro_rules! raw {
 }
 
 raw!(/** Section `node`. */ RawNode { name: String, address: String, labels: BTreeMap<String, String>, taints: Vec<String> });
-raw!(/** Section `paths`. */ RawPaths { state: PathBuf, run: PathBuf, pod_logs: PathBuf });
+raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pod_logs: PathBuf });
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String });
-raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8, registries: Vec<String> });
+raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
 raw!(/** Section `dns`. */ RawDns { upstreams: Vec<String> });
 raw!(/** Section `log`. */ RawLog { filter: String, format: String });
@@ -105,7 +105,6 @@ pub struct Taint {
 #[derive(Clone, Debug)]
 pub struct Paths {
     pub state: PathBuf,
-    pub run: PathBuf,
     pub pod_logs: PathBuf,
 }
 
@@ -175,7 +174,6 @@ pub struct KubeletSection {
     pub static_pods: PathBuf,
     pub image_gc_high_percent: u8,
     pub image_gc_low_percent: u8,
-    pub plain_registries: Vec<String>,
 }
 
 /// Section `proxy`, checked.
@@ -295,7 +293,6 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
         kubelet: check_kubelet(raw.kubelet, &state)?,
         paths: Paths {
             state,
-            run: raw.paths.run.unwrap_or_else(|| consts::RUN_DIR.into()),
             pod_logs: raw.paths.pod_logs.unwrap_or_else(|| consts::POD_LOGS_DIR.into()),
         },
         api_server: check_api_server(raw.api_server)?,
@@ -467,7 +464,6 @@ fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, Config
         static_pods: raw.static_pods.unwrap_or_else(|| state.join("manifests")),
         image_gc_high_percent: high,
         image_gc_low_percent: low,
-        plain_registries: raw.registries.unwrap_or_default(),
     })
 }
 
