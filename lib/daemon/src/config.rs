@@ -291,10 +291,7 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
     Ok(Config {
         node: check_node(raw.node)?,
         kubelet: check_kubelet(raw.kubelet, &state)?,
-        paths: Paths {
-            state,
-            pod_logs: raw.paths.pod_logs.unwrap_or_else(|| consts::POD_LOGS_DIR.into()),
-        },
+        paths: Paths { state, pod_logs: raw.paths.pod_logs.unwrap_or_else(|| consts::POD_LOGS_DIR.into()) },
         api_server: check_api_server(raw.api_server)?,
         network,
         proxy: ProxySection {
