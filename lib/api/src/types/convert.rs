@@ -11,6 +11,7 @@ use crate::f::core_v1 as c;
 use crate::f::events_v1 as e;
 use crate::schema::{Field, Kind, TypeId};
 use crate::t;
+use crate::types::convert_autoscaling;
 use crate::types::walk::{child_entry, structs};
 
 /// What events.k8s.io/v1 calls otherwise, and core/v1's name of it.
@@ -38,11 +39,13 @@ pub fn convert(doc: &Doc, to: TypeId) -> Option<Doc> {
         (t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER, t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER) => {
             let mut target = retype_struct(root, to);
             autoscaler_up(root, &mut target);
+            convert_autoscaling::restore(&mut target);
             target
         }
         (t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER, t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER) => {
             let mut target = retype_struct(root, to);
             autoscaler_down(root, &mut target);
+            convert_autoscaling::keep(root, &mut target);
             target
         }
         _ => return None,
@@ -68,7 +71,7 @@ fn renamed(from: &Struct, to: TypeId, pairs: &[(Field, Field)]) -> Struct {
 }
 
 /// The fields of equal JSON names, below as well.
-fn retype_struct(from: &Struct, to: TypeId) -> Struct {
+pub(super) fn retype_struct(from: &Struct, to: TypeId) -> Struct {
     let (source, target) = (from.ty().def(), to.def());
     let mut out = Struct::new(to);
     for (index, value) in from.iter() {
@@ -80,7 +83,8 @@ fn retype_struct(from: &Struct, to: TypeId) -> Struct {
     out
 }
 
-fn retype(value: &Value, kind: Kind) -> Value {
+/// A value as another kind of the same shape.
+pub(super) fn retype(value: &Value, kind: Kind) -> Value {
     match (value, kind) {
         (Value::Struct(from), Kind::Struct(to)) if from.ty() != to => Value::Struct(retype_struct(from, to)),
         (Value::List(items), Kind::List(of)) => {
@@ -132,7 +136,7 @@ fn autoscaler_up(from: &Struct, to: &mut Struct) {
 }
 
 /// The first CPU utilisation metric of v2 is the target of autoscaling/v1. Other metrics, behaviour and conditions have
-/// no place there; upstream keeps them in annotations, we do not yet.
+/// no place there: `convert_autoscaling` keeps them in annotations.
 fn autoscaler_down(from: &Struct, to: &mut Struct) {
     use a2::horizontal_pod_autoscaler as h;
     let wanted = from.child(h::SPEC).and_then(|spec| {
@@ -218,6 +222,39 @@ mod tests {
         assert!(there.contains(
             r#""metrics":[{"type":"Resource","resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":50}}}]"#
         ));
+    }
+
+    #[test]
+    fn autoscalers_keep_what_v1_has_no_field_for() {
+        let (_, there) = through(
+            r#"{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"a","annotations":{"x":"y"}},
+               "spec":{"scaleTargetRef":{"kind":"Deployment","name":"d","apiVersion":"apps/v1"},"minReplicas":1,"maxReplicas":3,
+               "metrics":[{"type":"Pods","pods":{"metric":{"name":"hits","selector":{"matchLabels":{"a":"b"}}},
+               "target":{"type":"AverageValue","averageValue":"100m"}}},
+               {"type":"Object","object":{"describedObject":{"kind":"Service","name":"s","apiVersion":"v1"},
+               "target":{"type":"AverageValue","averageValue":"3"},"metric":{"name":"o"}}},
+               {"type":"External","external":{"metric":{"name":"q"},"target":{"type":"Value","value":"30"}}},
+               {"type":"ContainerResource","containerResource":{"name":"memory","target":{"type":"Utilization",
+               "averageUtilization":60},"container":"c"}},
+               {"type":"Resource","resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":50}}}],
+               "behavior":{"scaleUp":{"stabilizationWindowSeconds":0,"selectPolicy":"Max","policies":[{"type":"Pods","value":4,
+               "periodSeconds":15}]}}},"status":{"currentReplicas":1,"desiredReplicas":1,"currentMetrics":[{"type":"Resource",
+               "resource":{"name":"cpu","current":{"averageValue":"10m","averageUtilization":7}}}],"conditions":[
+               {"type":"AbleToScale","status":"True","lastTransitionTime":"2026-01-01T00:00:00Z","reason":"R","message":"M"}]}}"#,
+            t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER,
+            t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER,
+        );
+        for part in [
+            r#""targetCPUUtilizationPercentage":50"#,
+            r#"\"metricName\":\"hits\""#,
+            r#"\"targetAverageUtilization\":60"#,
+            r#"\"StabilizationWindowSeconds\":0"#,
+            r#"\"currentAverageUtilization\":7"#,
+            r#""autoscaling.alpha.kubernetes.io/conditions""#,
+            r#""x":"y""#,
+        ] {
+            assert!(there.contains(part), "{part} in {there}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod apps;
 pub mod batch;
 pub mod columns;
 pub mod convert;
+mod convert_autoscaling;
 pub mod core;
 mod cron;
 pub mod meta;

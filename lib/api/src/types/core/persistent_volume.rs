@@ -8,7 +8,7 @@ use crate::schema::Field;
 use crate::types::core::pvc::{access_modes, validate_mode};
 use crate::types::core::{resources, scheduling, sources, volumes, warnings};
 use crate::types::meta::immutable;
-use crate::types::walk::{json_text, present, same};
+use crate::types::walk::{child_entry, default_str, default_value, json_text, present, same};
 use crate::types::{Ctx, Strategy, columns};
 
 use c::persistent_volume_spec as s;
@@ -18,6 +18,12 @@ const SPEC: FieldPath<'static> = FieldPath::new("spec");
 
 /// The rules of PersistentVolumes.
 pub static STRATEGY: Strategy = Strategy {
+    // Of volumes themselves only: a spec inside a VolumeAttachment has none.
+    defaults: |doc| {
+        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, c::persistent_volume::SPEC)) else { return };
+        default_str(spec, s::PERSISTENT_VOLUME_RECLAIM_POLICY, "Retain");
+        default_value(spec, s::VOLUME_MODE, "Filesystem");
+    },
     prepare_create: |doc, ctx| {
         doc.set(&[c::persistent_volume::STATUS, st::PHASE], "Pending");
         let now = ctx.now_text();

@@ -4,15 +4,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::doc::{Doc, Map, Struct, Value};
+use super::storage;
 use crate::f::certificates_v1 as cert;
 use crate::f::coordination_v1 as co;
+use crate::f::core_v1 as c;
 use crate::f::node_v1 as no;
 use crate::f::scheduling_v1 as sch;
 use crate::f::storage_v1 as st;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
+use crate::types::core::scheduling;
 use crate::types::meta::immutable;
-use crate::types::walk::{default_value, present, strs, structs};
+use crate::types::walk::{default_value, json_text, present, strs, structs};
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
@@ -103,9 +106,19 @@ pub static RUNTIME_CLASS: Strategy = Strategy {
     },
     allow_create_on_update: true,
     allow_unconditional_update: false,
+    warnings: |new, _, _| runtime_warnings(new),
     columns: &columns::others::RUNTIME_CLASS,
     ..Strategy::BASE
 };
+
+fn runtime_warnings(doc: &Doc) -> Vec<String> {
+    doc.map(&[no::runtime_class::SCHEDULING, no::scheduling::NODE_SELECTOR])
+        .into_iter()
+        .flat_map(Map::str_pairs)
+        .filter_map(|(key, _)| crate::types::core::warnings::node_label(key))
+        .map(|text| format!("scheduling.nodeSelector: {text}"))
+        .collect()
+}
 
 fn runtime_class(doc: &Doc, errors: &mut ErrorList) {
     let handler = doc.str(&[no::runtime_class::HANDLER]);
@@ -123,8 +136,14 @@ fn runtime_class(doc: &Doc, errors: &mut ErrorList) {
         crate::types::core::resources::validate_amount(name, amount, &limits.key(name), errors);
     }
     let selector = doc.map(&[no::runtime_class::SCHEDULING, no::scheduling::NODE_SELECTOR]);
-    let scheduling = FieldPath::new("scheduling");
-    crate::types::meta::validate_labels(selector, &scheduling.child("nodeSelector"), errors);
+    let base = FieldPath::new("scheduling");
+    crate::types::meta::validate_labels(selector, &base.child("nodeSelector"), errors);
+    let tolerations = base.child("tolerations");
+    let list = doc.list(&[no::runtime_class::SCHEDULING, no::scheduling::TOLERATIONS]);
+    scheduling::validate_toleration_list(list, false, &tolerations, errors);
+    for (i, one) in list.iter().enumerate().filter(|(i, one)| list[..*i].contains(one)) {
+        errors.duplicate(&tolerations.index(i), json_text(Some(one)));
+    }
 }
 
 pub static STORAGE_CLASS: Strategy = Strategy {
@@ -135,32 +154,65 @@ pub static STORAGE_CLASS: Strategy = Strategy {
             immutable(new.get(&[field]), old.get(&[field]), &FieldPath::new(field.def().json), errors);
         }
     },
+    warnings: |new, _, _| class_warnings(new),
     columns: &columns::others::STORAGE_CLASS,
     ..Strategy::BASE
 };
 
+/// `allowedTopologies`: keys once each, with values, no two terms alike.
+fn topologies(root: &Struct, errors: &mut ErrorList) {
+    use c::topology_selector_label_requirement as r;
+    let all = FieldPath::new("allowedTopologies");
+    let mut known: Vec<std::collections::BTreeMap<&str, std::collections::BTreeSet<&str>>> = Vec::new();
+    for (i, term) in structs(root, st::storage_class::ALLOWED_TOPOLOGIES) {
+        let at = all.index(i);
+        let list = at.child("matchLabelExpressions");
+        let mut keys = std::collections::BTreeMap::new();
+        for (j, one) in structs(term, c::topology_selector_term::MATCH_LABEL_EXPRESSIONS) {
+            let at = list.index(j);
+            let key = one.str(r::KEY);
+            let mut values = std::collections::BTreeSet::new();
+            let at_values = at.child("values");
+            if one.list(r::VALUES).is_empty() {
+                errors.required(&at_values, "");
+            }
+            for (n, value) in strs(one, r::VALUES) {
+                if !values.insert(value) {
+                    errors.duplicate(&at_values.index(n), value);
+                }
+            }
+            errors.invalid_each(&at.child("key"), key, names::qualified_name(key));
+            if keys.insert(key, values).is_some() {
+                errors.duplicate(&at.child("key"), key);
+            }
+        }
+        if known.contains(&keys) {
+            errors.duplicate(&list, "");
+        }
+        known.push(keys);
+    }
+}
+
+/// Labels of old among the topologies.
+fn class_warnings(doc: &Doc) -> Vec<String> {
+    use c::topology_selector_label_requirement as r;
+    let mut out = Vec::new();
+    let Some(root) = doc.root() else { return out };
+    for (i, term) in structs(root, st::storage_class::ALLOWED_TOPOLOGIES) {
+        for (j, one) in structs(term, c::topology_selector_term::MATCH_LABEL_EXPRESSIONS) {
+            if let Some(text) = crate::types::core::warnings::node_label(one.str(r::KEY)) {
+                out.push(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {text}"));
+            }
+        }
+    }
+    out
+}
+
 fn storage_class(doc: &Doc, errors: &mut ErrorList) {
     use st::storage_class as s;
     let Some(root) = doc.root() else { return };
-    let provisioner = root.str(s::PROVISIONER);
-    let at = FieldPath::new("provisioner");
-    if provisioner.is_empty() {
-        errors.required(&at, "");
-    } else {
-        let lower = provisioner.to_ascii_lowercase();
-        errors.invalid_each(&at, &lower, names::qualified_name(&lower));
-    }
-    let at = FieldPath::new("parameters");
-    let parameters = root.map(s::PARAMETERS);
-    let size: usize = parameters.into_iter().flat_map(Map::str_pairs).map(|(k, v)| k.len() + v.len()).sum();
-    if parameters.is_some_and(|map| map.len() > 512) {
-        errors.too_long(&at, 512);
-    } else if size > 256 * 1024 {
-        errors.too_long(&at, 256 * 1024);
-    }
-    if parameters.is_some_and(|map| map.contains_key("")) {
-        errors.invalid(&at, "", "field can not be empty.");
-    }
+    storage::provisioner(root.str(s::PROVISIONER), &FieldPath::new("provisioner"), errors);
+    storage::class_parameters(root.map(s::PARAMETERS), errors);
     let policy = root.str(s::RECLAIM_POLICY);
     if !policy.is_empty() && !matches!(policy, "Delete" | "Retain") {
         errors.not_supported(&FieldPath::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
@@ -172,6 +224,7 @@ fn storage_class(doc: &Doc, errors: &mut ErrorList) {
     } else if !matches!(mode, "Immediate" | "WaitForFirstConsumer") {
         errors.not_supported(&at, mode, &["Immediate", "WaitForFirstConsumer"]);
     }
+    topologies(root, errors);
 }
 
 pub static CSR: Strategy = Strategy {
