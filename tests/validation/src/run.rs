@@ -38,7 +38,7 @@ pub fn check(group: &Group, row: &Row, table: &Table, gates: &Gates) -> Result<O
         .with_context(|| format!("{api_version} {kind} is not served"))?;
     let now = Timestamp::from_second(NOW)?;
     let subresource = match row.operation.as_str() {
-        "create" | "update" | "default" | "store" | "cells" => "",
+        "create" | "update" | "default" | "store" | "cells" | "columns" => "",
         other => other,
     };
     let ctx = Ctx {
@@ -55,6 +55,7 @@ pub fn check(group: &Group, row: &Row, table: &Table, gates: &Gates) -> Result<O
             compare_objects(&object, &row.gives, &doc)
         }
         "cells" => cells(row, resource, &object, now),
+        "columns" => Ok(columns(row, resource)),
         "create" | "store" => create(row, resource, &object, &ctx),
         _ => update(row, resource, &object, &old, &ctx),
     }
@@ -268,6 +269,29 @@ fn differ(path: &str, want: &Value, got: &Value, out: &mut Vec<String>) {
 
 fn brief(value: Option<&Value>) -> String {
     value.map_or_else(|| "nothing".to_owned(), Value::to_string)
+}
+
+fn columns(row: &Row, resource: &Resource) -> Outcome {
+    // White space and quotes of code differ between upstream's two copies of its documentation.
+    let plain = |text: &str| text.replace('`', "").split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut out = String::new();
+    let got = resource.columns().definitions;
+    for (i, want) in row.columns.iter().enumerate() {
+        let Some(got) = got.get(i) else {
+            out.push_str(&format!("\n    no column {}", want.0));
+            continue;
+        };
+        let shape = (got.name, got.kind, got.format, got.priority);
+        if shape != (&want.0, &want.1, &want.2, want.3) {
+            out.push_str(&format!("\n    column {i}: want {want:?}, got {shape:?}"));
+        } else if plain(got.description()) != plain(&want.4) {
+            out.push_str(&format!("\n    {}: want {:?}, got {:?}", want.0, want.4, got.description()));
+        }
+    }
+    if got.len() > row.columns.len() {
+        out.push_str(&format!("\n    {} columns too many", got.len() - row.columns.len()));
+    }
+    if out.is_empty() { Outcome::Same } else { Outcome::Differs(format!("columns{out}")) }
 }
 
 fn cells(row: &Row, resource: &Resource, object: &Value, now: Timestamp) -> Result<Outcome> {

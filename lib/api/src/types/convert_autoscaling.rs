@@ -323,7 +323,8 @@ fn drop_annotations(of: &mut Struct, meta: Field) {
 pub(super) fn restore(to: &mut Struct) {
     use crate::t::autoscaling_v1 as t1;
     use crate::t::autoscaling_v2 as t2;
-    let Some(annotations) = to.child(hpa::METADATA).and_then(|meta| meta.map(om::ANNOTATIONS)).cloned() else {
+    let Some(annotations) = to.child(hpa::METADATA).and_then(|meta| meta.map(om::ANNOTATIONS)).cloned()
+    else {
         return;
     };
     if let Some(others) = annotations.get_str(METRICS).and_then(|text| list_of(text, t1::METRIC_SPEC))
@@ -342,8 +343,10 @@ pub(super) fn restore(to: &mut Struct) {
     if let Some(current) = annotations.get_str(CURRENT).and_then(|text| list_of(text, t1::METRIC_STATUS))
         && let Some(status) = child_entry(to, hpa::STATUS)
     {
-        let metrics: Vec<Value> =
-            current.iter().map(|one| Value::Struct(up(one, &STATUSES, STATUS_KINDS, t2::METRIC_STATUS))).collect();
+        let metrics: Vec<Value> = current
+            .iter()
+            .map(|one| Value::Struct(up(one, &STATUSES, STATUS_KINDS, t2::METRIC_STATUS)))
+            .collect();
         status.set(status2::CURRENT_METRICS, metrics);
     }
     let conditions = annotations
@@ -409,7 +412,9 @@ fn external(value: &serde_json::Value, names: &[(&str, Field)], ty: TypeId) -> O
             Some(serde_json::Value::Array(items)) => Value::List(
                 items
                     .iter()
-                    .map(|item| external(item, &POLICY, t::autoscaling_v2::HPA_SCALING_POLICY).map(Value::Struct))
+                    .map(|item| {
+                        external(item, &POLICY, t::autoscaling_v2::HPA_SCALING_POLICY).map(Value::Struct)
+                    })
                     .collect::<Option<Vec<_>>>()?,
             ),
             Some(other) => json::decode_value(field.def().kind, other.to_string().as_bytes()).ok()?,
@@ -424,7 +429,9 @@ fn behavior_of(text: &str) -> Option<Struct> {
     let mut out = Struct::new(t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER_BEHAVIOR);
     for (name, field) in DIRECTIONS {
         let rules = parsed.get(name).filter(|rules| !rules.is_null());
-        if let Some(rules) = rules.and_then(|rules| external(rules, &RULES, t::autoscaling_v2::HPA_SCALING_RULES)) {
+        if let Some(rules) =
+            rules.and_then(|rules| external(rules, &RULES, t::autoscaling_v2::HPA_SCALING_RULES))
+        {
             out.set(field, rules);
         }
     }

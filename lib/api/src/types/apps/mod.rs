@@ -268,7 +268,9 @@ fn selector_and_template(
     let mismatch = match selector {
         None => true,
         Some(one) => {
-            readable && !scheduling::selector_is_empty(Some(one)) && !scheduling::selector_matches(one, labels)
+            readable
+                && !scheduling::selector_is_empty(Some(one))
+                && !scheduling::selector_matches(one, labels)
         }
     };
     if mismatch {
@@ -610,9 +612,8 @@ fn as_pods_will_be(spec: &Struct) -> Option<Struct> {
     }
     let mut out = spec.clone();
     if named
-        && let Some(pod) = out
-            .child_mut(ss::TEMPLATE)
-            .and_then(|template| template.child_mut(c::pod_template_spec::SPEC))
+        && let Some(pod) =
+            out.child_mut(ss::TEMPLATE).and_then(|template| template.child_mut(c::pod_template_spec::SPEC))
     {
         for name in names {
             pod.remove(name);

@@ -344,9 +344,13 @@ fn completion_mode(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) 
 }
 
 /// What an indexed job of more than 100,000 completions with a limit per index may not exceed.
-fn many_completions(parallelism: Option<i64>, failed: Option<i64>, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    const TEXT: &str =
-        "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
+fn many_completions(
+    parallelism: Option<i64>,
+    failed: Option<i64>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
+    const TEXT: &str = "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
     if failed.is_none() {
         let text = "must be specified when completions is above 100000";
         errors.required(&path.child("maxFailedIndexes"), text);

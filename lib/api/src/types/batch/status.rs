@@ -128,7 +128,10 @@ fn conditions(change: &Change<'_>, errors: &mut ErrorList) {
         "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True",
     );
     for kind in ["Failed", "Complete", "FailureTarget"] {
-        refuse(change.had(kind) && !change.has(kind), &format!("cannot disable the terminal {kind}=True condition"));
+        refuse(
+            change.had(kind) && !change.has(kind),
+            &format!("cannot disable the terminal {kind}=True condition"),
+        );
     }
     refuse(change.had("SuccessCriteriaMet") && !met, "cannot disable the SuccessCriteriaMet=True condition");
     refuse(
@@ -181,7 +184,11 @@ fn at_the_end(change: &Change<'_>, errors: &mut ErrorList) {
     if let Some(terminating) = now.int(st::TERMINATING).filter(|number| *number > 0)
         && (change.finishes() || change.differs(st::TERMINATING))
     {
-        errors.invalid(&STATUS.child("terminating"), terminating, "terminating>0 is invalid for finished job");
+        errors.invalid(
+            &STATUS.child("terminating"),
+            terminating,
+            "terminating>0 is invalid for finished job",
+        );
     }
 }
 
@@ -191,7 +198,8 @@ fn indexes(change: &Change<'_>, errors: &mut ErrorList) {
     let completions = change.spec.int(js::COMPLETIONS);
     let (done, failed) = (now.str(st::COMPLETED_INDEXES), now.str(st::FAILED_INDEXES));
     let has_failed = present(now, st::FAILED_INDEXES);
-    let (done_changed, failed_changed) = (change.differs(st::COMPLETED_INDEXES), change.differs(st::FAILED_INDEXES));
+    let (done_changed, failed_changed) =
+        (change.differs(st::COMPLETED_INDEXES), change.differs(st::FAILED_INDEXES));
     let per_index = present(change.spec, js::BACKOFF_LIMIT_PER_INDEX);
     let (done_path, failed_path) = (STATUS.child("completedIndexes"), STATUS.child("failedIndexes"));
     if let Some(completions) = completions.filter(|_| done_changed)
@@ -205,7 +213,11 @@ fn indexes(change: &Change<'_>, errors: &mut ErrorList) {
         errors.invalid(&failed_path, failed, format!("error parsing failedIndexes: {why}"));
     }
     if done_changed && !done.is_empty() && change.spec.str(js::COMPLETION_MODE) != "Indexed" {
-        errors.invalid(&done_path, done, "cannot set non-empty completedIndexes when non-indexed completion mode");
+        errors.invalid(
+            &done_path,
+            done,
+            "cannot set non-empty completedIndexes when non-indexed completion mode",
+        );
     }
     if failed_changed && !per_index && has_failed {
         let text = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
@@ -222,7 +234,8 @@ fn indexes(change: &Change<'_>, errors: &mut ErrorList) {
 /// The first index in both texts; intervals that cannot be read are left out.
 fn overlap(a: &str, b: &str, completions: i64) -> Option<i64> {
     let intervals = |text: &str| -> Vec<(i64, i64)> {
-        let readable = text.split(',').filter(|part| !part.is_empty() && count_indexes(part, completions).is_ok());
+        let readable =
+            text.split(',').filter(|part| !part.is_empty() && count_indexes(part, completions).is_ok());
         readable
             .filter_map(|part| {
                 let (from, to) = part.split_once('-').unwrap_or((part, part));
@@ -247,7 +260,9 @@ fn counters(change: &Change<'_>, errors: &mut ErrorList) {
         }
     }
     let looked_at = change.differs(st::READY) || change.count_differs(st::ACTIVE);
-    if let Some(ready) = change.now.int(st::READY).filter(|ready| looked_at && *ready > number(change.now, st::ACTIVE)) {
+    if let Some(ready) =
+        change.now.int(st::READY).filter(|ready| looked_at && *ready > number(change.now, st::ACTIVE))
+    {
         errors.invalid(&STATUS.child("ready"), ready, "cannot set more ready pods than active");
     }
 }

@@ -20,7 +20,9 @@ const SPEC: FieldPath<'static> = FieldPath::new("spec");
 pub static STRATEGY: Strategy = Strategy {
     // Of volumes themselves only: a spec inside a VolumeAttachment has none.
     defaults: |doc| {
-        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, c::persistent_volume::SPEC)) else { return };
+        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, c::persistent_volume::SPEC)) else {
+            return;
+        };
         default_str(spec, s::PERSISTENT_VOLUME_RECLAIM_POLICY, "Retain");
         default_value(spec, s::VOLUME_MODE, "Filesystem");
     },

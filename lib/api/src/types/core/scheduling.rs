@@ -45,7 +45,8 @@ pub fn validate_label_selector(selector: Option<&Struct>, path: &FieldPath<'_>, 
 pub fn forgive_kept_values(new: Option<&Value>, old: Option<&Value>, errors: &mut ErrorList) {
     if crate::types::walk::same(new, old) {
         errors.retain(|error| {
-            !(error.field.starts_with("spec.selector.match") && error.detail.starts_with("a valid label must be"))
+            !(error.field.starts_with("spec.selector.match")
+                && error.detail.starts_with("a valid label must be"))
         });
     }
 }

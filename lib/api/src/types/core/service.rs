@@ -118,7 +118,9 @@ fn defaults(doc: &mut Doc) {
             .root_mut()
             .and_then(|root| root.child_mut(c::service::STATUS))
             .and_then(|status| status.child_mut(c::service_status::LOAD_BALANCER));
-        for one in ingress.into_iter().flat_map(|balancer| structs_mut(balancer, c::load_balancer_status::INGRESS)) {
+        for one in
+            ingress.into_iter().flat_map(|balancer| structs_mut(balancer, c::load_balancer_status::INGRESS))
+        {
             if !one.str(c::load_balancer_ingress::IP).is_empty() {
                 default_value(one, c::load_balancer_ingress::IP_MODE, "VIP");
             }
@@ -546,7 +548,9 @@ fn status_update(new: &Doc, old: &Doc, errors: &mut ErrorList) {
         doc.root()
             .and_then(|root| root.child(c::service::STATUS))
             .and_then(|status| status.child(c::service_status::LOAD_BALANCER))
-            .map(|balancer| structs(balancer, c::load_balancer_status::INGRESS).map(|(_, one)| one.clone()).collect())
+            .map(|balancer| {
+                structs(balancer, c::load_balancer_status::INGRESS).map(|(_, one)| one.clone()).collect()
+            })
             .unwrap_or_default()
     };
     let status = FieldPath::new("status");

@@ -152,7 +152,9 @@ pub(super) fn service_warnings(new: &Doc, _: Option<&Doc>, _: &Ctx<'_>) -> Vec<S
         out.push(format!("spec.externalName is ignored when spec.type is not {}", quoted("ExternalName")));
     }
     if spec.str(ss::TRAFFIC_DISTRIBUTION) == "PreferClose" {
-        out.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
+        out.push(
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned(),
+        );
     }
     out
 }

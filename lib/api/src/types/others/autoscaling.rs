@@ -240,7 +240,8 @@ pub(super) fn rules(rules: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList
             errors.invalid(&at.child("periodSeconds"), period, "must be less than or equal to 1800");
         }
     }
-    let tolerance = rules.get(sr::TOLERANCE).and_then(Value::as_str).and_then(|text| Quantity::parse(text).ok());
+    let tolerance =
+        rules.get(sr::TOLERANCE).and_then(Value::as_str).and_then(|text| Quantity::parse(text).ok());
     if let Some(tolerance) = tolerance.filter(|tolerance| tolerance.sign() < 0) {
         errors.invalid(&path.child("tolerance"), tolerance.to_string(), NEGATIVE);
     }

@@ -36,7 +36,10 @@ pub static INGRESS: Strategy = Strategy {
         if old.is_some() || named || new.meta().annotation(CLASS).is_none() {
             return Vec::new();
         }
-        vec![format!("annotation {} is deprecated, please use 'spec.ingressClassName' instead", quoted(CLASS))]
+        vec![format!(
+            "annotation {} is deprecated, please use 'spec.ingressClassName' instead",
+            quoted(CLASS)
+        )]
     },
     generation: GenerationRule::Spec,
     columns: &columns::others::INGRESS,
@@ -96,7 +99,8 @@ pub static SERVICE_CIDR: Strategy = Strategy {
         let at = SPEC.child("cidrs");
         let fixed = crate::types::meta::IMMUTABLE;
         let stays = |count: usize, errors: &mut ErrorList| {
-            for (i, (new, _)) in now.iter().zip(&before).take(count).enumerate().filter(|(_, (a, b))| a != b) {
+            for (i, (new, _)) in now.iter().zip(&before).take(count).enumerate().filter(|(_, (a, b))| a != b)
+            {
                 errors.invalid(&at.index(i), new.as_str().unwrap_or(""), fixed);
             }
         };
@@ -150,12 +154,10 @@ fn kept(old: Option<&Doc>) -> Kept {
 
 fn ingress_status(new: &Doc, old: &Doc, errors: &mut ErrorList) {
     use n::ingress_load_balancer_ingress as li;
-    let path = [
-        n::ingress::STATUS,
-        n::ingress_status::LOAD_BALANCER,
-        n::ingress_load_balancer_status::INGRESS,
-    ];
-    let known = |ip: &str| old.list(&path).iter().filter_map(Value::as_struct).any(|one| one.str(li::IP) == ip);
+    let path =
+        [n::ingress::STATUS, n::ingress_status::LOAD_BALANCER, n::ingress_load_balancer_status::INGRESS];
+    let known =
+        |ip: &str| old.list(&path).iter().filter_map(Value::as_struct).any(|one| one.str(li::IP) == ip);
     let status = FieldPath::new("status");
     let balancer = status.child("loadBalancer");
     let all = balancer.child("ingress");
@@ -178,10 +180,9 @@ fn policy_warnings(doc: &Doc) -> Vec<String> {
     use n::network_policy_spec as s;
     let mut out = Vec::new();
     let Some(spec) = doc.root().and_then(|root| root.child(n::network_policy::SPEC)) else { return out };
-    for (list, peers) in [
-        (s::INGRESS, n::network_policy_ingress_rule::FROM),
-        (s::EGRESS, n::network_policy_egress_rule::TO),
-    ] {
+    for (list, peers) in
+        [(s::INGRESS, n::network_policy_ingress_rule::FROM), (s::EGRESS, n::network_policy_egress_rule::TO)]
+    {
         for (i, rule) in structs(spec, list) {
             for (j, peer) in structs(rule, peers) {
                 let Some(block) = peer.child(n::network_policy_peer::IP_BLOCK) else { continue };

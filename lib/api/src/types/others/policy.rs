@@ -1,11 +1,11 @@
 //! Disruption budgets and autoscalers.
 
+use super::autoscaling;
 use crate::doc::{Doc, Struct, Value};
 use crate::f::autoscaling_v1 as a1;
 use crate::f::autoscaling_v2 as a2;
 use crate::f::policy_v1 as p;
 use crate::field_errors::{ErrorList, FieldPath};
-use super::autoscaling;
 use crate::schema::Field;
 use crate::types::core::scheduling;
 use crate::types::core::security::optional_one_of;
@@ -55,7 +55,8 @@ pub static AUTOSCALER: Strategy = Strategy {
     defaults: autoscaler_defaults,
     validate_create: |doc, _, errors| autoscaler(doc, true, errors),
     validate_update: |new, old, _, errors| {
-        let target = [a2::horizontal_pod_autoscaler::SPEC, a2::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
+        let target =
+            [a2::horizontal_pod_autoscaler::SPEC, a2::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
         autoscaler(new, new.get(&target) != old.get(&target), errors);
     },
     columns: &columns::others::AUTOSCALER,
@@ -72,7 +73,8 @@ pub static AUTOSCALER_V1: Strategy = Strategy {
     },
     validate_create: |doc, _, errors| autoscaler_v1(doc, true, errors),
     validate_update: |new, old, _, errors| {
-        let target = [a1::horizontal_pod_autoscaler::SPEC, a1::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
+        let target =
+            [a1::horizontal_pod_autoscaler::SPEC, a1::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
         autoscaler_v1(new, new.get(&target) != old.get(&target), errors);
     },
     columns: &columns::others::AUTOSCALER_V1,

@@ -232,7 +232,9 @@ fn csi_node(doc: &Doc, errors: &mut ErrorList) {
 pub static CSI_DRIVER: Strategy = Strategy {
     defaults: |doc| {
         use st::csi_driver_spec as s;
-        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, st::csi_driver::SPEC)) else { return };
+        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, st::csi_driver::SPEC)) else {
+            return;
+        };
         if spec.list(s::VOLUME_LIFECYCLE_MODES).is_empty() {
             spec.set(s::VOLUME_LIFECYCLE_MODES, vec![crate::doc::Value::from("Persistent")]);
         }
@@ -323,7 +325,9 @@ pub static CSI_STORAGE_CAPACITY: Strategy = Strategy {
     },
     warnings: |new, _, _| {
         let mut out = Vec::new();
-        if let Some(topology) = new.root().and_then(|root| root.child(st::csi_storage_capacity::NODE_TOPOLOGY)) {
+        if let Some(topology) =
+            new.root().and_then(|root| root.child(st::csi_storage_capacity::NODE_TOPOLOGY))
+        {
             crate::types::core::warnings::label_selector(topology, "nodeTopology", &mut out);
         }
         out
