@@ -87,7 +87,7 @@ pub fn push_head(out: &mut Vec<u8>, version: &str, meta: Meta<'_>, columns: Opti
                 out.extend_from_slice(b",\"format\":");
                 scan::push_string(out, column.format);
                 out.extend_from_slice(b",\"description\":");
-                scan::push_string(out, column.description);
+                scan::push_string(out, column.description());
                 out.extend_from_slice(b",\"priority\":");
                 out.extend_from_slice(itoa::Buffer::new().format(column.priority).as_bytes());
                 out.push(b'}');
