@@ -9,5 +9,6 @@ mod services;
 mod streams;
 mod tls;
 mod upkeep;
+mod versions;
 mod watches;
 mod writes;
