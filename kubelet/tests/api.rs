@@ -106,7 +106,7 @@ async fn references(api: &FakeApi, config: &KubeletConfig, running: &Running) {
     put_pod(
         api,
         "refs",
-        json!({"volumes": [
+        json!({"enableServiceLinks": true, "volumes": [
                 {"name": "cm", "configMap": {"name": "cm"}},
                 {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
                 {"name": "token", "projected": {"sources": [
@@ -114,6 +114,7 @@ async fn references(api: &FakeApi, config: &KubeletConfig, running: &Running) {
                     {"configMap": {"name": "cm", "items": [{"key": "page", "path": "ca.crt"}]}},
                     {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}],
             "containers": [with(shell("c", STAY), json!({
+                "envFrom": [{"configMapRef": {"name": "cm"}, "prefix": "CM_"}, {"secretRef": {"name": "none", "optional": true}}],
                 "env": [{"name": "PASS", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "password"}}},
                     {"name": "PAGE", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "page"}}}],
                 "volumeMounts": [{"name": "cm", "mountPath": "/cm"}, {"name": "token", "mountPath": "/token"},
@@ -156,12 +157,17 @@ async fn references(api: &FakeApi, config: &KubeletConfig, running: &Running) {
     let pod = api.get(&pods("refs")).unwrap();
     assert_eq!(pod["status"]["containerStatuses"][0]["containerID"], id.as_str());
     // What was mounted by subPath and what is in the environment stay as they were.
-    let script = "cat /cm/page /sub/page; tr '\\0' '\\n' < /proc/1/environ | grep -E '^(PAGE|PASS)=' | sort";
+    let script = "cat /cm/page /sub/page; tr '\\0' '\\n' < /proc/1/environ | grep -E '^(PAGE|PASS|CM_page|WEB_SERVICE_HOST)=' | sort";
     let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
     let runtime_id = id.strip_prefix("containerd://").unwrap();
     let seen = running.kubelet.cri.exec_sync(runtime_id, command, Duration::from_secs(10)).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&seen.stdout), "newoldPAGE=old\nPASS=pass\n");
+    assert_eq!(
+        String::from_utf8_lossy(&seen.stdout),
+        "newoldCM_page=old\nPAGE=old\nPASS=pass\nWEB_SERVICE_HOST=10.96.0.50\n"
+    );
     assert_eq!(running.kubelet.objects.watches(), 2, "one for each object in volumes");
+    let asked = "POST /api/v1/namespaces/default/serviceaccounts/default/token".to_owned();
+    assert!(api.writes().contains(&asked), "the token is that of spec.serviceAccountName");
     let tokens = api.writes().iter().filter(|w| w.ends_with("/token")).count();
     assert_eq!(tokens, 1, "one token serves until it nears its end");
 }
