@@ -37,6 +37,8 @@ enum Task {
     Schema(schema::Options),
     /// Install from Debian's packages what building, running and testing need.
     Packages,
+    /// Run the kubelet's container tests on a containerd 2 from Debian's next suites.
+    TestContainerd2,
 }
 
 fn main() -> std::process::ExitCode {
@@ -47,6 +49,7 @@ fn main() -> std::process::ExitCode {
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
         Task::Packages => packages::install_all(),
+        Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
