@@ -1,22 +1,48 @@
-//! pods/proxy and services/proxy: plain HTTP into a pod, or to one of a Service's endpoints.
+//! pods/proxy and services/proxy: HTTP into a pod, or to one behind a Service, plain requests and upgraded connections.
+//!
+//! The rules of headers, redirects and links are those of upstream's upgrade-aware proxy
+//! (`apimachinery/pkg/util/proxy`). What always holds: the request goes to a pod's own address ([`target`]) and nowhere
+//! else; no redirect is followed; credentials for the API server do not travel on; after an upgrade only bytes pass.
+mod links;
+mod target;
+mod tls;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{Request, Response};
-use keelson_api::doc::{Doc, Value};
-use keelson_api::f::{core_v1 as f, discovery_v1 as d};
-use keelson_api::status::Status;
-use rand::seq::IndexedRandom as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use keelson_api::status::{Reason, Status};
+use keelson_streams::copy_both;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use crate::body::{Body, RequestBody};
-use crate::cache::{ListQuery, ReadAt, Scope};
-use crate::rest::{Op, cache_status};
-use crate::streaming::{passed_on, relayed, send_over};
+use self::links::Links;
+use crate::admission::Operation;
+use crate::body::{Body, RequestBody, request_body};
+use crate::rest::Op;
+use crate::server;
+use crate::streaming::{Io, passed_on, send_over};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// After one side of an upgraded connection has ended, the other may still send this long.
+const LINGER: Duration = Duration::from_secs(10);
+/// Pages up to this size have their links led through the proxy; larger ones pass as they are.
+const MAX_PAGE: usize = 4 << 20;
+/// What a pod says of other origins is not the API server's word.
+const CORS: [&str; 4] = [
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+];
 
 /// A name as proxies take it: `[scheme:]name[:port]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,147 +80,263 @@ pub async fn serve(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let (name, _) = split_name(&op.info().name)?;
-    if name.scheme == "https" {
-        return Err(Status::not_implemented("proxying over https into pods is not implemented yet"));
-    }
-    if parts.headers.contains_key(http::header::UPGRADE) {
-        return Err(Status::not_implemented("proxying upgraded connections is not implemented yet"));
-    }
+    let attributes = op.admission(Operation::Connect, &op.info().name, "proxy", false);
+    op.core.admission.validate(None, None, &attributes)?;
     let (host, port) = match op.row.plural.as_str() {
-        "pods" => pod_target(op, &name).await?,
-        _ => service_target(op, &name).await?,
+        "pods" => target::pod(op, &name).await?,
+        _ => target::service(op, &name).await?,
     };
-    // A node's or the machine's own address behind an endpoint would lead past the authorization of that address.
-    if host.is_loopback() || host.is_unspecified() || is_link_local(host) {
-        return Err(Status::forbidden(
-            &op.gr(),
-            &name.name,
-            "addresses of the machine itself are not proxied",
-        ));
-    }
+    let server = SocketAddr::new(host, port);
     let rest = op.info().rest.as_str();
+    if is_upgrade(&parts.headers) {
+        let request = outgoing(op, parts, rest, server::empty_request_body(), true)?;
+        let io = dial(server, name.scheme == "https").await?;
+        return upgrade(op, parts, send_over(io, request, &client_host(parts, server)).await?).await;
+    }
+    if rest.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
+        return to_the_root(parts);
+    }
+    let request = outgoing(op, parts, rest, body, false)?;
+    let io = dial(server, name.scheme == "https").await?;
+    let answer = send_over(io, request, &client_host(parts, server)).await?;
+    let own = op.info().path.as_str();
+    let links = Links {
+        server: server.to_string(),
+        client: client_host(parts, server),
+        prefix: own.strip_suffix(rest).unwrap_or(own).to_owned(),
+    };
+    incoming(answer, &links, parts.method == Method::HEAD).await
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    let words = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    words.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+        && headers.contains_key(UPGRADE)
+}
+
+/// Relative links of a page need the slash at the end of its path.
+fn to_the_root(parts: &http::request::Parts) -> Result<Response<Body>, Status> {
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = format!("{}/{query}", parts.uri.path());
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, HeaderValue::from_str(&location).map_err(Status::internal)?);
+    Ok(response)
+}
+
+/// The host as the client named it: what a server that tells hosts apart is to see.
+fn client_host(parts: &http::request::Parts, server: SocketAddr) -> String {
+    let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let named = named.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    named.map_or_else(|| server.to_string(), str::to_owned)
+}
+
+/// Escapes what may not stand in a path; slashes stay.
+fn escape(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b'/'
+            | b':'
+            | b'@'
+            | b'!' => {
+                out.push(char::from(byte));
+            }
+            b'$' | b'&' | b'+' | b',' | b';' | b'=' | b'(' | b')' | b'*' | b'\'' => {
+                out.push(char::from(byte))
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+fn outgoing(
+    op: &Op<'_>,
+    parts: &http::request::Parts,
+    rest: &str,
+    body: RequestBody,
+    upgrade: bool,
+) -> Result<Request<RequestBody>, Status> {
     let query = if op.call.raw_query.is_empty() { String::new() } else { format!("?{}", op.call.raw_query) };
-    let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
+    let path = format!("{}{query}", if rest.is_empty() { "/".to_owned() } else { escape(rest) });
     let uri: PathAndQuery = path.parse().map_err(|_| Status::bad_request("the proxied path is not valid"))?;
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = http::Uri::from(uri);
-    *request.headers_mut() = passed_on(&parts.headers);
-    let connect = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await;
-    let stream = match connect {
-        Ok(Ok(stream)) => stream,
+    let mut headers = passed_on(&parts.headers);
+    if upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        for value in parts.headers.get_all(UPGRADE) {
+            headers.append(UPGRADE, value.clone());
+        }
+    } else {
+        let forwarded = HeaderValue::from_str(&escape(&op.info().path)).map_err(Status::internal)?;
+        headers.insert(HeaderName::from_static("x-forwarded-uri"), forwarded);
+    }
+    if let Some(address) = parts.extensions.get::<SocketAddr>() {
+        let name = HeaderName::from_static("x-forwarded-for");
+        let before = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok());
+        let all: Vec<String> =
+            before.map(str::to_owned).chain([address.ip().to_canonical().to_string()]).collect();
+        headers.insert(name, HeaderValue::from_str(&all.join(", ")).map_err(Status::internal)?);
+    }
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+async fn dial(server: SocketAddr, tls: bool) -> Result<Box<dyn Io>, Status> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Status::service_unavailable(format!("error trying to reach service: {why}"))
+    };
+    let connect = async {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        if !tls {
+            return Ok(Box::new(stream) as Box<dyn Io>);
+        }
+        let connector = TlsConnector::from(tls::unverified().map_err(std::io::Error::other)?);
+        let name = ServerName::IpAddress(IpAddr::into(server.ip()));
+        Ok(Box::new(connector.connect(name, stream).await?) as Box<dyn Io>)
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
+        Ok(Ok(io)) => Ok(io),
         Ok(Err(error)) => {
-            return Err(Status::service_unavailable(format!("error trying to reach service: {error}")));
+            let error: std::io::Error = error;
+            Err(failed(&format!("dial tcp {server}: {error}")))
         }
-        Err(_) => {
-            return Err(Status::service_unavailable("error trying to reach service: no connection in time"));
-        }
-    };
-    Ok(relayed(send_over(stream, request, &format!("{host}:{port}")).await?))
-}
-
-fn is_link_local(host: IpAddr) -> bool {
-    match host {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        Err(_) => Err(failed(&format!("dial tcp {server}: i/o timeout"))),
     }
 }
 
-async fn pod_target(op: &Op<'_>, name: &ProxyName) -> Result<(IpAddr, u16), Status> {
-    let Some(pod) = op.load(&name.name, false).await? else {
-        return Err(Status::not_found(&op.gr(), &name.name));
+/// Joins the client's connection and the server's, once the server has agreed.
+async fn upgrade(
+    op: &Op<'_>,
+    parts: &http::request::Parts,
+    answer: Response<hyper::body::Incoming>,
+) -> Result<Response<Body>, Status> {
+    let status = answer.status();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        if status.as_u16() < 400 {
+            return Err(Status::internal(format!(
+                "invalid upgrade response: status code {}",
+                status.as_u16()
+            )));
+        }
+        let (head, body) = answer.into_parts();
+        return Ok(relayed(&head, Body::Relay(request_body(body))));
+    }
+    let Some(near) = parts.extensions.get::<OnUpgrade>().cloned() else {
+        return Err(Status::bad_request(
+            "this connection cannot be upgraded; use HTTP/1.1 over a connection of its own",
+        ));
     };
-    let address = pod.doc.str(&[f::pod::STATUS, f::pod_status::POD_IP]);
-    let host = address.parse().map_err(|_| {
-        Status::bad_request(format!("address not allowed: pod {} has no address yet", name.name))
-    })?;
-    let port = match name.port.as_str() {
-        "" => first_port(&pod.doc).unwrap_or(80),
-        text => text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
-    };
-    Ok((host, port))
+    let place = op.core.kubelets.relays.clone().try_acquire_owned();
+    let place = place.map_err(|_| Status::too_many_requests("too many upgraded connections at once", 5))?;
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = answer.headers().clone();
+    let stop = op.core.stop.clone();
+    tokio::spawn(async move {
+        let _place = place;
+        let relay = async {
+            let (near, far) = tokio::try_join!(near, hyper::upgrade::on(answer))?;
+            copy_both(TokioIo::new(near), TokioIo::new(far), LINGER).await?;
+            Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+        };
+        tokio::select! {
+            outcome = relay => if let Err(error) = outcome {
+                tracing::debug!(%error, "a proxied upgraded connection ended");
+            },
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(response)
 }
 
-fn first_port(doc: &Doc) -> Option<u16> {
-    doc.list(&[f::pod::SPEC, f::pod_spec::CONTAINERS])
-        .iter()
-        .filter_map(Value::as_struct)
-        .flat_map(|container| container.list(f::container::PORTS))
-        .filter_map(Value::as_struct)
-        .find_map(|port| port.int(f::container_port::CONTAINER_PORT))
-        .and_then(|port| u16::try_from(port).ok())
+/// A server's answer as ours: without what belongs to its connection.
+fn relayed(head: &http::response::Parts, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    let mut headers = passed_on(&head.headers);
+    CORS.iter().for_each(|name| drop(headers.remove(*name)));
+    *response.headers_mut() = headers;
+    response
 }
 
-/// A ready endpoint of the Service's port.
-async fn service_target(op: &Op<'_>, name: &ProxyName) -> Result<(IpAddr, u16), Status> {
-    let Some(service) = op.load(&name.name, false).await? else {
-        return Err(Status::not_found(&op.gr(), &name.name));
+async fn incoming(
+    answer: Response<hyper::body::Incoming>,
+    links: &Links,
+    head_only: bool,
+) -> Result<Response<Body>, Status> {
+    let (head, body) = answer.into_parts();
+    let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let html = text(CONTENT_TYPE).and_then(|kind| kind.split(';').next()).map(str::trim) == Some("text/html");
+    let encoding = text(CONTENT_ENCODING).unwrap_or_default();
+    let location = text(LOCATION).filter(|location| !location.is_empty());
+    if head_only || location.is_some() || !html || !matches!(encoding, "" | "identity" | "gzip") {
+        let mut response = relayed(&head, Body::Relay(request_body(body)));
+        if let Some(location) = location {
+            let location = HeaderValue::from_str(&links.follow(location)).map_err(Status::internal)?;
+            response.headers_mut().insert(LOCATION, location);
+        }
+        if let (true, Some(length)) = (head_only, head.headers.get(CONTENT_LENGTH)) {
+            response.headers_mut().insert(CONTENT_LENGTH, length.clone());
+        }
+        return Ok(response);
+    }
+    let mut response = relayed(&head, Body::Empty);
+    let (begin, rest) = page(body).await?;
+    let plain = match (encoding, rest.is_none()) {
+        ("gzip", true) => unzip(&begin),
+        (_, true) => Some(begin.clone()),
+        (_, false) => None,
     };
-    let ports = service.doc.list(&[f::service::SPEC, f::service_spec::PORTS]);
-    let port_name = ports
-        .iter()
-        .filter_map(Value::as_struct)
-        .find(|port| {
-            (name.port.is_empty() && ports.len() == 1)
-                || port.str(f::service_port::NAME) == name.port
-                || port.int(f::service_port::PORT).is_some_and(|number| number.to_string() == name.port)
-        })
-        .map(|port| port.str(f::service_port::NAME).to_owned())
-        .ok_or_else(|| {
-            Status::service_unavailable(format!(
-                "no service port {:?} found for service {:?}",
-                name.port, name.name
-            ))
+    *response.body_mut() = match (plain, rest) {
+        (Some(plain), _) => {
+            response.headers_mut().remove(CONTENT_ENCODING);
+            Body::full(links.page(&plain))
+        }
+        (None, None) => Body::full(begin),
+        (None, Some(rest)) => {
+            let rest = request_body(rest).into_data_stream();
+            Body::Stream(futures::stream::iter([Ok(begin)]).chain(rest).boxed())
+        }
+    };
+    Ok(response)
+}
+
+/// The body's begin, and what is left of one that is too large.
+async fn page(mut body: hyper::body::Incoming) -> Result<(Bytes, Option<hyper::body::Incoming>), Status> {
+    let mut begin = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Status::other(502, Reason::InternalError, format!("the proxied answer broke off: {error}"))
         })?;
-    let row = op
-        .core
-        .table
-        .load()
-        .lookup("discovery.k8s.io", "v1", "endpointslices")
-        .cloned()
-        .ok_or_else(Status::resource_not_found)?;
-    let slices = op.on(row);
-    let query = ListQuery {
-        scope: Scope::Namespace(op.namespace().into()),
-        filter: None,
-        limit: 0,
-        after: None,
-        at: ReadAt::Newest,
-    };
-    let all = slices.cache.list(query).await.map_err(cache_status)?;
-    let mut ready = Vec::new();
-    for object in all
-        .objects
-        .iter()
-        .filter(|object| object.label("kubernetes.io/service-name").as_deref() == Some(&*name.name))
-    {
-        let doc = slices.decode_stored(object.json(), object.revision())?;
-        let port = doc
-            .list(&[d::endpoint_slice::PORTS])
-            .iter()
-            .filter_map(Value::as_struct)
-            .find(|port| port.str(d::endpoint_port::NAME) == port_name)
-            .and_then(|port| port.int(d::endpoint_port::PORT))
-            .and_then(|port| u16::try_from(port).ok());
-        let Some(port) = port else { continue };
-        for endpoint in doc.list(&[d::endpoint_slice::ENDPOINTS]).iter().filter_map(Value::as_struct) {
-            let is_ready = endpoint
-                .child(d::endpoint::CONDITIONS)
-                .and_then(|c| c.bool(d::endpoint_conditions::READY))
-                .unwrap_or(true);
-            let address = endpoint
-                .list(d::endpoint::ADDRESSES)
-                .first()
-                .and_then(Value::as_str)
-                .and_then(|text| text.parse().ok());
-            if let (true, Some(address)) = (is_ready, address) {
-                ready.push((address, port));
-            }
+        if let Ok(data) = frame.into_data() {
+            begin.extend_from_slice(&data);
+        }
+        if begin.len() > MAX_PAGE {
+            return Ok((begin.into(), Some(body)));
         }
     }
-    ready.choose(&mut rand::rng()).copied().ok_or_else(|| {
-        Status::service_unavailable(format!("no endpoints available for service {:?}", name.name))
-    })
+    Ok((begin.into(), None))
+}
+
+/// The text behind gzip, unless it is broken or too large.
+fn unzip(data: &[u8]) -> Option<Bytes> {
+    use std::io::Read as _;
+    let mut plain = Vec::new();
+    let limit = MAX_PAGE as u64 + 1;
+    flate2::read::GzDecoder::new(data).take(limit).read_to_end(&mut plain).ok()?;
+    (plain.len() <= MAX_PAGE).then(|| plain.into())
 }
 
 #[cfg(test)]
