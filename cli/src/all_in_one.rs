@@ -209,7 +209,7 @@ fn kubelet_config(config: &Config, node: &NodeIdentity, pki: &ClusterPki) -> Kub
     settings.static_pods = Some(section.static_pods.clone());
     settings.cluster_dns = vec![config.network.dns_address];
     settings.cluster_domain = config.network.cluster_domain.clone();
-    settings.cgroup_root = section.cgroup_root.clone();
+    settings.cgroup_root = section.pods_cgroup();
     settings.cgroup_driver = match section.cgroup_driver {
         CgroupDriver::Systemd => Driver::Systemd,
         CgroupDriver::Auto | CgroupDriver::Cgroupfs => Driver::Cgroupfs,

@@ -3,7 +3,6 @@
 //! Each part goes on after a failure and says what is left; the first run that ends without one has removed all.
 
 use anyhow::{Context, Result, bail};
-use keelson_base::consts;
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::{Cri, POD_UID};
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ pub async fn run(config: &Config, yes: bool, state: bool) -> Result<()> {
             println!("pod {name}");
         }
         println!("nft tables, interfaces, routes and the CNI configuration of this node");
-        println!("cgroups below {}", consts::CGROUP_ROOT);
+        println!("cgroups below {}", config.kubelet.pods_cgroup());
         println!("mounts below {}", config.paths.kubelet().display());
         if state {
             println!("folder {}: database, keys, volumes", config.paths.state.display());
@@ -42,7 +41,7 @@ pub async fn run(config: &Config, yes: bool, state: bool) -> Result<()> {
         Err(error) => left.push(format!("pods: {error:#}")),
     }
     left.extend(unmount_below(&config.paths.kubelet()).err().map(|error| format!("mounts: {error:#}")));
-    left.extend(remove_cgroups());
+    left.extend(remove_cgroups(Path::new("/sys/fs/cgroup"), &config.kubelet.pods_cgroup()));
     let network = keelson_proxy::reset(&config.proxy.cni_conf_dir, &config.paths.cni());
     left.extend(network.iter().map(|error| format!("network: {}", chain(error))));
     if state {
@@ -88,12 +87,12 @@ fn unmount_below(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pods' cgroups in every hierarchy, deepest first. A cgroup with a process in it stays and is told.
-fn remove_cgroups() -> Vec<String> {
-    let root = Path::new("/sys/fs/cgroup");
+/// The pods' cgroups (`pods` below each hierarchy, or the slice that systemd calls so), deepest first. A cgroup with a
+/// process in it stays and is told.
+fn remove_cgroups(root: &Path, pods: &str) -> Vec<String> {
     let hierarchies =
         std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let names = [consts::CGROUP_ROOT.to_owned(), format!("{}.slice", consts::CGROUP_ROOT)];
+    let names = [PathBuf::from(pods), slice(pods)];
     let mut tops: Vec<PathBuf> = Vec::new();
     for hierarchy in hierarchies.chain([root.to_owned()]) {
         tops.extend(names.iter().map(|name| hierarchy.join(name)).filter(|top| top.is_dir()));
@@ -119,11 +118,64 @@ fn remove_cgroups() -> Vec<String> {
     left
 }
 
+/// Where systemd keeps the slice of a cgroup path: each part of the name lies below the part before it.
+fn slice(pods: &str) -> PathBuf {
+    let mut name = String::new();
+    pods.split('/')
+        .map(|part| {
+            name = if name.is_empty() { part.to_owned() } else { format!("{name}-{part}") };
+            format!("{name}.slice")
+        })
+        .collect()
+}
+
 fn remove_folder(folder: &Path) -> Option<String> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Some(format!("folder {}: {error}", folder.display()))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Empty folders stand for cgroups: both go by rmdir alone.
+    #[test]
+    fn cgroups_go_in_every_hierarchy_below_the_configured_root_and_no_others() {
+        let mount = tempfile::tempdir().unwrap();
+        let pods =
+            ["cpu/edge/kubepods/burstable/pod1/c", "memory/edge/kubepods/pod2", "edge/kubepods/besteffort"];
+        let slices = ["systemd/edge.slice/edge-kubepods.slice/edge-kubepods-burstable.slice"];
+        let others = ["cpu/kubepods/pod3", "cpu/edge/mine", "memory/edge.slice/edge-mine.slice"];
+        for path in pods.iter().chain(&slices).chain(&others) {
+            std::fs::create_dir_all(mount.path().join(path)).unwrap();
+        }
+        assert_eq!(remove_cgroups(mount.path(), "edge/kubepods"), Vec::<String>::new());
+        for gone in [
+            "cpu/edge/kubepods",
+            "memory/edge/kubepods",
+            "edge/kubepods",
+            "systemd/edge.slice/edge-kubepods.slice",
+        ] {
+            assert!(!mount.path().join(gone).exists(), "{gone}");
+        }
+        for stays in others {
+            assert!(mount.path().join(stays).exists(), "{stays}");
+        }
+        assert_eq!(remove_cgroups(mount.path(), "kubepods"), Vec::<String>::new());
+        assert!(!mount.path().join("cpu/kubepods").exists());
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_go_is_told() {
+        let mount = tempfile::tempdir().unwrap();
+        let pod = mount.path().join("cpu/kubepods/pod1");
+        std::fs::create_dir_all(&pod).unwrap();
+        std::fs::write(pod.join("tasks"), "1").unwrap();
+        let left = remove_cgroups(mount.path(), "kubepods");
+        assert!(left.iter().any(|line| line.contains("kubepods/pod1")), "{left:?}");
     }
 }

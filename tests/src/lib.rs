@@ -1,6 +1,10 @@
 //! What the black-box tests share: the running cluster of `make cluster`, driven by an unmodified kubectl.
 #![forbid(unsafe_code)]
 
+mod places;
+
+pub use places::Places;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -10,7 +14,7 @@ use std::time::{Duration, Instant};
 pub struct Cluster {
     kubectl: PathBuf,
     kubeconfig: PathBuf,
-    pub data: PathBuf,
+    pub places: Places,
 }
 
 /// What a program said.
@@ -33,16 +37,15 @@ impl Said {
 impl Cluster {
     /// The cluster that `make cluster` started, or `None` with a line that says why the test is skipped.
     pub fn find(test: &str) -> Option<Cluster> {
-        let data =
-            std::env::var_os("KEELSON_CLUSTER_DIR").map_or("/var/lib/keelson-cluster".into(), PathBuf::from);
-        let kubeconfig = data.join("state/admin.conf");
+        let places = Places::of_environment();
+        let kubeconfig = places.kubeconfig();
         if !kubeconfig.exists() {
             println!("SKIPPED: {test}: no cluster runs; start one with `make cluster`");
             return None;
         }
-        let ours = data.join("bin/kubectl");
+        let ours = places.data.join("bin/kubectl");
         let kubectl = if ours.exists() { ours } else { "kubectl".into() };
-        Some(Cluster { kubectl, kubeconfig, data })
+        Some(Cluster { kubectl, kubeconfig, places })
     }
 
     /// A kubectl command, not yet started.

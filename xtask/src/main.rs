@@ -30,6 +30,9 @@ enum Task {
         /// Start the cluster only; do not deploy the sample.
         #[arg(long)]
         bare: bool,
+        /// Which binaries are built and started.
+        #[arg(long, value_enum, default_value_t)]
+        profile: cluster::Profile,
     },
     /// Stop the cluster and remove all it left on the machine.
     ClusterDown,
@@ -45,7 +48,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match Args::parse().task {
         Task::Tidy => tidy::run(),
         Task::Images => images::build_all().map(drop),
-        Task::ClusterUp { bare } => cluster::up(bare),
+        Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
         Task::Packages => packages::install_all(),

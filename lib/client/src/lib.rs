@@ -14,6 +14,6 @@ pub mod work_queue;
 
 pub use connect::{ConnectError, from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
-pub use informer::{Change, Informer, Projection, Selector};
+pub use informer::{Change, HandlerScope, Informer, Projection, Selector};
 pub use key::ObjectKey;
 pub use work_queue::WorkQueue;
