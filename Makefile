@@ -1,5 +1,5 @@
 # Every target sets up what it needs and can be run again at any time.
-.PHONY: help cluster cluster-down test tidy images bench
+.PHONY: help cluster cluster-down test tidy images bench packages e2e-systemd
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,3 +21,9 @@ images: ## Build the sample's images into target/images
 
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@cargo run --quiet --release --package keelson-bench
+
+packages: ## Build .deb and .rpm packages and a signed apt repository into target/dist
+	@cargo xtask dist
+
+e2e-systemd: ## Install the packages on machines of systemd-nspawn and use them (root)
+	@tests/systemd/run
