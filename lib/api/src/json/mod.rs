@@ -2,7 +2,7 @@
 
 mod decode;
 mod encode;
-mod scan;
+pub(crate) mod scan;
 
 pub(crate) use decode::{go_type_name, is_kept};
 
