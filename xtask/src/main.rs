@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod conformance;
 mod containerd;
 mod images;
 mod oci;
@@ -34,12 +35,23 @@ enum Task {
         #[arg(long, value_enum, default_value_t)]
         profile: cluster::Profile,
     },
+    /// Run Kubernetes' conformance tests on the running cluster; the results go to target/reports/conformance.tsv.
+    Conformance {
+        /// Only the tests whose names hold this text.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many run at once.
+        #[arg(long, default_value_t = 4)]
+        jobs: usize,
+    },
     /// Stop the cluster and remove all it left on the machine.
     ClusterDown,
     /// Generate the field schema and resource table of lib/api from the published sources and the facts files.
     Schema(schema::Options),
     /// Install from Debian's packages what building, running and testing need.
     Packages,
+    /// Run the kubelet's container tests on a containerd 2 from Debian's next suites.
+    TestContainerd2,
 }
 
 fn main() -> std::process::ExitCode {
@@ -47,9 +59,11 @@ fn main() -> std::process::ExitCode {
         Task::Tidy => tidy::run(),
         Task::Images => images::build_all().map(drop),
         Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
+        Task::Conformance { only, jobs } => conformance::run(&only, jobs),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
         Task::Packages => packages::install_all(),
+        Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

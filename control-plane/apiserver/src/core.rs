@@ -241,8 +241,9 @@ impl Handler for Core {
     async fn call(
         self: Arc<Self>,
         connection: Arc<Connection>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Response<Body> {
+        request.extensions_mut().insert(connection.remote);
         self.serve(Peer::Connection(connection), request).await
     }
 }

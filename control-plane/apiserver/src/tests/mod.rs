@@ -4,6 +4,7 @@ mod deletes;
 mod harness;
 mod lists;
 mod mistakes;
+mod proxies;
 mod renewal;
 mod services;
 mod streams;
