@@ -62,20 +62,7 @@ impl Cluster {
 
     /// Runs kubectl with something on its standard input.
     pub fn kubectl_with_input(&self, line: &[&str], input: &[u8]) -> Said {
-        let mut child = self
-            .command(line)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl starts");
-        let mut stdin = child.stdin.take().expect("piped");
-        let input = input.to_vec();
-        let writer = std::thread::spawn(move || stdin.write_all(&input));
-        let output = child.wait_with_output().expect("kubectl ends");
-        // A program that ends early closes its input: what it said is judged, not this.
-        drop(writer.join());
-        said(output)
+        run_with_input(&mut self.command(line), input)
     }
 
     /// Applies a manifest.
@@ -104,6 +91,19 @@ pub fn eventually<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Res
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
+}
+
+/// Runs a command to its end with something on its standard input.
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Said {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("the program ends");
+    // A program that ends early closes its input: what it said is judged, not this.
+    drop(writer.join());
+    said(output)
 }
 
 /// Runs any program to its end.

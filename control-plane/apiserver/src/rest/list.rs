@@ -94,9 +94,11 @@ impl Op<'_> {
         }
         match labels {
             Some(pairs) => selectable.extend(pairs.iter().map(|(label, _)| *label)),
-            None => selectable.extend(self.strategy.selectable),
+            None => selectable.extend(self.selectable()),
         }
-        let offered = options.fields.check(&selectable, !self.strategy.selectable.is_empty());
+        // Custom resources answer as types with labels of their own, whether they have some or not.
+        let typed = self.row.ty.is_none() || !self.strategy.selectable.is_empty();
+        let offered = options.fields.check(&selectable, typed);
         offered.map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = options.fields.renamed(labels.unwrap_or_default());
         if options.labels.is_everything() && options.fields.is_everything() {
@@ -123,6 +125,7 @@ impl Op<'_> {
 
     /// A list as the client wants it.
     pub fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
+        let found = self.current_list(found);
         let token = found
             .continue_after
             .as_deref()
@@ -177,7 +180,7 @@ impl Op<'_> {
             (Shape::Table(version), _) => {
                 let include = Include::parse(self.call.query)?;
                 let mut head = Vec::new();
-                push_head(&mut head, version, meta, Some(self.strategy.columns));
+                push_head(&mut head, version, meta, Some(&self.columns()));
                 let hub = self.hub.clone();
                 let rows = RowContext::of(self);
                 let write = move |object: &Object, out: &mut Vec<u8>| {
