@@ -5,6 +5,7 @@
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::Progress;
 use crate::install::{containerd, machine, units};
+use crate::settings;
 use anyhow::{Context, Result, bail};
 use keelson_base::consts;
 use keelson_daemon::config::Config;
@@ -36,7 +37,7 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
     left.extend(progress.step("removing mounts, cgroups, rules and interfaces", || {
         let mut left = Vec::new();
         left.extend(unmount_below(&config.paths.kubelet()).err().map(|error| format!("mounts: {error:#}")));
-        left.extend(remove_cgroups());
+        left.extend(remove_cgroups(config));
         let network = keelson_proxy::reset(&config.proxy.cni_conf_dir, &config.paths.cni());
         left.extend(network.iter().map(|error| format!("network: {}", chain(error))));
         Ok(left)
@@ -64,7 +65,7 @@ fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state
         println!("pod {name}");
     }
     println!("nft tables, interfaces, routes and the CNI configuration of this node");
-    println!("cgroups below {}", consts::CGROUP_ROOT);
+    println!("cgroups below {}", settings::pods_cgroup(config));
     println!("mounts below {}", config.paths.kubelet().display());
     for entry in ledger {
         match entry {
@@ -188,11 +189,12 @@ fn unmount_below(folder: &Path) -> Result<()> {
 }
 
 /// The pods' cgroups in every hierarchy, deepest first. A cgroup with a process in it stays and is told.
-fn remove_cgroups() -> Vec<String> {
+fn remove_cgroups(config: &Config) -> Vec<String> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies =
         std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let names = [consts::CGROUP_ROOT.to_owned(), format!("{}.slice", consts::CGROUP_ROOT)];
+    let pods = settings::pods_cgroup(config);
+    let names = [format!("{}.slice", consts::CGROUP_ROOT), pods];
     let mut tops: Vec<PathBuf> = Vec::new();
     for hierarchy in hierarchies.chain([root.to_owned()]) {
         tops.extend(names.iter().map(|name| hierarchy.join(name)).filter(|top| top.is_dir()));
