@@ -172,7 +172,11 @@ mod tests {
         });
         assert_eq!(readiness.pending(), ["test"]);
         tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(readiness.pending(), ["test"], "a run that failed made nothing ready, and the second one waits");
+        assert_eq!(
+            readiness.pending(),
+            ["test"],
+            "a run that failed made nothing ready, and the second one waits"
+        );
         allow.send_replace(true);
         readiness.ready().await;
         components.stop().await;
