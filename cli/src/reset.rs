@@ -5,9 +5,7 @@
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::Progress;
 use crate::install::{containerd, machine, units};
-use crate::settings;
 use anyhow::{Context, Result, bail};
-use keelson_base::consts;
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::{Cri, POD_UID};
 use std::path::{Path, PathBuf};
@@ -37,7 +35,7 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
     left.extend(progress.step("removing mounts, cgroups, rules and interfaces", || {
         let mut left = Vec::new();
         left.extend(unmount_below(&config.paths.kubelet()).err().map(|error| format!("mounts: {error:#}")));
-        left.extend(remove_cgroups(config));
+        left.extend(remove_cgroups(Path::new("/sys/fs/cgroup"), &config.kubelet.pods_cgroup()));
         let network = keelson_proxy::reset(&config.proxy.cni_conf_dir, &config.paths.cni());
         left.extend(network.iter().map(|error| format!("network: {}", chain(error))));
         Ok(left)
@@ -65,7 +63,7 @@ fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state
         println!("pod {name}");
     }
     println!("nft tables, interfaces, routes and the CNI configuration of this node");
-    println!("cgroups below {}", settings::pods_cgroup(config));
+    println!("cgroups below {}", config.kubelet.pods_cgroup());
     println!("mounts below {}", config.paths.kubelet().display());
     for entry in ledger {
         match entry {
@@ -188,13 +186,12 @@ fn unmount_below(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pods' cgroups in every hierarchy, deepest first. A cgroup with a process in it stays and is told.
-fn remove_cgroups(config: &Config) -> Vec<String> {
-    let root = Path::new("/sys/fs/cgroup");
+/// The pods' cgroups (`pods` below each hierarchy, or the slice that systemd calls so), deepest first. A cgroup with a
+/// process in it stays and is told.
+fn remove_cgroups(root: &Path, pods: &str) -> Vec<String> {
     let hierarchies =
         std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let pods = settings::pods_cgroup(config);
-    let names = [format!("{}.slice", consts::CGROUP_ROOT), pods];
+    let names = [PathBuf::from(pods), slice(pods)];
     let mut tops: Vec<PathBuf> = Vec::new();
     for hierarchy in hierarchies.chain([root.to_owned()]) {
         tops.extend(names.iter().map(|name| hierarchy.join(name)).filter(|top| top.is_dir()));
@@ -220,6 +217,17 @@ fn remove_cgroups(config: &Config) -> Vec<String> {
     left
 }
 
+/// Where systemd keeps the slice of a cgroup path: each part of the name lies below the part before it.
+fn slice(pods: &str) -> PathBuf {
+    let mut name = String::new();
+    pods.split('/')
+        .map(|part| {
+            name = if name.is_empty() { part.to_owned() } else { format!("{name}-{part}") };
+            format!("{name}.slice")
+        })
+        .collect()
+}
+
 fn remove_folder(path: &Path) -> Option<String> {
     let removed = match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
@@ -231,5 +239,47 @@ fn remove_folder(path: &Path) -> Option<String> {
             Some(format!("{}: {error}", path.display()))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Empty folders stand for cgroups: both go by rmdir alone.
+    #[test]
+    fn cgroups_go_in_every_hierarchy_below_the_configured_root_and_no_others() {
+        let mount = tempfile::tempdir().unwrap();
+        let pods =
+            ["cpu/edge/kubepods/burstable/pod1/c", "memory/edge/kubepods/pod2", "edge/kubepods/besteffort"];
+        let slices = ["systemd/edge.slice/edge-kubepods.slice/edge-kubepods-burstable.slice"];
+        let others = ["cpu/kubepods/pod3", "cpu/edge/mine", "memory/edge.slice/edge-mine.slice"];
+        for path in pods.iter().chain(&slices).chain(&others) {
+            std::fs::create_dir_all(mount.path().join(path)).unwrap();
+        }
+        assert_eq!(remove_cgroups(mount.path(), "edge/kubepods"), Vec::<String>::new());
+        for gone in [
+            "cpu/edge/kubepods",
+            "memory/edge/kubepods",
+            "edge/kubepods",
+            "systemd/edge.slice/edge-kubepods.slice",
+        ] {
+            assert!(!mount.path().join(gone).exists(), "{gone}");
+        }
+        for stays in others {
+            assert!(mount.path().join(stays).exists(), "{stays}");
+        }
+        assert_eq!(remove_cgroups(mount.path(), "kubepods"), Vec::<String>::new());
+        assert!(!mount.path().join("cpu/kubepods").exists());
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_go_is_told() {
+        let mount = tempfile::tempdir().unwrap();
+        let pod = mount.path().join("cpu/kubepods/pod1");
+        std::fs::create_dir_all(&pod).unwrap();
+        std::fs::write(pod.join("tasks"), "1").unwrap();
+        let left = remove_cgroups(mount.path(), "kubepods");
+        assert!(left.iter().any(|line| line.contains("kubepods/pod1")), "{left:?}");
     }
 }

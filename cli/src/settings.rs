@@ -2,7 +2,6 @@
 
 use crate::node::NodeIdentity;
 use keelson_apiserver::ApiServerConfig;
-use keelson_base::consts::CGROUP_ROOT;
 use keelson_daemon::config::{CgroupDriver, Config, Taint};
 use keelson_kubelet::config::{KubeletConfig, ServerConfig};
 use keelson_kubelet::host::cgroups::Driver;
@@ -54,7 +53,7 @@ pub fn kubelet(config: &Config, node: &NodeIdentity, serving: ServingFiles) -> K
     settings.static_pods = Some(section.static_pods.clone());
     settings.cluster_dns = vec![config.network.dns_address];
     settings.cluster_domain = config.network.cluster_domain.clone();
-    settings.cgroup_root = pods_cgroup(config);
+    settings.cgroup_root = section.pods_cgroup();
     settings.cgroup_driver = match section.cgroup_driver {
         CgroupDriver::Systemd => Driver::Systemd,
         CgroupDriver::Auto | CgroupDriver::Cgroupfs => Driver::Cgroupfs,
@@ -71,40 +70,11 @@ pub fn kubelet(config: &Config, node: &NodeIdentity, serving: ServingFiles) -> K
     settings
 }
 
-/// The cgroup of all pods: `kubepods` below the configured one, or that one where it is named so itself.
-pub fn pods_cgroup(config: &Config) -> String {
-    let root = config.kubelet.cgroup_root.trim_matches('/');
-    match root.rsplit('/').next() {
-        Some("") | None => CGROUP_ROOT.to_owned(),
-        Some(CGROUP_ROOT) => root.to_owned(),
-        Some(_) => format!("{root}/{CGROUP_ROOT}"),
-    }
-}
-
 fn taint(taint: &Taint) -> k8s_openapi::api::core::v1::Taint {
     k8s_openapi::api::core::v1::Taint {
         key: taint.key.clone(),
         value: taint.value.clone(),
         effect: taint.effect.clone(),
         time_added: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_have_a_cgroup_of_their_own() {
-        let mut config = keelson_daemon::config::load(None).unwrap();
-        for (root, expected) in [
-            ("/", "kubepods"),
-            ("", "kubepods"),
-            ("/nodes/one", "nodes/one/kubepods"),
-            ("nodes/one/kubepods", "nodes/one/kubepods"),
-        ] {
-            config.kubelet.cgroup_root = root.to_owned();
-            assert_eq!(pods_cgroup(&config), expected);
-        }
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod conformance;
 mod containerd;
 mod dist;
 mod images;
@@ -31,6 +32,18 @@ enum Task {
         /// Start the cluster only; do not deploy the sample.
         #[arg(long)]
         bare: bool,
+        /// Which binaries are built and started.
+        #[arg(long, value_enum, default_value_t)]
+        profile: cluster::Profile,
+    },
+    /// Run Kubernetes' conformance tests on the running cluster; the results go to target/reports/conformance.tsv.
+    Conformance {
+        /// Only the tests whose names hold this text.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many run at once.
+        #[arg(long, default_value_t = 4)]
+        jobs: usize,
     },
     /// Stop the cluster and remove all it left on the machine.
     ClusterDown,
@@ -46,18 +59,22 @@ enum Task {
     TestImage { archive: std::path::PathBuf },
     /// Install from Debian's packages what building, running and testing need.
     Packages,
+    /// Run the kubelet's container tests on a containerd 2 from Debian's next suites.
+    TestContainerd2,
 }
 
 fn main() -> std::process::ExitCode {
     let outcome = match Args::parse().task {
         Task::Tidy => tidy::run(),
         Task::Images => images::build_all().map(drop),
-        Task::ClusterUp { bare } => cluster::up(bare),
+        Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
+        Task::Conformance { only, jobs } => conformance::run(&only, jobs),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
         Task::Dist { debug } => dist::build(debug),
         Task::TestImage { archive } => images::test_image(&archive),
         Task::Packages => packages::install_all(),
+        Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -88,6 +88,34 @@ pub fn kubectl(folder: &Path) -> Result<PathBuf> {
     })
 }
 
+/// The programs of a containerd 2, unpacked from Debian's next suites: a folder for the front of the PATH.
+pub fn containerd2() -> Result<PathBuf> {
+    let hint = "The machine's own apt source must carry the suite forky or sid.";
+    step("fetching containerd 2 from Debian's packages", hint, |_| {
+        let folder = run::target().join("packages");
+        let programs = fetch_from_later_suite("containerd", &["forky", "sid"], &folder)?.join("usr/bin");
+        let version = output(Command::new(programs.join("containerd")).arg("--version"))?;
+        if !version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2.")) {
+            bail!("the package's containerd is not of version 2: {}", version.trim());
+        }
+        println!("{}", version.trim());
+        Ok(programs)
+    })
+}
+
+/// Runs the kubelet's container tests on a containerd 2.
+pub fn test_containerd2() -> Result<()> {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{own}", containerd2()?.display());
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--package", "keelson-kubelet", "--tests", "--no-fail-fast"]).env("PATH", path);
+    let status = tests.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the tests failed");
+    }
+    Ok(())
+}
+
 fn minor(kubectl: &Path) -> Option<u32> {
     let text = output(Command::new(kubectl).args(["version", "--client", "--output=json"])).ok()?;
     let version: serde_json::Value = serde_json::from_str(&text).ok()?;

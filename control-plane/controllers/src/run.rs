@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use keelson_base::cidr::Cidr;
+use keelson_client::HandlerScope;
 use keelson_client::projections::SharedInformers;
 use keelson_daemon::Context;
 use tokio::task::JoinSet;
@@ -52,6 +53,9 @@ pub async fn run(
     shared: SharedInformers,
     ctx: Context,
 ) -> Result<(), ControllersError> {
+    // Dropped last: what is left of a run that failed must not see changes beside the next one.
+    let scope = HandlerScope::default();
+    let shared = shared.within(&scope);
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     macro_rules! start {
         ($account:literal, |$client:ident| $controller:expr) => {{
@@ -102,4 +106,37 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No API server: every request fails, so nothing but the handlers is at work.
+    fn client() -> kube::Client {
+        let uri = "http://127.0.0.1:1".parse().expect("a URI");
+        kube::Client::try_from(kube::Config::new(uri)).expect("a client")
+    }
+
+    async fn start_and_break(shared: &SharedInformers, ctx: &Context) -> usize {
+        let config = ControllersConfig::new(Vec::new(), String::new());
+        let running = run(|_| client(), config, shared.clone(), ctx.clone());
+        tokio::pin!(running);
+        // Once is enough: handlers are registered before the first wait.
+        assert!(futures::poll!(&mut running).is_pending());
+        shared.pods.handlers()
+    }
+
+    #[tokio::test]
+    async fn a_restarted_run_does_not_hear_every_change_twice() {
+        let (_trigger, ctx) = Context::for_tests();
+        let shared = SharedInformers::detached();
+        let lasting = shared.pods.handlers();
+        let first = start_and_break(&shared, &ctx).await;
+        assert!(first > lasting + 3, "the controllers follow pods: {first} handlers");
+        assert_eq!(shared.pods.handlers(), lasting, "a run that ended hears nothing");
+        for _ in 0..3 {
+            assert_eq!(start_and_break(&shared, &ctx).await, first);
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub mod work_queue;
 pub use certificates::{CertificateRequest, Issued, RequestError, request_certificate};
 pub use connect::{ConnectError, from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
-pub use informer::{Change, Informer, Projection, Selector};
+pub use informer::{Change, HandlerScope, Informer, Projection, Selector};
 pub use key::ObjectKey;
 pub use rotating::following;
 pub use work_queue::WorkQueue;

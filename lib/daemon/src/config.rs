@@ -176,6 +176,13 @@ pub struct KubeletSection {
     pub image_gc_low_percent: u8,
 }
 
+impl KubeletSection {
+    /// The cgroup of all pods, without slashes at its ends: `kubepods` below `cgroupRoot`.
+    pub fn pods_cgroup(&self) -> String {
+        format!("{}/{}", self.cgroup_root.trim_matches('/'), consts::CGROUP_ROOT).trim_matches('/').to_owned()
+    }
+}
+
 /// Section `proxy`, checked.
 #[derive(Clone, Debug)]
 pub struct ProxySection {
@@ -462,6 +469,13 @@ fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, Config
             format!("{low} must be below imageGcHighPercent {high}, both at most 100"),
         ));
     }
+    let cgroup_root = raw.cgroup_root.unwrap_or_else(|| "/".into());
+    if !cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part == "." || part == "..") {
+        return Err(value(
+            "kubelet.cgroupRoot",
+            format!("must be absolute, without . and .., not {cgroup_root:?}"),
+        ));
+    }
     let max_pods = raw.max_pods.unwrap_or(110);
     if max_pods == 0 || max_pods > 1000 {
         return Err(value("kubelet.maxPods", format!("must be 1 to 1000, not {max_pods}")));
@@ -469,7 +483,7 @@ fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, Config
     Ok(KubeletSection {
         cri_socket: raw.cri_socket.unwrap_or_else(|| consts::CRI_SOCKET.into()),
         cgroup_driver,
-        cgroup_root: raw.cgroup_root.unwrap_or_else(|| "/".into()),
+        cgroup_root,
         bind: parsed("kubelet.bind", &bind, "address:port")?,
         max_pods,
         static_pods: raw.static_pods.unwrap_or_else(|| state.join("manifests")),

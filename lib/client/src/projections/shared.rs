@@ -23,7 +23,7 @@ use super::meta::{HasMeta, Meta};
 use super::node::NodeView;
 use super::packed::{MetaOnly, Packed};
 use super::pod::PodView;
-use crate::informer::{Informer, Projection, Selector};
+use crate::informer::{HandlerScope, Informer, Projection, Selector};
 
 impl Projection for PodView {
     type Object = Pod;
@@ -313,6 +313,36 @@ impl SharedInformers {
                 Selector { fields: Some("metadata.name=cluster-info".to_owned()), ..Selector::default() },
                 drain.clone(),
             ),
+        }
+    }
+
+    /// The same informers; handlers added through what is returned live as long as `scope`.
+    pub fn within(&self, scope: &HandlerScope) -> Self {
+        SharedInformers {
+            pods: self.pods.within(scope),
+            pod_index: self.pod_index.clone(),
+            nodes: self.nodes.within(scope),
+            node_leases: self.node_leases.within(scope),
+            namespaces: self.namespaces.within(scope),
+            service_accounts: self.service_accounts.within(scope),
+            root_cas: self.root_cas.within(scope),
+            services: self.services.within(scope),
+            endpoints: self.endpoints.within(scope),
+            endpoint_slices: self.endpoint_slices.within(scope),
+            deployments: self.deployments.within(scope),
+            replica_sets: self.replica_sets.within(scope),
+            replication_controllers: self.replication_controllers.within(scope),
+            stateful_sets: self.stateful_sets.within(scope),
+            daemon_sets: self.daemon_sets.within(scope),
+            controller_revisions: self.controller_revisions.within(scope),
+            jobs: self.jobs.within(scope),
+            cron_jobs: self.cron_jobs.within(scope),
+            budgets: self.budgets.within(scope),
+            quotas: self.quotas.within(scope),
+            cluster_roles: self.cluster_roles.within(scope),
+            certificate_requests: self.certificate_requests.within(scope),
+            bootstrap_tokens: self.bootstrap_tokens.within(scope),
+            cluster_info: self.cluster_info.within(scope),
         }
     }
 
