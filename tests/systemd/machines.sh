@@ -44,7 +44,7 @@ machine_up() {
     local name=$1 address="$SUBNET.$2" dir="$MACHINES/$1" leader
     shift 2
     machines_bridge
-    mkdir -p "$dir"/{upper,work,root,containerd,pods}
+    mkdir -p "$dir"/{upper,work,root,containerd}
     mountpoint -q "$dir/root" ||
         mount -t overlay "overlay-$name" -o "lowerdir=$MACHINE_CACHE/base,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
     echo "$name" >"$dir/root/etc/hostname"
@@ -65,12 +65,12 @@ machine_up() {
         >"$dir/root/etc/keelson/config.yaml.d/90-machine.yaml"
     SYSTEMD_SECCOMP=0 setsid systemd-nspawn --quiet --directory="$dir/root" --machine="$name" --boot --register=no --keep-unit \
         --network-bridge="$BRIDGE" --capability=all --system-call-filter='@keyring @privileged @mount bpf' \
-        --bind="$dir/containerd:/var/lib/containerd" --bind="$dir/pods:/var/lib/keelson" \
+        --bind="$dir/containerd:/var/lib/containerd" \
         --resolv-conf=off --timezone=off --console=pipe "$@" \
         </dev/null >"$dir/console.log" 2>&1 &
     echo $! >"$dir/nspawn.pid"
     for _ in $(seq 200); do
-        leader=$(pgrep -P "$(cat "$dir/nspawn.pid")" | head -n 1)
+        leader=$(pgrep -P "$(cat "$dir/nspawn.pid")" | head -n 1 || true)
         [ -n "$leader" ] && [ -S "/proc/$leader/root/run/systemd/private" ] && break
         sleep 0.1
     done
