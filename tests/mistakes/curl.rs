@@ -70,7 +70,9 @@ impl Curl {
         if !named("Content-Type") {
             command.args(["-H", "Content-Type: application/json"]);
         }
-        headers.iter().for_each(|header| drop(command.arg("-H").arg(header)));
+        for header in headers {
+            command.arg("-H").arg(header);
+        }
         // Even an empty body is sent as one.
         if method != "GET" {
             command.args(["--data-binary", "@-"]);

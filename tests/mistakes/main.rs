@@ -45,8 +45,8 @@ fn every_mistake_is_answered_as_upstream_answers_it() {
         }
     });
     assert_eq!(cluster.kubectl(&["get", "--raw", "/readyz"]).ok(), "ok");
+    let after = Process::of(&cluster);
     clean_up(&cluster, &curl, &types);
-    assert_eq!(Process::of(&cluster), before, "keelson was restarted or panicked");
     let failures = failures.into_inner().expect("no panic");
     println!(
         "{} cases of {} mistakes over {} types: {} answered otherwise than upstream",
@@ -55,6 +55,7 @@ fn every_mistake_is_answered_as_upstream_answers_it() {
         types.len(),
         failures.len()
     );
+    assert_eq!(after, before, "keelson was restarted or panicked");
     assert!(failures.is_empty(), "{} of {}:\n  {}", failures.len(), cases.len(), failures.join("\n  "));
 }
 
@@ -113,6 +114,13 @@ fn body(wanted: &Type, name: &str) -> Vec<u8> {
 }
 
 fn clean_up(cluster: &Cluster, curl: &Curl, types: &[Type]) {
+    // Nothing here protects volumes in use, and claims need not wait for whoever would.
+    let merge = ["Content-Type: application/merge-patch+json".to_owned()];
+    for wanted in types.iter().filter(|wanted| wanted.name.starts_with("PersistentVolume")) {
+        let path = wanted.item(&wanted.object_name());
+        let answer = curl.send("PATCH", &path, &merge, br#"{"metadata":{"finalizers":null}}"#);
+        assert!([200, 404].contains(&answer.code), "{answer:?}");
+    }
     for wanted in types.iter().filter(|wanted| !wanted.namespaced()) {
         let answer = curl.send("DELETE", &wanted.item(&wanted.object_name()), &[], b"");
         assert!([200, 202, 404, 409].contains(&answer.code), "{answer:?}");

@@ -8,9 +8,11 @@ use keelson_client::projections::SharedInformers;
 use keelson_daemon::Context;
 use tokio::task::JoinSet;
 
+use crate::certificates::Signing;
 use crate::small::{cluster_roles, pod_gc, root_ca, service_accounts, ttl};
 use crate::{
-    cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node, replicaset, statefulset,
+    bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node,
+    replicaset, statefulset,
 };
 
 /// Settings, checked.
@@ -23,12 +25,14 @@ pub struct ControllersConfig {
     pub node_grace: Duration,
     /// The certificate authority of the API server, as PEM, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// What certificate requests are signed with; `None`: they are signed elsewhere.
+    pub signing: Option<Signing>,
 }
 
 impl ControllersConfig {
     /// Upstream's defaults for everything else.
     pub fn new(pod_cidrs: Vec<(Cidr, u8)>, root_ca_pem: String) -> Self {
-        ControllersConfig { pod_cidrs, node_grace: Duration::from_secs(50), root_ca_pem }
+        ControllersConfig { pod_cidrs, node_grace: Duration::from_secs(50), root_ca_pem, signing: None }
     }
 }
 
@@ -86,6 +90,13 @@ pub async fn run(
     start!("pod-garbage-collector", |c| pod_gc::start(c, &shared, &ctx));
     start!("ttl-after-finished-controller", |c| ttl::start(c, &shared, &ctx));
     start!("clusterrole-aggregation-controller", |c| cluster_roles::start(c, &shared, &ctx));
+    start!("certificate-controller", |c| certificates::start_approver(c, &shared, &ctx));
+    if let Some(signing) = config.signing {
+        start!("certificate-controller", |c| certificates::start_signer(c, &shared, &ctx, signing));
+    }
+    start!("certificate-controller", |c| certificates::start_cleaner(c, &shared, &ctx));
+    start!("bootstrap-signer", |c| bootstrap::start_signer(c, &shared, &ctx));
+    start!("token-cleaner", |c| bootstrap::start_cleaner(c, &shared, &ctx));
     drop(shared);
 
     while let Some(ended) = tasks.join_next().await {
