@@ -16,6 +16,9 @@ test: ## Run every test that belongs on every change (root)
 test-containerd2: ## Run the kubelet's container tests on a containerd 2 (root)
 	@cargo xtask test-containerd2
 
+test-cgroup2: ## Run the kubelet's container tests on cgroup v2, with both drivers, in a guest (root)
+	@tests/cgroup2
+
 tidy: ## Check what no compiler checks
 	@cargo xtask tidy
 

@@ -5,3 +5,4 @@
 mod recovery;
 mod sample;
 mod streams;
+mod volumes;
