@@ -62,7 +62,7 @@ fn main() -> std::process::ExitCode {
         Task::Conformance { only, jobs } => conformance::run(&only, jobs),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
-        Task::Packages => packages::install_all(),
+        Task::Packages => packages::install_all().and_then(|()| packages::prepare_kubectl()),
         Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {

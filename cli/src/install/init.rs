@@ -231,11 +231,8 @@ fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> {
         return Ok(());
     }
     let files = NodeFiles::of(config);
-    let cluster = Identity {
-        server: local,
-        ca_pem: pki.ca.certificate_pem().to_owned(),
-        cert_pem: String::new(),
-    };
+    let cluster =
+        Identity { server: local, ca_pem: pki.ca.certificate_pem().to_owned(), cert_pem: String::new() };
     let issued =
         |who: &keelson_pki::Identity| Issued { cert_pem: who.cert_pem.clone(), key_pem: who.key_pem.clone() };
     if !files.kubelet.exists() {
