@@ -30,3 +30,9 @@ conformance: ## Run Kubernetes' conformance tests on the running cluster; ONLY=t
 
 conformance-negative: ## Run them against a server that does nothing: none may pass
 	@xtask/bootstrap && cargo run --quiet --package keelson-conformance -- --negative --only "$(ONLY)"
+
+packages: ## Build .deb and .rpm packages and a signed apt repository into target/dist
+	@xtask/bootstrap && cargo xtask dist
+
+e2e-systemd: ## Install the packages on machines of systemd-nspawn and use them (root)
+	@xtask/bootstrap && tests/systemd/run

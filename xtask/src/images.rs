@@ -57,6 +57,7 @@ pub fn pause(folder: &Path, name: &str) -> Result<Archive> {
     let file: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = folder.join(format!("{file}.tar"));
     if !path.exists() {
+        std::fs::create_dir_all(folder)?;
         step("building the pause image", "See packaging/pause.", |_| {
             let binary = build_static("keelson-pause")?;
             let layer = folder.join("pause.layer");
@@ -101,6 +102,18 @@ pub fn test_agent(folder: &Path) -> Result<Archive> {
         })?;
     }
     Ok(Archive { name: TEST_AGENT[0].to_owned(), path })
+}
+
+/// An image around the machine's static busybox with the applets that tests call, as `test.invalid/busybox:1`.
+pub fn test_image(archive: &Path) -> Result<()> {
+    let busybox = Path::new("/usr/bin/busybox");
+    let layer = archive.with_extension("layer");
+    let names = ["busybox", "sh", "nc", "nslookup", "grep", "cat", "sleep"].map(|name| format!("bin/{name}"));
+    let files: Vec<(&str, &Path, u32)> = names.iter().map(|name| (name.as_str(), busybox, 0o755)).collect();
+    write_layer(&layer, &files)?;
+    let config = ImageConfig { cmd: vec!["/bin/sh".into()], ..Default::default() };
+    write_archive(archive, &["test.invalid/busybox:1"], &layer, &config)?;
+    std::fs::remove_file(layer).context("cannot remove the layer's file")
 }
 
 /// Builds a crate of this workspace as a static executable, in a target folder of its own (other flags, other cache).

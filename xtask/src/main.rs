@@ -4,6 +4,7 @@
 mod cluster;
 mod conformance;
 mod containerd;
+mod dist;
 mod images;
 mod oci;
 mod packages;
@@ -48,6 +49,14 @@ enum Task {
     ClusterDown,
     /// Generate the field schema and resource table of lib/api from the published sources and the facts files.
     Schema(schema::Options),
+    /// Build the .deb and .rpm packages and a signed apt repository into target/dist.
+    Dist {
+        /// Package the debug build: for tests of what is installed, not for machines.
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Write the image that tests on machines use, as an OCI archive.
+    TestImage { archive: std::path::PathBuf },
     /// Install from Debian's packages what building, running and testing need.
     Packages,
     /// Run the kubelet's container tests on a containerd 2 from Debian's next suites.
@@ -62,6 +71,8 @@ fn main() -> std::process::ExitCode {
         Task::Conformance { only, jobs } => conformance::run(&only, jobs),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
+        Task::Dist { debug } => dist::build(debug),
+        Task::TestImage { archive } => images::test_image(&archive),
         Task::Packages => packages::install_all().and_then(|()| packages::prepare_kubectl()),
         Task::TestContainerd2 => packages::test_containerd2(),
     };

@@ -21,10 +21,32 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/share/doc/libc6-dev", "libc6-dev"),
 ];
 
+/// What building packages needs.
+const PACKAGING: &[(&str, &str)] = &[
+    ("/usr/bin/dpkg-deb", "dpkg"),
+    ("/usr/bin/dpkg-shlibdeps", "dpkg-dev"),
+    ("/usr/bin/apt-ftparchive", "apt-utils"),
+    ("/usr/bin/gpg", "gpg"),
+    ("/usr/bin/gpg-agent", "gpg-agent"),
+    ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/xz", "xz-utils"),
+    ("/usr/bin/lintian", "lintian"),
+];
+
 /// Installs what is missing.
 pub fn install_all() -> Result<()> {
+    install(NEEDED)
+}
+
+/// Installs what building packages needs.
+pub fn install_packaging_tools() -> Result<()> {
+    install(PACKAGING)
+}
+
+fn install(needed: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+        needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         println!("✓ packages: nothing is missing");
         return Ok(());

@@ -10,7 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keelson-base", &[]),
     ("keelson-api", &["keelson-base"]),
     ("keelson-daemon", &["keelson-base"]),
-    ("keelson-client", &["keelson-base", "keelson-daemon"]),
+    ("keelson-client", &["keelson-base", "keelson-daemon", "keelson-pki"]),
     ("keelson-pki", &["keelson-base"]),
     ("keelson-sys", &["keelson-base"]),
     ("keelson-proto", &[]),
@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["keelson-api", "keelson-base", "keelson-daemon", "keelson-pki", "keelson-store", "keelson-streams"],
     ),
     ("keelson-scheduler", &["keelson-base", "keelson-client", "keelson-daemon"]),
-    ("keelson-controllers", &["keelson-base", "keelson-client", "keelson-daemon"]),
+    ("keelson-controllers", &["keelson-base", "keelson-client", "keelson-daemon", "keelson-pki"]),
     (
         "keelson-kubelet",
         &[

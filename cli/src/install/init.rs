@@ -213,6 +213,9 @@ pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Res
 /// Sandbox image and CNI plugin.
 pub fn agree_with_runtime(ledger: &Ledger, config: &Config) -> Result<()> {
     containerd::link_plugins(ledger, &config.proxy.cni_bin_dir)?;
+    // The proxy's unit may write there, and to little else: the folders must be there before it starts.
+    ledger.folder(&config.proxy.cni_conf_dir)?;
+    keelson_pki::ensure_dir(&config.paths.cni(), 0o755)?;
     containerd::configure(ledger, &config.kubelet.cri_socket).map(drop)
 }
 

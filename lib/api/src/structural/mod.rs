@@ -5,9 +5,21 @@
 //! written is structural is [`rules`]'s question; parsing takes everything that upstream's conversion takes.
 //! Everything works on the values of a [`crate::doc::Doc`] directly.
 
+pub mod custom;
+pub mod defaults;
+pub mod embedded;
+pub mod fits;
 pub mod formats;
+pub mod jsonpath;
+pub mod keywords;
+pub mod lists;
+mod numbers;
 mod parse;
 pub mod pattern;
+pub mod prune;
+pub mod rules;
+pub mod selectable;
+pub mod validate;
 
 use std::sync::Arc;
 
@@ -186,3 +198,6 @@ impl Schema {
         self.below.lists
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -97,35 +97,6 @@ impl Schema {
         }
         below
     }
-
-    /// The same schema with another default.
-    pub(super) fn with_default(mut self, default: Option<Value>) -> Schema {
-        self.default = default;
-        self.below = self.summary();
-        self
-    }
-
-    /// The same schema with other children, in the order properties, additional, items.
-    pub(super) fn with_children(
-        mut self,
-        properties: Vec<(CompactString, Arc<Schema>)>,
-        additional: Option<Additional>,
-        items: Option<Arc<Schema>>,
-    ) -> Schema {
-        self.properties = properties;
-        self.additional = additional;
-        self.items = items;
-        self.below = self.summary();
-        self
-    }
-
-    /// The same schema as an embedded resource: apiVersion, kind and metadata are its own.
-    pub(super) fn as_embedded(&self) -> Schema {
-        let mut schema = self.clone();
-        schema.embedded = true;
-        schema.below.embedded = true;
-        schema
-    }
 }
 
 fn unsupported(props: &Struct) -> Result<(), ParseError> {

@@ -340,8 +340,8 @@ impl SharedInformers {
             budgets: self.budgets.within(scope),
             quotas: self.quotas.within(scope),
             cluster_roles: self.cluster_roles.within(scope),
-            bootstrap_tokens: self.bootstrap_tokens.within(scope),
             certificate_requests: self.certificate_requests.within(scope),
+            bootstrap_tokens: self.bootstrap_tokens.within(scope),
             cluster_info: self.cluster_info.within(scope),
         }
     }

@@ -144,7 +144,7 @@ pub static GROUPS: &[GroupDef] = &[
     ] },
     GroupDef { name: "apiextensions.k8s.io", versions: &[
         VersionDef { version: "v1", gate: "", resources: &[
-            ResourceDef { kind: "CustomResourceDefinition", list_kind: "CustomResourceDefinitionList", plural: "customresourcedefinitions", singular: "customresourcedefinition", short_names: &["crd", "crds"], categories: &["api-extensions"], namespaced: false, verbs: Verbs(255), ty: super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION, list_ty: Some(super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION_LIST), subresources: &[sub("status", 104, "apiextensions.k8s.io", "v1", "CustomResourceDefinition")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "CustomResourceDefinition", list_kind: "CustomResourceDefinitionList", plural: "customresourcedefinitions", singular: "customresourcedefinition", short_names: &["crd", "crds"], categories: &["api-extensions"], namespaced: false, verbs: Verbs(255), ty: super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION, list_ty: Some(super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION_LIST), subresources: &[sub("status", 104, "apiextensions.k8s.io", "v1", "CustomResourceDefinition")], storage_version: "v1", gate: "", acted_on_by: "API server", stored: true },
         ] },
     ] },
     GroupDef { name: "scheduling.k8s.io", versions: &[
