@@ -8,6 +8,7 @@
 mod api;
 mod churn;
 mod client;
+mod delete;
 mod first;
 mod floor;
 mod idle;
@@ -39,7 +40,7 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
-    /// Measure these only: idle, api, pods, start, churn, first.
+    /// Measure these only: idle, api, churn, pods, start, first; and delete, which is not measured otherwise.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
@@ -82,6 +83,9 @@ async fn main() -> Result<()> {
     let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|one| one == part);
     if wanted("idle") && !args.no_idle {
         idle::measure(&mut bench).await?;
+    }
+    if args.only.iter().any(|one| one == "delete") {
+        delete::measure(&mut bench).await?;
     }
     let before = bench.process.pss_kib()?;
     let seeded = seed::pods(&bench, args.pods).await?;
