@@ -211,6 +211,7 @@ impl Core {
                 nonresource::serve(&call, body).await
             }
         };
+        let _in_flight = (!long_running).then(|| self.metrics.in_flight(info.verb));
         let answer = if long_running {
             work.await
         } else {
@@ -242,8 +243,9 @@ impl Handler for Core {
     async fn call(
         self: Arc<Self>,
         connection: Arc<Connection>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Response<Body> {
+        request.extensions_mut().insert(connection.remote);
         self.serve(Peer::Connection(connection), request).await
     }
 }

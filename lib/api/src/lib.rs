@@ -3,6 +3,7 @@
 //! Pure: no tokio, no clock, no entropy, no client; time and seeds are arguments. What is kept is bytes; a [`doc::Doc`]
 //! lives inside one request.
 
+pub mod apply;
 pub mod canonical;
 pub mod defaults;
 pub mod discovery;

@@ -2,9 +2,10 @@
 
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
+use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::json::FieldValidation;
 use keelson_api::patch::{self, PatchError};
-use keelson_api::status::Status;
+use keelson_api::status::{GroupResource, Status};
 use keelson_api::types;
 use keelson_store::{Expect, Transaction, Write};
 
@@ -77,7 +78,7 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
 pub fn manner<'m>(op: &Op<'_>, subresource: &'m str) -> Result<Manner<'m>, Status> {
     let confine = match subresource {
         // The strategy knows these.
-        "" | "status" | "ephemeralcontainers" | "resize" => None,
+        "" | "status" | "ephemeralcontainers" | "resize" | "approval" => None,
         other => Some(super::subresource::confine(other).ok_or_else(|| op.method_not_allowed())?),
     };
     Ok(Manner {
@@ -145,20 +146,18 @@ impl PatchKind {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(text) => {
-                let mut status =
-                    Status::invalid(&op.gk(), &op.info().name, &keelson_api::field_errors::ErrorList::new());
+                let mut status = Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
                 status.message = format!("{}: {text}", status.message);
                 status
             }
             PatchError::Decode(error) => match self {
-                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
-                    let kind = &old.gvk.kind;
-                    let version = &old.gvk.version;
-                    Status::bad_request(format!(
-                        "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
-                    ))
-                }
                 PatchKind::Apply => Status::bad_request(error.to_string()),
+                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
+                    let mut errors = ErrorList::new();
+                    let text = String::from_utf8_lossy(body).into_owned();
+                    errors.invalid(&FieldPath::new("patch"), text, error.to_string());
+                    Status::invalid(&GroupResource::new("", ""), "", &errors)
+                }
             },
         })
     }
@@ -286,7 +285,7 @@ async fn check_and_store(
     claim: &services::Claim,
 ) -> Result<Outcome, Status> {
     let ctx = op.rule_context(manner.subresource);
-    let mut errors = keelson_api::field_errors::ErrorList::new();
+    let mut errors = ErrorList::new();
     match manner.confine {
         Some(_) => types::meta::validate_update(new, &old.doc, op.row.namespaced, &mut errors),
         None => errors = op.strategy.check_update(new, &old.doc, &ctx),
@@ -343,7 +342,7 @@ fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, 
     match new.resource_version() {
         "" | "0" if op.strategy.allow_unconditional_update => Ok(false),
         "" | "0" => {
-            let mut errors = keelson_api::field_errors::ErrorList::new();
+            let mut errors = ErrorList::new();
             let meta = keelson_api::field_errors::FieldPath::new("metadata");
             errors.invalid(&meta.child("resourceVersion"), 0i64, "must be specified for an update");
             Err(Status::invalid(&op.gk(), name, &errors))

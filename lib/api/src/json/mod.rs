@@ -5,6 +5,7 @@ mod encode;
 pub(crate) mod scan;
 
 pub(crate) use decode::{go_type_name, is_kept};
+pub(crate) use encode::{Absent, absent, is_omitted};
 
 use crate::doc::{Doc, Value};
 use crate::schema::{Kind, TypeId};
