@@ -48,6 +48,7 @@ pub fn check(group: &Group, row: &Row, table: &Table, gates: &Gates) -> Result<O
         namespaced: resource.namespaced,
         has_status: resource.has_status(),
         user: User { name: "someone", ..User::default() },
+        custom: None,
     };
     match row.operation.as_str() {
         "default" => {

@@ -85,6 +85,8 @@ impl Serving {
         }
         let old: BTreeMap<String, Arc<Resource>> = by_prefix(&before);
         let new: BTreeMap<String, Arc<Resource>> = by_prefix(&table);
+        // A request that was on its way when an earlier definition went may have made a cache again.
+        new.keys().filter(|prefix| !old.contains_key(*prefix)).for_each(|prefix| core.caches.remove(prefix));
         core.table.store(Arc::new(table));
         for (prefix, row) in old {
             let identity = |row: &Resource| row.custom.as_ref().map(|custom| custom.uid.clone());

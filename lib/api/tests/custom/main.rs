@@ -2,12 +2,13 @@
 //!
 //! Each file has a row a line; `name` is the row's name in upstream's table:
 //! `prune`, `default`, `nulls`, `lists`: apiextensions-apiserver `pkg/apiserver/schema/{pruning,defaulting,listtype}/*_test.go`;
-//! `validate`: `pkg/apiserver/validation/validation_test.go`; `formats`: kube-openapi's registry asked about values of ours.
+//! `validate`: `pkg/apiserver/validation/validation_test.go`; `formats`: kube-openapi's registry asked about values of ours;
+//! `patterns`: Go's `regexp` asked about expressions and values of ours (the last row).
 
 use keelson_api::doc::{Doc, Value, to_json_value, value_to_json};
 use keelson_api::field_errors::ErrorList;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
-use keelson_api::structural::{Schema, fits, formats, lists, prune, validate};
+use keelson_api::structural::{Pattern, Schema, fits, formats, lists, pattern, prune, validate};
 use serde_json::{Value as Json, json};
 
 fn rows(text: &str) -> Vec<Json> {
@@ -234,4 +235,32 @@ fn a_value_is_accepted_where_no_error_is_told() {
         assert_eq!(validate::accepts(&schema(&row), value), errors.is_empty(), "{}", row["name"]);
         assert!(matches!(value, Value::Map(_)), "{}", row["name"]);
     }
+}
+
+#[test]
+fn regular_expressions() {
+    let mut report = Report::default();
+    let mut all = rows(include_str!("patterns.jsonl"));
+    let inputs = all.pop().expect("the inputs");
+    let texts = |list: &Json| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect()
+    };
+    let inputs = texts(&inputs["inputs"]);
+    for row in all {
+        let text = row["pattern"].as_str().expect("a pattern");
+        let error = pattern::check(text).err().map(|error| error.to_string());
+        report.check(error.as_deref() == row["error"].as_str(), || {
+            format!("{text:?}: {error:?}, expected {}", row["error"])
+        });
+        if error.is_some() {
+            continue;
+        }
+        let compiled = Pattern::new(text);
+        let (matching, other): (Vec<String>, Vec<String>) =
+            inputs.iter().cloned().partition(|input| compiled.matches(input));
+        let (found, expected) =
+            if row["only"].is_array() { (matching, &row["only"]) } else { (other, &row["not"]) };
+        report.check(found == texts(expected), || format!("{text:?}: {found:?}, expected {expected}"));
+    }
+    report.end(150);
 }
