@@ -24,6 +24,7 @@ pub mod set;
 pub mod shape;
 pub mod update;
 pub mod validate;
+pub mod versions;
 pub mod view;
 
 pub use field_set::field_set;
