@@ -282,10 +282,7 @@ fn leaves(fields: &Value, object: &Value, at: &str, missing: &mut Vec<String>) {
             ("k:", keys) => {
                 let keys: BTreeMap<String, Value> = serde_json::from_str(keys).unwrap();
                 let of = |item: &&Value| keys.iter().all(|(key, value)| item.get(key) == Some(value));
-                (
-                    keys.keys().next().map_or("", |key| key),
-                    object.as_array().and_then(|items| items.iter().find(of)),
-                )
+                ("item", object.as_array().and_then(|items| items.iter().find(of)))
             }
             ("v:", value) => {
                 let value: Value = serde_json::from_str(value).unwrap();
