@@ -22,6 +22,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selectors;
 pub mod status;
+pub mod structural;
 pub mod table;
 pub mod types;
 pub mod yaml;

@@ -16,8 +16,12 @@ use super::{Op, gvk};
 use crate::options::WriteOptions;
 
 /// The shape of a row's objects.
-pub fn shape_of(row: &Resource) -> Shape<'static> {
-    row.ty.map_or(Shape::Custom(None), Shape::Struct)
+pub fn shape_of(row: &Resource) -> Shape<'_> {
+    match (&row.custom, row.ty) {
+        (Some(custom), _) => custom.shape(),
+        (None, Some(ty)) => Shape::Struct(ty),
+        (None, None) => Shape::Custom(None),
+    }
 }
 
 impl Op<'_> {
@@ -118,6 +122,9 @@ impl Configuration {
         let object = op.with_fields(subresource, &options.manager, |request| {
             self.apply_to(request, base, options.force)
         })?;
+        let (object, _) = op
+            .admit((object, Vec::new()), FieldValidation::Ignore)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
         let uid = object.meta().uid();
         if live.is_none() && !uid.is_empty() {
             let text = format!(
@@ -179,7 +186,7 @@ pub fn check_admitted(op: &Op<'_>, before: Vec<Value>, doc: &mut Doc) {
 }
 
 /// Where nothing but the managers' times changed, the times are as they were: such a write is none.
-pub fn keep_times(new: &mut Doc, old: &Doc, old_json: &[u8]) {
+pub fn keep_times(op: &Op<'_>, new: &mut Doc, old: &Doc, old_json: &[u8]) {
     let (entries, known) = (new.meta().managed_fields(), old.meta().managed_fields());
     if entries.is_empty() || entries == known || !managers::same_but_times(entries, known) {
         return;
@@ -187,7 +194,7 @@ pub fn keep_times(new: &mut Doc, old: &Doc, old_json: &[u8]) {
     let entries = entries.to_vec();
     let known = known.to_vec();
     managers::put_entries(new, known);
-    if Op::encode_stored(new) != old_json {
+    if op.stored_form(new) != old_json {
         managers::put_entries(new, entries);
     }
 }

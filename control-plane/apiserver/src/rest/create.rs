@@ -1,7 +1,6 @@
 //! POST: a new object.
 
 use http::{Response, StatusCode};
-use keelson_api::defaults;
 use keelson_api::doc::Doc;
 use keelson_api::status::{Reason, Status};
 use keelson_api::types;
@@ -120,7 +119,7 @@ async fn try_create(
     applied: bool,
 ) -> Result<Written, Failure> {
     let ctx = op.rule_context("");
-    defaults::apply(&mut doc);
+    op.apply_defaults(&mut doc);
     if !applied {
         op.manage_new(&mut doc, options);
     }
@@ -135,7 +134,7 @@ async fn try_create(
     let managers = doc.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut doc, None, &attributes)?;
     apply::check_admitted(op, managers, &mut doc);
-    defaults::apply(&mut doc);
+    op.apply_defaults(&mut doc);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) {
         claim = services::claim(op.core, &mut doc, None, options.dry_run).await?;
@@ -183,7 +182,7 @@ async fn check_and_store(
     }
     let key = op.key(&name);
     if options.dry_run {
-        let json = Op::encode_stored(doc);
+        let json = op.stored_form(doc);
         let (object, _) = op.core.store.get(&key).await.map_err(super::store_status)?;
         return if object.is_some() {
             Err(Failure::Exists(name))
@@ -206,7 +205,7 @@ async fn check_and_store(
 }
 
 async fn put_new(op: &Op<'_>, key: &str, doc: &Doc, claim: &services::Claim) -> Result<Written, WriteError> {
-    let json = Op::encode_stored(doc);
+    let json = op.stored_form(doc);
     let mut transaction = Transaction {
         guards: vec![(key.to_owned(), Expect::Absent)],
         writes: vec![Write::Put { key: key.to_owned(), value: json.clone() }],

@@ -12,6 +12,7 @@ use keelson_api::f::{apps_v1 as apps, autoscaling_v1 as f, core_v1 as core};
 use keelson_api::json::FieldValidation;
 use keelson_api::schema::Field;
 use keelson_api::status::{GroupResource, Status};
+use keelson_api::structural::custom::{ScalePaths, set_at, value_at};
 use keelson_api::table::Subresource;
 use keelson_api::{t, types};
 
@@ -60,8 +61,47 @@ fn paths(doc: &Doc) -> Option<Paths> {
     })
 }
 
-fn scale_of(doc: &Doc) -> Result<Doc, Status> {
+fn scale_of(op: &Op<'_>, doc: &Doc) -> Result<Doc, Status> {
+    if let Some(scale) = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        return custom_scale(op, scale, doc);
+    }
     let paths = paths(doc).ok_or_else(|| Status::not_implemented("scale of this type is not served yet"))?;
+    let mut scale = scale_with_meta(doc);
+    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], doc.int(&paths.replicas).unwrap_or(0));
+    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], doc.int(&paths.current).unwrap_or(0));
+    scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector_text(doc.get(&paths.selector)));
+    Ok(scale)
+}
+
+/// What replicas that are not set read as while they are changed; upstream's.
+const UNSET: i64 = i32::MIN as i64;
+
+/// A custom resource's scale, read where its definition says.
+fn custom_scale(op: &Op<'_>, paths: &ScalePaths, doc: &Doc) -> Result<Doc, Status> {
+    let number = |path: &[String]| match value_at(doc, path) {
+        Some(Value::Int(n)) => Some(*n),
+        _ => None,
+    };
+    // A client that changes a scale may be the first to set it.
+    let replicas = match number(&paths.spec_replicas) {
+        None if op.info().verb == "get" => {
+            let text = format!("the spec replicas field {:?} does not exist", paths.spec_text);
+            return Err(Status::internal(text));
+        }
+        found => found.unwrap_or(UNSET),
+    };
+    let mut scale = scale_with_meta(doc);
+    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], replicas);
+    let current = number(&paths.status_replicas).unwrap_or(0);
+    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], current);
+    let selector = paths.label_selector.as_deref().and_then(|path| value_at(doc, path)?.as_str());
+    if let Some(selector) = selector.filter(|text| !text.is_empty()) {
+        scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector);
+    }
+    Ok(scale)
+}
+
+fn scale_with_meta(doc: &Doc) -> Doc {
     let mut scale = Doc::new(t::autoscaling_v1::SCALE);
     scale.gvk = Gvk::new("autoscaling", "v1", "Scale");
     let from = doc.meta();
@@ -71,10 +111,7 @@ fn scale_of(doc: &Doc) -> Result<Doc, Status> {
     meta.set_uid(from.uid());
     meta.set_resource_version(from.resource_version());
     meta.set_creation_timestamp(from.creation_timestamp());
-    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], doc.int(&paths.replicas).unwrap_or(0));
-    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], doc.int(&paths.current).unwrap_or(0));
-    scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector_text(doc.get(&paths.selector)));
-    Ok(scale)
+    scale
 }
 
 /// A selector as upstream prints it; what cannot be read selects nothing.
@@ -127,7 +164,7 @@ pub async fn serve(
         let Some(loaded) = op.load(&name, false).await? else {
             return Err(Status::not_found(&op.gr(), &name));
         };
-        return op.answer_doc(StatusCode::OK, &scale_of(&loaded.doc)?, output.encoding, output.pretty);
+        return op.answer_doc(StatusCode::OK, &scale_of(op, &loaded.doc)?, output.encoding, output.pretty);
     }
     let put = op.info().verb == "update";
     let kind = if put { None } else { Some(PatchKind::of(op)?) };
@@ -148,7 +185,7 @@ pub async fn serve(
     let manner = Manner { subresource: "", ownership: Ownership::Carried };
     let written = update::update(op, &name, manner, &options, &make, None).await?;
     let doc = op.decode_stored(&written.json, written.revision)?;
-    op.answer_doc(StatusCode::OK, &scale_of(&doc)?, output.encoding, output.pretty)
+    op.answer_doc(StatusCode::OK, &scale_of(op, &doc)?, output.encoding, output.pretty)
 }
 
 /// What the client sent.
@@ -163,7 +200,7 @@ fn scaled(op: &Op<'_>, old: &Doc, given: &Given<'_>, options: &WriteOptions) -> 
     let parent = managers::decode(old.meta().managed_fields())
         .map_err(|error| Status::other(500, keelson_api::status::Reason::Unknown, error.to_string()))?;
     let mapping = |version: &str| replicas_in(op, version);
-    let mut current = scale_of(old)?;
+    let mut current = scale_of(op, old)?;
     managers::put(&mut current, &to_scale(&parent, &mapping));
     let scale = with_scale(op, options, |request| match given {
         Given::Configuration(configuration) => configuration.apply_to(request, &current, options.force),
@@ -179,6 +216,13 @@ fn scaled(op: &Op<'_>, old: &Doc, given: &Given<'_>, options: &WriteOptions) -> 
         }
     })?;
     let replicas = scale.int(&[f::scale::SPEC, f::scale_spec::REPLICAS]).unwrap_or(0);
+    let own = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    if let Some(scale) = own
+        && replicas == UNSET
+    {
+        let text = format!("the spec replicas field {:?} cannot be empty", scale.spec_text);
+        return Err(Status::bad_request(text));
+    }
     if replicas < 0 {
         let mut errors = keelson_api::field_errors::ErrorList::new();
         let spec = keelson_api::field_errors::FieldPath::new("spec");
@@ -187,10 +231,15 @@ fn scaled(op: &Op<'_>, old: &Doc, given: &Given<'_>, options: &WriteOptions) -> 
         return Err(Status::invalid(&gk, old.meta().name(), &errors));
     }
     let mut new = old.clone();
-    if let Some(paths) = paths(old) {
+    if let Some(scale) = own {
+        set_at(&mut new, &scale.spec_replicas, Value::Int(replicas));
+    } else if let Some(paths) = paths(old) {
         new.set(&paths.replicas, replicas);
     }
-    new.meta_mut().set_resource_version(scale.meta().resource_version());
+    let version = scale.meta().resource_version();
+    if op.strategy.allow_unconditional_update || !version.is_empty() {
+        new.meta_mut().set_resource_version(version);
+    }
     new.meta_mut().set_uid(scale.meta().uid());
     let owners = managers::decode(scale.meta().managed_fields()).unwrap_or_default();
     managers::put(&mut new, &to_parent(&parent, &owners, &op.row.api_version(), &mapping));
@@ -200,8 +249,17 @@ fn scaled(op: &Op<'_>, old: &Doc, given: &Given<'_>, options: &WriteOptions) -> 
 /// Where a version of the object keeps its replicas; `None`: it is not served.
 fn replicas_in(op: &Op<'_>, version: &str) -> Option<Option<Vec<PathElement>>> {
     let gvk = Gvk::from_api_version(version, &op.row.kind);
-    op.core.table.load().by_kind(&gvk.group, &gvk.version, &gvk.kind)?;
-    Some(Some(vec![PathElement::field("spec"), PathElement::field("replicas")]))
+    let table = op.core.table.load();
+    let row = table.by_kind(&gvk.group, &gvk.version, &gvk.kind)?;
+    match &row.custom {
+        None => Some(Some(vec![PathElement::field("spec"), PathElement::field("replicas")])),
+        Some(custom) => Some(
+            custom
+                .scale
+                .as_ref()
+                .map(|scale| scale.spec_replicas.iter().map(|name| PathElement::field(name)).collect()),
+        ),
+    }
 }
 
 /// Runs a rule on fields of a Scale.

@@ -80,6 +80,7 @@ impl Op<'_> {
             group: &subresource.group,
             version: &subresource.version,
             kind: &subresource.kind,
+            custom: if subresource.ty.is_none() { self.row.custom.as_deref() } else { None },
         };
         let (doc, warnings) = decode(self.call.headers, body, &expected, options.validation)?;
         self.call.warnings.extend(warnings);

@@ -1,11 +1,11 @@
 //! PUT and PATCH, of the main resource and of subresources: read, change, check, write if nothing changed meanwhile.
 
 use http::{Response, StatusCode};
-use keelson_api::defaults;
 use keelson_api::doc::Doc;
+use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::json::FieldValidation;
 use keelson_api::patch::{self, PatchError};
-use keelson_api::status::Status;
+use keelson_api::status::{GroupResource, Status};
 use keelson_store::{Expect, Transaction, Write};
 
 use super::apply::Configuration;
@@ -139,33 +139,35 @@ impl PatchKind {
         body: &[u8],
         validation: FieldValidation,
     ) -> Result<patch::Patched, Status> {
+        // What a custom resource's schema does not know is told with what the decoder found.
+        let custom = op.row.custom.is_some() && old.ty().is_none();
+        let own = if custom { super::custom::decoder_validation(validation) } else { validation };
         let patched = match self {
-            PatchKind::Json => patch::json_patch(old, body, validation),
-            PatchKind::Merge => patch::merge_patch(old, body, validation),
-            PatchKind::Strategic => patch::strategic_merge(old, body, validation),
+            PatchKind::Json => patch::json_patch(old, body, own),
+            PatchKind::Merge => patch::merge_patch(old, body, own),
+            PatchKind::Strategic => patch::strategic_merge(old, body, own),
             PatchKind::Apply => return Err(Status::internal("an apply is no change of a whole object")),
         };
-        patched.map_err(|error| match error {
+        let admit = |patched| if custom { op.admit(patched, validation) } else { Ok(patched) };
+        patched.and_then(|patched| admit(patched).map_err(PatchError::Decode)).map_err(|error| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::request_entity_too_large(text),
             PatchError::Unsupported(text) => {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(text) => {
-                let mut status =
-                    Status::invalid(&op.gk(), &op.info().name, &keelson_api::field_errors::ErrorList::new());
+                let mut status = Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
                 status.message = format!("{}: {text}", status.message);
                 status
             }
             PatchError::Decode(error) => match self {
-                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
-                    let kind = &old.gvk.kind;
-                    let version = &old.gvk.version;
-                    Status::bad_request(format!(
-                        "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
-                    ))
-                }
                 PatchKind::Apply => Status::bad_request(error.to_string()),
+                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
+                    let mut errors = ErrorList::new();
+                    let text = String::from_utf8_lossy(body).into_owned();
+                    errors.invalid(&FieldPath::new("patch"), text, error.to_string());
+                    Status::invalid(&GroupResource::new("", ""), "", &errors)
+                }
             },
         })
     }
@@ -251,7 +253,7 @@ async fn try_update(
     let new = make(&requested)?;
     let pinned = preconditions(op, name, &new, &old.doc)?;
     let mut new = op.to_hub(new)?;
-    defaults::apply(&mut new);
+    op.apply_defaults(&mut new);
     if manner.ownership == Ownership::Changes {
         new = op.manage_changed(&requested, new, manner.subresource, options)?;
     }
@@ -263,12 +265,12 @@ async fn try_update(
     let managers = new.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
     apply::check_admitted(op, managers, &mut new);
-    defaults::apply(&mut new);
+    op.apply_defaults(&mut new);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) && manner.subresource.is_empty() {
         claim = services::claim(op.core, &mut new, Some(&old.doc), options.dry_run).await?;
     }
-    apply::keep_times(&mut new, &old.doc, &old.json);
+    apply::keep_times(op, &mut new, &old.doc, &old.json);
     let outcome = check_and_store(op, name, manner, options, &attributes, &old, &new, &claim).await;
     match outcome {
         Ok(Outcome::Written(written)) => {
@@ -305,7 +307,7 @@ async fn check_and_store(
     op.check_escalation(name, new, Some(&old.doc))?;
     op.call.warnings.extend((op.strategy.warnings)(new, Some(&old.doc), &ctx));
     op.call.warnings.extend(op.core.admission.warnings(new, Some(&old.doc), attributes));
-    let json = Op::encode_stored(new);
+    let json = op.stored_form(new);
     let gone = finished(new);
     if options.dry_run {
         return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
@@ -318,7 +320,7 @@ async fn check_and_store(
         // As upstream: what is too large with its managers is stored without, but for an apply.
         Err(status) if status.code == 413 && manner.ownership == Ownership::Changes => {
             let Some(bare) = apply::without_managers(new) else { return Err(status) };
-            let json = Op::encode_stored(&bare);
+            let json = op.stored_form(&bare);
             store_changed(op, name, old, &bare, json, claim).await
         }
         outcome => outcome,
@@ -371,7 +373,7 @@ fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, 
     match new.resource_version() {
         "" | "0" if op.strategy.allow_unconditional_update => Ok(false),
         "" | "0" => {
-            let mut errors = keelson_api::field_errors::ErrorList::new();
+            let mut errors = ErrorList::new();
             let meta = keelson_api::field_errors::FieldPath::new("metadata");
             errors.invalid(&meta.child("resourceVersion"), 0i64, "must be specified for an update");
             Err(Status::invalid(&op.gk(), name, &errors))

@@ -10,6 +10,7 @@
 
 pub mod codec;
 pub mod compare;
+pub mod custom;
 pub mod element;
 mod field_set;
 pub mod list;
