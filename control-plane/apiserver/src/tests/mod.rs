@@ -12,5 +12,6 @@ mod services;
 mod streams;
 mod tls;
 mod upkeep;
+mod versions;
 mod watches;
 mod writes;
