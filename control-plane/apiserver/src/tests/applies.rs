@@ -111,6 +111,9 @@ fn check(step: &Value, got: &Value, last: &Value) -> Result<(), String> {
 
 async fn tell(story: &Value) -> Result<(), String> {
     let (lab, clock) = lab().await;
+    if story["crd"].is_object() {
+        lab.define(&story["crd"]).await;
+    }
     let mut last = Value::Null;
     for (at, step) in story["steps"].as_array().unwrap().iter().enumerate() {
         if step["later"] == true {
