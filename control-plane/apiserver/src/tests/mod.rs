@@ -1,5 +1,6 @@
 //! The server as a whole, in process on a memory store, and over TLS with a raw client.
 
+mod applies;
 mod custom;
 mod deletes;
 mod harness;
