@@ -146,8 +146,7 @@ impl PatchKind {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(text) => {
-                let mut status =
-                    Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
+                let mut status = Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
                 status.message = format!("{}: {text}", status.message);
                 status
             }
