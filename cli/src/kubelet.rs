@@ -14,7 +14,7 @@ pub async fn run(config: Config) -> Result<()> {
     let node = node::identify(&config.node)?;
     let clock = Clock::system();
     tokio::select! {
-        made = node_certs::ensure_client(&config, &node, &clock) => made?,
+        made = node_certs::first_identity(&config, &node, &clock) => made?,
         () = signals.wait() => return Ok(()),
     }
     node_certs::ensure_serving(&config, &node, &clock)?;

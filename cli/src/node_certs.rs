@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use keelson_base::consts::identity;
-use keelson_client::{CertificateRequest, Issued, request_certificate};
+use keelson_client::{CertificateRequest, Issued, RequestError, request_certificate};
 use keelson_daemon::config::Config;
 use keelson_daemon::{Clock, DrainWatcher};
 use keelson_pki::{Kubeconfig, KubeconfigAuth, Profile, ensure_dir, write_atomic};
@@ -101,8 +101,29 @@ fn third(from: Timestamp, to: Timestamp) -> Timestamp {
     Timestamp::from_second(from.as_second() + seconds / 3).unwrap_or(from)
 }
 
+/// As [`ensure_client`], again and again while an answer of the API server is missing: it may be starting too.
+pub async fn first_identity(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<()> {
+    let mut wait = RETRY.0;
+    loop {
+        let Err(error) = ensure_client(config, node, clock).await else { return Ok(()) };
+        if error.downcast_ref::<RequestError>().is_none() {
+            return Err(error);
+        }
+        tracing::warn!(error = %chain(error.as_ref()), "the node's certificate was not had, trying again");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY.1);
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
 /// The kubelet's client identity: kept while it holds, else asked for with the bootstrap token.
-pub async fn ensure_client(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<()> {
+async fn ensure_client(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<()> {
     let files = NodeFiles::of(config);
     if let Some(identity) = read_identity(&files.kubelet)? {
         let (_, end) = keelson_pki::validity(&identity.cert_pem)

@@ -211,6 +211,7 @@ impl Core {
                 nonresource::serve(&call, body).await
             }
         };
+        let _in_flight = (!long_running).then(|| self.metrics.in_flight(info.verb));
         let answer = if long_running {
             work.await
         } else {

@@ -44,15 +44,9 @@ impl Version {
             "0" => Ok(Version::Any),
             other => match other.parse() {
                 Ok(revision) => Ok(Version::At(revision)),
-                Err(_) => {
-                    let mut errors = ErrorList::new();
-                    let detail = format!("strconv.ParseUint: parsing {other:?}: invalid syntax");
-                    errors.invalid(&FieldPath::new("resourceVersion"), other, detail);
-                    Err(Status::bad_request(format!(
-                        "Invalid value: {other:?}: {}",
-                        errors.iter().next().map_or("", |error| error.detail.as_str())
-                    )))
-                }
+                Err(_) => Err(Status::bad_request(format!(
+                    "invalid resource version: resourceVersion: Invalid value: {other:?}: strconv.ParseUint: parsing {other:?}: invalid syntax"
+                ))),
             },
         }
     }

@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod churn;
 mod client;
+mod delete;
+mod first;
 mod floor;
 mod idle;
 mod pods;
@@ -37,6 +40,12 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
+    /// Measure these only: idle, api, churn, pods, start, first; and delete, which is not measured otherwise.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
+    #[arg(long, hide = true)]
+    first_start_in: Option<PathBuf>,
 }
 
 /// What every measurement is handed.
@@ -53,6 +62,9 @@ struct Bench {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(folder) = &args.first_start_in {
+        return first::start_here(folder).await;
+    }
     let places = Places::of_environment();
     let kubeconfig = Kubeconfig::read(&places.kubeconfig())
         .context("no running cluster; start one with `make cluster`")?;
@@ -68,15 +80,31 @@ async fn main() -> Result<()> {
         cri_socket: args.cri_socket.unwrap_or_else(|| places.run.join("containerd.sock")),
         places,
     };
-    if !args.no_idle {
+    let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|one| one == part);
+    if wanted("idle") && !args.no_idle {
         idle::measure(&mut bench).await?;
+    }
+    if args.only.iter().any(|one| one == "delete") {
+        delete::measure(&mut bench).await?;
     }
     let before = bench.process.pss_kib()?;
     let seeded = seed::pods(&bench, args.pods).await?;
-    api::measure(&mut bench, &seeded, before).await?;
-    pods::measure(&mut bench).await?;
-    start::measure(&mut bench).await?;
+    if wanted("api") {
+        api::measure(&mut bench, &seeded, before).await?;
+    }
+    if wanted("churn") {
+        churn::measure(&mut bench).await?;
+    }
+    if wanted("pods") {
+        pods::measure(&mut bench).await?;
+    }
+    if wanted("start") {
+        start::measure(&mut bench).await?;
+    }
     seed::remove(&bench).await?;
+    if wanted("first") {
+        first::measure(&mut bench)?;
+    }
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()
 }

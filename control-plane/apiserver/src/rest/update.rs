@@ -78,7 +78,7 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
 pub fn manner<'m>(op: &Op<'_>, subresource: &'m str) -> Result<Manner<'m>, Status> {
     let confine = match subresource {
         // The strategy knows these.
-        "" | "status" | "ephemeralcontainers" | "resize" => None,
+        "" | "status" | "ephemeralcontainers" | "resize" | "approval" => None,
         other => Some(super::subresource::confine(other).ok_or_else(|| op.method_not_allowed())?),
     };
     Ok(Manner {

@@ -11,5 +11,6 @@ mod services;
 mod streams;
 mod tls;
 mod upkeep;
+mod versions;
 mod watches;
 mod writes;
