@@ -15,14 +15,38 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/busybox", "busybox-static"),
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/sqlite3", "sqlite3"),
+    // The tests' kill(1).
+    ("/usr/bin/kill", "procps"),
     ("/usr/bin/gcc", "gcc"),
     ("/usr/share/doc/libc6-dev", "libc6-dev"),
 ];
 
+/// What building packages needs.
+const PACKAGING: &[(&str, &str)] = &[
+    ("/usr/bin/dpkg-deb", "dpkg"),
+    ("/usr/bin/dpkg-shlibdeps", "dpkg-dev"),
+    ("/usr/bin/apt-ftparchive", "apt-utils"),
+    ("/usr/bin/gpg", "gpg"),
+    ("/usr/bin/gpg-agent", "gpg-agent"),
+    ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/xz", "xz-utils"),
+    ("/usr/bin/lintian", "lintian"),
+];
+
 /// Installs what is missing.
 pub fn install_all() -> Result<()> {
+    install(NEEDED)
+}
+
+/// Installs what building packages needs.
+pub fn install_packaging_tools() -> Result<()> {
+    install(PACKAGING)
+}
+
+fn install(needed: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+        needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         println!("✓ packages: nothing is missing");
         return Ok(());
@@ -44,7 +68,7 @@ fn apt() -> Command {
     command
 }
 
-/// Where a new enough kubectl is: on the PATH, or unpacked from Debian's next suites into `folder`.
+/// Where a new enough kubectl is: in `folder`, on the PATH, or fetched into `folder`.
 pub fn kubectl(folder: &Path) -> Result<PathBuf> {
     let ours = folder.join("kubectl");
     for candidate in [ours.clone(), PathBuf::from("kubectl")] {
@@ -52,18 +76,65 @@ pub fn kubectl(folder: &Path) -> Result<PathBuf> {
             return Ok(candidate);
         }
     }
+    let fetched = fetched_kubectl()?;
+    std::fs::create_dir_all(folder)?;
+    std::fs::copy(&fetched, &ours).with_context(|| format!("cannot copy {}", fetched.display()))?;
+    Ok(ours)
+}
+
+/// Fetches kubectl where none is on the PATH, so that a cluster can be started where nothing can be fetched.
+pub fn prepare_kubectl() -> Result<()> {
+    match minor(Path::new("kubectl")) {
+        Some(32..) => Ok(()),
+        _ => fetched_kubectl().map(drop),
+    }
+}
+
+/// A kubectl unpacked from Debian's next suites; one from before is used again.
+fn fetched_kubectl() -> Result<PathBuf> {
+    const SUITES: &[&str] = &["trixie", "sid"];
+    let folder = run::target().join("packages");
+    let unpacked = |suite: &&str| folder.join(format!("apt-{suite}")).join("kubectl/usr/bin/kubectl");
+    if let Some(there) = SUITES.iter().map(unpacked).find(|path| minor(path).is_some_and(|minor| minor >= 32))
+    {
+        return Ok(there);
+    }
     let hint = "A kubectl of 1.32 or later on the PATH is used instead.";
     step("fetching kubectl from Debian's packages", hint, |_| {
-        let unpacked =
-            fetch_from_later_suite("kubectl", &["trixie", "sid"], &run::target().join("packages"))?;
-        std::fs::create_dir_all(folder)?;
-        std::fs::copy(unpacked.join("usr/bin/kubectl"), &ours)
-            .context("the package has no usr/bin/kubectl")?;
-        match minor(&ours) {
-            Some(minor) if minor >= 32 => Ok(ours.clone()),
+        let program = fetch_from_later_suite("kubectl", SUITES, &folder)?.join("usr/bin/kubectl");
+        match minor(&program) {
+            Some(minor) if minor >= 32 => Ok(program),
             other => bail!("the package's kubectl is of minor {other:?}, not 32 or later"),
         }
     })
+}
+
+/// The programs of a containerd 2, unpacked from Debian's next suites: a folder for the front of the PATH.
+pub fn containerd2() -> Result<PathBuf> {
+    let hint = "The machine's own apt source must carry the suite forky or sid.";
+    step("fetching containerd 2 from Debian's packages", hint, |_| {
+        let folder = run::target().join("packages");
+        let programs = fetch_from_later_suite("containerd", &["forky", "sid"], &folder)?.join("usr/bin");
+        let version = output(Command::new(programs.join("containerd")).arg("--version"))?;
+        if !version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2.")) {
+            bail!("the package's containerd is not of version 2: {}", version.trim());
+        }
+        println!("{}", version.trim());
+        Ok(programs)
+    })
+}
+
+/// Runs the kubelet's container tests on a containerd 2.
+pub fn test_containerd2() -> Result<()> {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{own}", containerd2()?.display());
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--package", "keelson-kubelet", "--tests", "--no-fail-fast"]).env("PATH", path);
+    let status = tests.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the tests failed");
+    }
+    Ok(())
 }
 
 fn minor(kubectl: &Path) -> Option<u32> {

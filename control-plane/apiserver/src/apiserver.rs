@@ -29,14 +29,14 @@ use crate::cache::{Settings, WatchCaches};
 use crate::config::ApiServerConfig;
 use crate::core::{Core, Peer};
 use crate::flow::FlowControl;
-use crate::metrics::Metrics;
+use crate::metrics::{Measured, Metrics};
 use crate::nonresource::{Documents, Health};
 use crate::reads::{CachedReads, Followers};
 use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{keys, renewal, services, upkeep};
+use crate::{crd, keys, renewal, services, upkeep};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,7 @@ impl ApiServer {
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
+        tokio::spawn(crd::run(core.clone(), api.own_service()));
         tokio::spawn(services::repair::run(core.clone()));
         tokio::spawn(upkeep::expire_events(core.clone()));
         tokio::spawn(renewal::run(core.clone(), config.pki.clone(), tls));
@@ -120,15 +121,18 @@ async fn build(
 ) -> Result<Arc<Core>, StartError> {
     let service_range =
         ServiceRange::parse(&config.service_cidr).map_err(|source| StartError::Services { source })?;
+    let metrics = Metrics::default();
+    let store: Arc<dyn Store> = Arc::new(Measured::new(store, metrics.storage.clone()));
     let caches = Arc::new(WatchCaches::new(store.clone()));
-    let table = Arc::new(Table::builtin(&config.gates));
+    let table = Arc::new(ArcSwap::from_pointee(Table::builtin(&config.gates)));
     let stop = CancellationToken::new();
     let (policy, graph) = (Arc::new(PolicyStore::new()), Arc::new(NodeGraph::default()));
     let (all_rows, all_caches) = (table.clone(), caches.clone());
     let cache_of = move |group: &str, resource: &str| {
-        let row = all_rows.rows().iter().find(|row| row.group == group && row.plural == resource)?;
-        let hub =
-            all_rows.lookup(&row.storage_group, &row.storage_version, &row.plural).unwrap_or(row).clone();
+        // Of built-in resources only, which are always there.
+        let rows = all_rows.load();
+        let row = rows.rows().iter().find(|row| row.group == group && row.plural == resource)?;
+        let hub = rows.lookup(&row.storage_group, &row.storage_version, &row.plural).unwrap_or(row).clone();
         let prefix = keys::row_prefix(row);
         Some(all_caches.resource(&prefix, || Settings {
             prefix: prefix.clone(),
@@ -143,7 +147,8 @@ async fn build(
     let access = access(config, reads.clone(), policy, graph)?;
     let kinds_table = table.clone();
     let kinds: KindMapper = Arc::new(move |group, version, kind| {
-        let row = kinds_table.by_kind(group, version, kind);
+        let rows = kinds_table.load();
+        let row = rows.by_kind(group, version, kind);
         row.map(|row| MappedResource {
             group: row.group.to_string(),
             version: row.version.to_string(),
@@ -159,10 +164,11 @@ async fn build(
     for step in bootstrap::STEPS {
         health.expect(step);
     }
-    Ok(Arc::new(Core {
+    health.expect(crd::SYNCED);
+    let core = Arc::new(Core {
         store,
         caches,
-        table: ArcSwap::new(table),
+        table,
         gates: config.gates.clone(),
         clock: ctx.clock.clone(),
         access,
@@ -174,12 +180,15 @@ async fn build(
             relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)),
         },
         admission,
-        metrics: Metrics::default(),
+        metrics,
         flow: FlowControl::new(config.max_reads, config.max_writes),
         stop,
         documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,
-    }))
+    });
+    crd::load(&core).await.map_err(|status| StartError::Bootstrap { step: crd::SYNCED, status })?;
+    core.health.done(crd::SYNCED);
+    Ok(core)
 }
 
 fn access(

@@ -39,21 +39,26 @@ pub async fn run(api: &ApiServer, config: &ApiServerConfig) -> Result<(), StartE
 }
 
 /// The server's own requests, through all stages.
-struct Client(LocalService);
+pub(crate) struct Client(LocalService);
 
 impl Client {
-    fn new(service: LocalService) -> Client {
+    pub(crate) fn new(service: LocalService) -> Client {
         Client(service)
     }
 
-    async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Status> {
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Status> {
         let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("content-type", "application/json")
             .header("accept", "application/json")
-            .header("user-agent", "keelson-apiserver")
+            .header("user-agent", "kube-apiserver")
             .body(Full::new(bytes::Bytes::from(bytes)))
             .map_err(Status::internal)?;
         let answer = self.0.call(request).await.map_err(Status::internal)?;
@@ -73,7 +78,7 @@ impl Client {
         Err(Status::other(code.as_u16(), reason, text))
     }
 
-    async fn get(&mut self, path: &str) -> Result<Option<Value>, Status> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Option<Value>, Status> {
         match self.send(Method::GET, path, None).await {
             Ok(value) => Ok(Some(value)),
             Err(status) if status.is_not_found() => Ok(None),

@@ -25,7 +25,7 @@ use crate::query::Query;
 use crate::reads::Followers;
 use crate::request_info::RequestInfo;
 use crate::respond::{self, Warnings};
-use crate::rest::fields::TypeFields;
+use crate::rest::fields;
 use crate::server::{ConnectionInfo, Handler};
 use crate::services::cidr::ServiceRange;
 use crate::{keys, nonresource, rest, streaming};
@@ -53,7 +53,8 @@ pub struct Connection {
 pub struct Core {
     pub store: Arc<dyn Store>,
     pub caches: Arc<WatchCaches>,
-    pub table: ArcSwap<Table>,
+    /// The rows in service; whoever changes them swaps in a new table.
+    pub table: Arc<ArcSwap<Table>>,
     pub gates: Gates,
     pub clock: Clock,
     pub access: Access,
@@ -89,7 +90,7 @@ impl Core {
         self.caches.resource(&prefix, || crate::cache::Settings {
             prefix: prefix.clone(),
             namespaced: row.namespaced,
-            fields: Arc::new(TypeFields::of(&self.hub(row))),
+            fields: fields::of(row, || self.hub(row)),
         })
     }
 
@@ -136,13 +137,22 @@ impl Core {
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::Empty;
         }
-        self.count(&info, &query, response.status(), started.elapsed());
+        self.count(&info, &query, &parts.headers, response.status(), started.elapsed());
         response
     }
 
-    fn count(&self, info: &RequestInfo, query: &Query<'_>, code: StatusCode, took: Duration) {
+    fn count(
+        &self,
+        info: &RequestInfo,
+        query: &Query<'_>,
+        headers: &HeaderMap,
+        code: StatusCode,
+        took: Duration,
+    ) {
+        let applies = info.verb == "patch"
+            && crate::negotiate::content_type(headers).starts_with("application/apply-patch");
         let key = RequestKey {
-            verb: info.verb,
+            verb: if applies { "apply" } else { info.verb },
             group: info.group.clone(),
             version: info.version.clone(),
             // Unknown paths and resources must not make series.
@@ -210,6 +220,7 @@ impl Core {
                 nonresource::serve(&call, body).await
             }
         };
+        let _in_flight = (!long_running).then(|| self.metrics.in_flight(info.verb));
         let answer = if long_running {
             work.await
         } else {
@@ -241,8 +252,9 @@ impl Handler for Core {
     async fn call(
         self: Arc<Self>,
         connection: Arc<Connection>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Response<Body> {
+        request.extensions_mut().insert(connection.remote);
         self.serve(Peer::Connection(connection), request).await
     }
 }

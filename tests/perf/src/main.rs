@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod churn;
 mod client;
+mod delete;
+mod first;
 mod floor;
 mod idle;
 mod pods;
@@ -18,30 +21,31 @@ mod start;
 use anyhow::{Context, Result};
 use clap::Parser;
 use client::Kubeconfig;
+use keelson_tests::Places;
 use process::Process;
 use report::Report;
 use std::path::PathBuf;
 
 #[derive(Parser)]
 struct Args {
-    /// Folder of the cluster.
-    #[arg(long, default_value = "/var/lib/keelson-cluster")]
-    cluster: PathBuf,
-    /// File that holds keelson's pid.
-    #[arg(long, default_value = "/run/keelson-cluster/keelson.pid")]
-    pid_file: PathBuf,
     /// Tab-separated figures are written here.
     #[arg(long, default_value = "target/reports/bench.tsv")]
     report: PathBuf,
     /// Pods in the database while measuring.
     #[arg(long, default_value_t = 10_000)]
     pods: usize,
-    /// The runtime's socket, for the raw calls.
-    #[arg(long, default_value = "/run/keelson-cluster/containerd.sock")]
-    cri_socket: PathBuf,
+    /// The runtime's socket, for the raw calls. Default: that of the containerd that `make cluster` started.
+    #[arg(long)]
+    cri_socket: Option<PathBuf>,
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
+    /// Measure these only: idle, api, churn, pods, start, first; and delete, which is not measured otherwise.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
+    #[arg(long, hide = true)]
+    first_start_in: Option<PathBuf>,
 }
 
 /// What every measurement is handed.
@@ -52,16 +56,20 @@ struct Bench {
     /// A folder on the file system of the database, for the raw floors.
     scratch: PathBuf,
     cri_socket: PathBuf,
-    cluster: PathBuf,
+    places: Places,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let kubeconfig = Kubeconfig::read(&args.cluster.join("state/admin.conf"))
+    if let Some(folder) = &args.first_start_in {
+        return first::start_here(folder).await;
+    }
+    let places = Places::of_environment();
+    let kubeconfig = Kubeconfig::read(&places.kubeconfig())
         .context("no running cluster; start one with `make cluster`")?;
-    let process = Process::from_pid_file(&args.pid_file)?;
-    let scratch = args.cluster.join("bench");
+    let process = Process::from_pid_file(&places.keelson_pid())?;
+    let scratch = places.data.join("bench");
     std::fs::create_dir_all(&scratch)?;
     let report = Report::new(args.report);
     let mut bench = Bench {
@@ -69,18 +77,34 @@ async fn main() -> Result<()> {
         process,
         report,
         scratch: scratch.clone(),
-        cri_socket: args.cri_socket,
-        cluster: args.cluster.clone(),
+        cri_socket: args.cri_socket.unwrap_or_else(|| places.run.join("containerd.sock")),
+        places,
     };
-    if !args.no_idle {
+    let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|one| one == part);
+    if wanted("idle") && !args.no_idle {
         idle::measure(&mut bench).await?;
+    }
+    if args.only.iter().any(|one| one == "delete") {
+        delete::measure(&mut bench).await?;
     }
     let before = bench.process.pss_kib()?;
     let seeded = seed::pods(&bench, args.pods).await?;
-    api::measure(&mut bench, &seeded, before).await?;
-    pods::measure(&mut bench).await?;
-    start::measure(&mut bench, &args.pid_file).await?;
+    if wanted("api") {
+        api::measure(&mut bench, &seeded, before).await?;
+    }
+    if wanted("churn") {
+        churn::measure(&mut bench).await?;
+    }
+    if wanted("pods") {
+        pods::measure(&mut bench).await?;
+    }
+    if wanted("start") {
+        start::measure(&mut bench).await?;
+    }
     seed::remove(&bench).await?;
+    if wanted("first") {
+        first::measure(&mut bench)?;
+    }
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()
 }

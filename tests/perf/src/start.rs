@@ -1,11 +1,11 @@
 //! How long a restart of keelson takes with the seeded pods in the database.
 
 use crate::Bench;
+use crate::client::Kubeconfig;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,10 +14,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Ends keelson in order, starts it with its own command line, and measures until the API is ready and until the node has
 /// written a Ready heartbeat of this start.
-pub async fn measure(bench: &mut Bench, pid_file: &Path) -> Result<()> {
+pub async fn measure(bench: &mut Bench) -> Result<()> {
     let command = bench.process.command_line()?;
     bench.process.end(LIMIT)?;
-    let log = std::fs::File::options().append(true).open(bench.cluster.join("logs/keelson.log"))?;
+    let log = std::fs::File::options().append(true).open(bench.places.log())?;
     let begun = Instant::now();
     let wall = SystemTime::now();
     let (program, arguments) = command.split_first().context("empty command line")?;
@@ -29,16 +29,16 @@ pub async fn measure(bench: &mut Bench, pid_file: &Path) -> Result<()> {
         .process_group(0)
         .spawn()?;
     bench.process = crate::process::Process::of(child.id());
-    std::fs::write(pid_file, format!("{} {}\n", child.id(), bench.process.start_time()?))?;
-    let api = wait(begun, || ready(bench)).await?;
+    std::fs::write(bench.places.keelson_pid(), format!("{} {}\n", child.id(), bench.process.start_time()?))?;
+    let api = wait(begun, || ready(&bench.kubeconfig)).await?;
     bench.report.add("api_ready_ms", api, "ms", 400.0);
-    let node = wait(begun, || heartbeat(bench, wall)).await?;
+    let node = wait(begun, || heartbeat(&bench.kubeconfig, wall)).await?;
     bench.report.add("node_ready_ms", node, "ms", 2000.0);
     Ok(())
 }
 
 /// Milliseconds since `begun` when `check` first holds.
-async fn wait<F, Fut>(begun: Instant, mut check: F) -> Result<f64>
+pub async fn wait<F, Fut>(begun: Instant, mut check: F) -> Result<f64>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool>>,
@@ -54,14 +54,14 @@ where
     }
 }
 
-async fn ready(bench: &Bench) -> Result<bool> {
-    let mut connection = bench.kubeconfig.connect().await?;
+async fn ready(kubeconfig: &Kubeconfig) -> Result<bool> {
+    let mut connection = kubeconfig.connect().await?;
     Ok(&connection.call("GET", "/readyz", Bytes::new()).await?[..] == b"ok")
 }
 
 /// A Ready condition whose heartbeat is not older than the start (to the second, as the API keeps it).
-async fn heartbeat(bench: &Bench, since: SystemTime) -> Result<bool> {
-    let mut connection = bench.kubeconfig.connect().await?;
+pub async fn heartbeat(kubeconfig: &Kubeconfig, since: SystemTime) -> Result<bool> {
+    let mut connection = kubeconfig.connect().await?;
     let nodes: Value = serde_json::from_slice(&connection.call("GET", "/api/v1/nodes", Bytes::new()).await?)?;
     let conditions = nodes["items"][0]["status"]["conditions"].as_array().context("no conditions")?;
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready").context("no Ready")?;

@@ -48,6 +48,7 @@ pub fn check(group: &Group, row: &Row, table: &Table, gates: &Gates) -> Result<O
         namespaced: resource.namespaced,
         has_status: resource.has_status(),
         user: User { name: "someone", ..User::default() },
+        custom: None,
     };
     match row.operation.as_str() {
         "default" => {
@@ -301,6 +302,7 @@ fn cells(row: &Row, resource: &Resource, object: &Value, now: Timestamp) -> Resu
         .map(|cell| match cell {
             Cell::Str(text) => Value::from(text),
             Cell::Int(number) => Value::from(number),
+            Cell::Float(number) => Value::from(number),
             Cell::Bool(value) => Value::from(value),
             Cell::Null => Value::Null,
         })

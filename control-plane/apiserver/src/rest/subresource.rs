@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
-use keelson_api::f::{certificates_v1 as cf, core_v1 as f};
+use keelson_api::f::core_v1 as f;
 use keelson_api::status::Status;
 use keelson_api::table::Subresource;
 
@@ -13,42 +13,6 @@ use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::{respond, streaming};
-
-/// Builds the object to store: the old one with what the subresource may change taken from the new one.
-pub type Confine = fn(new: &Doc, old: &Doc) -> Doc;
-
-/// What subresources with a rule of their own may change.
-pub fn confine(subresource: &str) -> Option<Confine> {
-    match subresource {
-        "finalize" => Some(confine_finalize),
-        "approval" => Some(confine_approval),
-        _ => None,
-    }
-}
-
-fn confine_finalize(new: &Doc, old: &Doc) -> Doc {
-    let path = [f::namespace::SPEC, f::namespace_spec::FINALIZERS];
-    let mut doc = old.clone();
-    match new.get(&path) {
-        Some(finalizers) => doc.set(&path, finalizers.clone()),
-        None => {
-            doc.remove(&path);
-        }
-    }
-    doc
-}
-
-fn confine_approval(new: &Doc, old: &Doc) -> Doc {
-    let path = [cf::certificate_signing_request::STATUS, cf::certificate_signing_request_status::CONDITIONS];
-    let mut doc = old.clone();
-    match new.get(&path) {
-        Some(conditions) => doc.set(&path, conditions.clone()),
-        None => {
-            doc.remove(&path);
-        }
-    }
-    doc
-}
 
 /// Serves a request for a subresource.
 pub async fn serve(
@@ -116,6 +80,7 @@ impl Op<'_> {
             group: &subresource.group,
             version: &subresource.version,
             kind: &subresource.kind,
+            custom: if subresource.ty.is_none() { self.row.custom.as_deref() } else { None },
         };
         let (doc, warnings) = decode(self.call.headers, body, &expected, options.validation)?;
         self.call.warnings.extend(warnings);

@@ -85,6 +85,14 @@ impl Lab {
 
     pub async fn with(change: impl FnOnce(&mut ApiServerConfig)) -> Lab {
         let (trigger, ctx) = Context::for_tests();
+        Lab::in_context(trigger, ctx, change).await
+    }
+
+    pub async fn in_context(
+        trigger: DrainTrigger,
+        ctx: Context,
+        change: impl FnOnce(&mut ApiServerConfig),
+    ) -> Lab {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let pki = pki();
         let mut config =
@@ -96,6 +104,20 @@ impl Lab {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
         lab.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
         lab
+    }
+
+    /// Another server on the same store, after this one has stopped.
+    pub async fn restart(self) -> Lab {
+        let (trigger, ctx) = Context::for_tests();
+        let config = ApiServerConfig::new(
+            self.pki.clone(),
+            "127.0.0.1:0".parse().unwrap(),
+            "192.0.2.7".parse().unwrap(),
+        );
+        let (store, pki) = (self.store.clone(), self.pki.clone());
+        drop(self);
+        let api = ApiServer::start(config, store.clone(), ctx).await.unwrap();
+        Lab { api, store, pki, _trigger: trigger }
     }
 
     pub async fn raw(&self, user: UserInfo, request: Request<Full<Bytes>>) -> Response<Body> {

@@ -2637,7 +2637,7 @@ pub static STRUCTS: [StructDef; 237] = [
             fd("apiGroup", Str, 1, 2, 0, ListType::Unset, &NO_EXT),
             fd("kind", Str, 2, 4, 0, ListType::Unset, &NO_EXT),
             fd("name", Str, 3, 4, 0, ListType::Unset, &NO_EXT),
-            fd("namespace", Str, 4, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "", &[], "CrossNamespaceVolumeDataSource")),
+            fd("namespace", Str, 4, 3, 0, ListType::Unset, &NO_EXT),
         ],
         by_name: &[0, 1, 2, 3],
         embeds: &[],

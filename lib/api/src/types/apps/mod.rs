@@ -576,6 +576,9 @@ fn stateful_set_validate(doc: &Doc, ctx: &Ctx<'_>, create: bool, errors: &mut Er
             errors.invalid(&SPEC.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'");
         }
     }
+    if let Some(ordinals) = spec.child(ss::ORDINALS) {
+        non_negative(ordinals, &[a::stateful_set_ordinals::START], &SPEC.child("ordinals"), errors);
+    }
     update_strategy(spec, errors);
     if create {
         let at = SPEC.child("volumeClaimTemplates");
@@ -590,9 +593,6 @@ fn stateful_set_validate(doc: &Doc, ctx: &Ctx<'_>, create: bool, errors: &mut Er
         }
     }
     non_negative(spec, &[ss::REPLICAS, ss::MIN_READY_SECONDS], &SPEC, errors);
-    if let Some(ordinals) = spec.child(ss::ORDINALS) {
-        non_negative(ordinals, &[a::stateful_set_ordinals::START], &SPEC.child("ordinals"), errors);
-    }
     let effective = as_pods_will_be(spec);
     let spec_for_template = effective.as_ref().unwrap_or(spec);
     selector_and_template(spec_for_template, ss::SELECTOR, ss::TEMPLATE, "statefulset", ctx, errors);

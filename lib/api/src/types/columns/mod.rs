@@ -68,6 +68,7 @@ fn described(field: Field) -> &'static str {
 pub enum Cell {
     Str(String),
     Int(i64),
+    Float(f64),
     Bool(bool),
     Null,
 }

@@ -5,6 +5,7 @@ use crate::t;
 use crate::types::{GENERIC, Strategy};
 
 mod autoscaling;
+pub mod definition;
 pub mod extensions;
 pub mod misc;
 pub mod networking;
