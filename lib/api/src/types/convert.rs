@@ -1,5 +1,5 @@
-//! Conversions between served versions whose fields differ: Event (core/v1 and events.k8s.io/v1), and
-//! HorizontalPodAutoscaler (autoscaling/v1 and v2).
+//! Conversions between served versions whose fields differ: Event (core/v1 and events.k8s.io/v1), HorizontalPodAutoscaler
+//! (autoscaling/v1 and v2), slices and claims of devices (resource.k8s.io/v1 and v1beta1).
 //!
 //! All other pairs of versions are field-identical or differ by fields one of them lacks; for those a re-decode by the
 //! other schema is the conversion and [`convert`] returns `None`.
@@ -11,8 +11,8 @@ use crate::f::core_v1 as c;
 use crate::f::events_v1 as e;
 use crate::schema::{Field, Kind, TypeId};
 use crate::t;
-use crate::types::convert_autoscaling;
 use crate::types::walk::{child_entry, structs};
+use crate::types::{convert_autoscaling, convert_resource};
 
 /// What events.k8s.io/v1 calls otherwise, and core/v1's name of it.
 const EVENT: [(Field, Field); 7] = [
@@ -68,6 +68,7 @@ pub fn convert(doc: &Doc, to: TypeId) -> Option<Doc> {
             convert_autoscaling::keep(root, &mut target);
             target
         }
+        (from, to) if convert_resource::has_folds(from, to) => retype_struct(root, to),
         _ => return None,
     };
     out.root = Value::Struct(target);
@@ -90,8 +91,13 @@ fn renamed(from: &Struct, to: TypeId, pairs: &[(Field, Field)]) -> Struct {
     out
 }
 
-/// The fields of equal JSON names, below as well.
+/// The struct as another version has it, below as well.
 pub(super) fn retype_struct(from: &Struct, to: TypeId) -> Struct {
+    convert_resource::folded(from, to).unwrap_or_else(|| retype_same(from, to))
+}
+
+/// The fields of equal JSON names.
+pub(super) fn retype_same(from: &Struct, to: TypeId) -> Struct {
     let (source, target) = (from.ty().def(), to.def());
     let mut out = Struct::new(to);
     for (index, value) in from.iter() {

@@ -27,6 +27,7 @@ pub mod batch;
 pub mod columns;
 pub mod convert;
 mod convert_autoscaling;
+mod convert_resource;
 pub mod core;
 mod cron;
 pub mod custom;

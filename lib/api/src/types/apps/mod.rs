@@ -136,6 +136,17 @@ const TEMPLATE: &str = "spec.template.";
 /// DaemonSets keep `spec.templateGeneration` of the old API in this annotation.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
+/// As Deployments keep `spec.rollbackTo`.
+const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
+/// A field of the old API that an annotation keeps is not negative.
+fn kept_number(doc: &Doc, annotation: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {
+    let number = doc.meta().annotation(annotation).and_then(|text| text.parse::<i64>().ok());
+    if let Some(number) = number.filter(|number| *number < 0) {
+        errors.invalid(at, number, crate::types::meta::NEGATIVE);
+    }
+}
+
 fn revision(doc: &Doc, errors: &mut ErrorList) {
     let number = doc.int(&[a::controller_revision::REVISION]).unwrap_or(0);
     if number < 0 {
@@ -317,6 +328,7 @@ fn deployment_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
             "must be greater than minReadySeconds",
         );
     }
+    kept_number(doc, ROLLBACK_TO, &SPEC.child("rollback").child("version"), errors);
 }
 
 fn deployment_strategy(spec: &Struct, errors: &mut ErrorList) {
@@ -482,6 +494,7 @@ fn daemon_set_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     selector_and_template(spec, ds::SELECTOR, ds::TEMPLATE, "daemonset", ctx, errors);
     always_restarting(spec.child(ds::TEMPLATE), &SPEC.child("template"), "DaemonSet", errors);
     non_negative(spec, &[ds::MIN_READY_SECONDS, ds::REVISION_HISTORY_LIMIT], &SPEC, errors);
+    kept_number(doc, TEMPLATE_GENERATION, &SPEC.child("templateGeneration"), errors);
     let Some(strategy) = spec.child(ds::UPDATE_STRATEGY) else { return };
     let at = SPEC.child("updateStrategy");
     match strategy.str(a::daemon_set_update_strategy::TYPE) {
