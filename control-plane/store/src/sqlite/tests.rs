@@ -84,7 +84,7 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
     assert!(matches!(error, OpenError::Format { found: 7, known: 1 }), "{error}");
     assert!(error.to_string().contains("format 7, this version of keelson knows format 1"), "{error}");
 
-    change("PRAGMA user_version = 1; PRAGMA application_id = 5");
+    change("PRAGMA user_version = 2; PRAGMA application_id = 5");
     let error = SqliteStore::open(SqliteOptions::new(folder.path())).err().expect("refused");
     assert!(matches!(error, OpenError::NotOurs), "{error}");
 
