@@ -36,7 +36,7 @@ use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{keys, renewal, services, upkeep};
+use crate::{keys, masters, renewal, services};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,9 @@ impl ApiServer {
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
         tokio::spawn(services::repair::run(core.clone()));
-        tokio::spawn(upkeep::expire_events(core.clone()));
+        if config.several {
+            masters::Masters::new(&api, &config).start().await;
+        }
         tokio::spawn(renewal::run(core.clone(), config.pki.clone(), tls));
         tokio::spawn(async move {
             ctx.drain.drained().await;

@@ -17,6 +17,7 @@ mod core;
 mod documents;
 mod flow;
 mod keys;
+mod masters;
 mod metrics;
 mod negotiate;
 mod nonresource;

@@ -5,7 +5,7 @@ use keelson_api::defaults;
 use keelson_api::doc::Doc;
 use keelson_api::status::{Reason, Status};
 use keelson_api::types;
-use keelson_store::{Expect, Transaction, Write};
+use keelson_store::{Expect, Transaction};
 use rand::Rng as _;
 
 use super::{MAX_ATTEMPTS, Op, WriteError, Written, read_body};
@@ -13,7 +13,7 @@ use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::reads::READ_BY_DECISIONS;
-use crate::{keys, services};
+use crate::{keys, services, upkeep};
 
 /// How often, and how long apart, a pod's admission looks for its namespace's default service account.
 const DEFAULT_ACCOUNT_LOOKS: usize = 20;
@@ -178,7 +178,7 @@ async fn check_and_store(
     }
     let mut transaction = Transaction {
         guards: vec![(key.clone(), Expect::Absent)],
-        writes: vec![Write::Put { key, value: json.clone() }],
+        writes: vec![upkeep::put(&op.row, key, json.clone())],
     };
     claim.join(&mut transaction);
     match op.core.commit(transaction).await {

@@ -98,6 +98,19 @@ impl Lab {
         lab
     }
 
+    /// A second server over the same store.
+    pub async fn beside_with(&self, change: impl FnOnce(&mut ApiServerConfig)) -> Lab {
+        let (trigger, ctx) = Context::for_tests();
+        let mut config = ApiServerConfig::new(
+            self.pki.clone(),
+            "127.0.0.1:0".parse().unwrap(),
+            "192.0.2.8".parse().unwrap(),
+        );
+        change(&mut config);
+        let api = ApiServer::start(config, self.store.clone(), ctx).await.unwrap();
+        Lab { api, store: self.store.clone(), pki: self.pki.clone(), _trigger: trigger }
+    }
+
     pub async fn raw(&self, user: UserInfo, request: Request<Full<Bytes>>) -> Response<Body> {
         let answer = self.api.service(user).call(request);
         tokio::time::timeout(SOON, answer).await.expect("an answer in time").unwrap()
