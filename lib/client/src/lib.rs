@@ -9,6 +9,7 @@ pub mod connect;
 pub mod events;
 pub mod informer;
 pub mod key;
+pub mod leader;
 pub mod projections;
 pub mod work_queue;
 
