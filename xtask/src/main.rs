@@ -46,7 +46,9 @@ fn main() -> std::process::ExitCode {
         Task::ClusterUp { bare } => cluster::up(bare),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
-        Task::Packages => packages::install_all(),
+        Task::Packages => {
+            packages::install_all().and_then(|()| packages::etcd(&run::target().join("packages")))
+        }
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
