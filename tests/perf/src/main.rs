@@ -7,6 +7,7 @@
 
 mod api;
 mod client;
+mod etcd;
 mod floor;
 mod idle;
 mod pods;
@@ -42,6 +43,9 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
+    /// Measure on etcd only, with this binary of keelson; no cluster is needed.
+    #[arg(long, value_name = "BINARY")]
+    etcd_with: Option<PathBuf>,
 }
 
 /// What every measurement is handed.
@@ -58,6 +62,11 @@ struct Bench {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(binary) = &args.etcd_with {
+        let mut report = Report::new(args.report);
+        etcd::measure(binary, &mut report).await?;
+        return report.write();
+    }
     let kubeconfig = Kubeconfig::read(&args.cluster.join("state/admin.conf"))
         .context("no running cluster; start one with `make cluster`")?;
     let process = Process::from_pid_file(&args.pid_file)?;
@@ -79,6 +88,8 @@ async fn main() -> Result<()> {
     let seeded = seed::pods(&bench, args.pods).await?;
     api::measure(&mut bench, &seeded, before).await?;
     pods::measure(&mut bench).await?;
+    let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
+    etcd::measure(&binary, &mut bench.report).await?;
     start::measure(&mut bench, &args.pid_file).await?;
     seed::remove(&bench).await?;
     std::fs::remove_dir_all(&scratch)?;
