@@ -1,5 +1,5 @@
 # Every target sets up what it needs and can be run again at any time.
-.PHONY: help cluster cluster-down test tidy images bench
+.PHONY: help cluster cluster-down test tidy images bench etcd-soak
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,10 @@ tidy: ## Check what no compiler checks
 
 images: ## Build the sample's images into target/images
 	@cargo xtask images
+
+etcd-soak: ## Two API servers on a failing etcd cluster, for MINUTES (10)
+	@cargo xtask packages
+	@KEELSON_SOAK_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --package keelson --test etcd -- --nocapture
 
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@cargo run --quiet --release --package keelson-bench

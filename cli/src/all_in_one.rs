@@ -1,13 +1,15 @@
-//! `keelson all-in-one`: every component as a task of one process on one SQLite file.
+//! `keelson all-in-one`: every component as a task of one process; `keelson control-plane`: those that need no node.
 //!
 //! Components reach the API server in process, each as its own user; a component that fails or panics is restarted
 //! alone. The drain stops components first, then the API server, then the store.
 
 use crate::node::{self, NodeIdentity};
+use crate::store;
 use anyhow::{Context as _, Result};
 use keelson_apiserver::authn::UserInfo;
 use keelson_apiserver::{ApiServer, ApiServerConfig};
 use keelson_base::consts::{self, identity};
+use keelson_client::leader::{self, Election};
 use keelson_client::projections::SharedInformers;
 use keelson_controllers::ControllersConfig;
 use keelson_daemon::config::{CgroupDriver, Config};
@@ -19,7 +21,7 @@ use keelson_kubelet::host::cgroups::Driver;
 use keelson_pki::{ClusterPki, PkiParams};
 use keelson_proxy::{DnsSettings, ProxyConfig};
 use keelson_scheduler::SchedulerConfig;
-use keelson_store::{SqliteOptions, SqliteStore, Store};
+use keelson_store::Store;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +31,19 @@ use tokio::task::JoinSet;
 /// How long each part of the drain may take.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// What a process runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    All,
+    /// API server, scheduler, controllers.
+    ControlPlane,
+}
+
 /// Runs until SIGTERM or SIGINT, then drains.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(config: Config, parts: Parts) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let process = Process::start(config).await?;
+    let process = Process::start(config, parts).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -44,7 +54,7 @@ pub async fn run(config: Config) -> Result<()> {
 
 /// What runs, and how it is stopped.
 struct Process {
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     server: Arc<ApiServer>,
     server_drain: DrainTrigger,
     components_drain: DrainTrigger,
@@ -52,11 +62,11 @@ struct Process {
 }
 
 impl Process {
-    async fn start(config: Config) -> Result<Process> {
+    async fn start(config: Config, parts: Parts) -> Result<Process> {
         let node = node::identify(&config.node)?;
         let clock = Clock::system();
         let pki = Arc::new(make_pki(&config, &node, &clock)?);
-        let store = Arc::new(open_store(&config)?);
+        let store = store::open(&config).await?;
         let (server_drain, watcher) = drain::channel();
         let context = Context { clock: clock.clone(), drain: watcher, readiness: Readiness::default() };
         let server = ApiServer::start(api_server_config(&config, &node, &pki), store.clone(), context)
@@ -69,7 +79,10 @@ impl Process {
         let (components_drain, watcher) = drain::channel();
         let context = Context { clock, drain: watcher, readiness: Readiness::default() };
         let mut components = JoinSet::new();
-        start_components(&mut components, &config, &node, &pki, &server, context);
+        start_control(&mut components, &config, &node, &pki, &server, context.clone());
+        if parts == Parts::All {
+            start_node(&mut components, &config, &node, &pki, &server, context);
+        }
         tracing::info!(node = %node.name, address = %node.address, "serving");
         Ok(Process { store, server, server_drain, components_drain, components })
     }
@@ -104,18 +117,13 @@ fn make_pki(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<Clust
     ClusterPki::ensure(&config.paths.pki(), &params).context("the cluster's certificates cannot be made")
 }
 
-fn open_store(config: &Config) -> Result<SqliteStore> {
-    let mut options = SqliteOptions::new(config.paths.database());
-    options.retention = config.api_server.history_retention;
-    SqliteStore::open(options).context("the database cannot be opened")
-}
-
 fn api_server_config(config: &Config, node: &NodeIdentity, pki: &Arc<ClusterPki>) -> ApiServerConfig {
     ApiServerConfig {
         issuer: format!("https://kubernetes.default.svc.{}", config.network.cluster_domain),
         service_cidr: config.network.service_cidr.to_string(),
         node_ports: config.network.node_ports,
         gates: config.api_server.gates.clone(),
+        several: config.etcd.is_some(),
         ..ApiServerConfig::new(pki.clone(), config.api_server.bind, node.address)
     }
 }
@@ -139,7 +147,8 @@ fn client(server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
     keelson_client::in_process(server.service(UserInfo::authenticated(user, groups)), "default")
 }
 
-fn start_components(
+/// Scheduler and controllers. Where several control planes share a store, one of each works at a time.
+fn start_control(
     tasks: &mut JoinSet<()>,
     config: &Config,
     node: &NodeIdentity,
@@ -148,27 +157,65 @@ fn start_components(
     context: Context,
 ) {
     let drain = context.drain.clone();
+    let elects = config.etcd.is_some();
+    let identity_of = |name: &str| Election::new(name, &format!("{}_{}", node.name, uuid::Uuid::new_v4()));
     let manager = client(server, identity::CONTROLLER_MANAGER, &[]);
     let informers = SharedInformers::start(&manager, &drain);
 
     let (scheduler, shared, ctx) =
         (client(server, identity::SCHEDULER, &[]), informers.clone(), context.clone());
+    let election = identity_of("kube-scheduler");
     tasks.spawn(supervise("scheduler", drain.clone(), move || {
-        keelson_scheduler::run(scheduler.clone(), SchedulerConfig::default(), shared.clone(), ctx.clone())
+        let (client, shared) = (scheduler.clone(), shared.clone());
+        let work = move |ctx| keelson_scheduler::run(client, SchedulerConfig::default(), shared, ctx);
+        elected(elects, scheduler.clone(), election.clone(), ctx.clone(), work)
     }));
 
     let pod_cidrs = vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)];
     let settings = ControllersConfig::new(pod_cidrs, pki.ca.certificate_pem().to_owned());
-    let (owned, ctx) = (server.clone(), context.clone());
-    tasks.spawn(supervise("controllers", drain.clone(), move || {
+    let (owned, ctx) = (server.clone(), context);
+    let election = identity_of("kube-controller-manager");
+    tasks.spawn(supervise("controllers", drain, move || {
         let server = owned.clone();
         let client_of = move |account: &str| {
             let user = format!("system:serviceaccount:kube-system:{account}");
             client(&server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
         };
-        keelson_controllers::run(client_of, settings.clone(), informers.clone(), ctx.clone())
+        let (settings, informers) = (settings.clone(), informers.clone());
+        let work = move |ctx| keelson_controllers::run(client_of, settings, informers, ctx);
+        elected(elects, manager.clone(), election.clone(), ctx.clone(), work)
     }));
+}
 
+/// Does the work, once elected where there is an election.
+async fn elected<F, Fut, E>(
+    elects: bool,
+    client: kube::Client,
+    election: Election,
+    context: Context,
+    work: F,
+) -> Result<()>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    if elects {
+        return Ok(leader::lead(client, election, context, work).await?);
+    }
+    Ok(work(context).await?)
+}
+
+/// Kubelet and proxy of this machine.
+fn start_node(
+    tasks: &mut JoinSet<()>,
+    config: &Config,
+    node: &NodeIdentity,
+    pki: &ClusterPki,
+    server: &Arc<ApiServer>,
+    context: Context,
+) {
+    let drain = context.drain.clone();
     let user = format!("{}{}", identity::NODE_USER_PREFIX, node.name);
     let kubelet = client(server, &user, &[identity::NODES_GROUP]);
     let (settings, ctx) = (kubelet_config(config, node, pki), context.clone());

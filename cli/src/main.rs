@@ -6,7 +6,9 @@ mod all_in_one;
 mod node;
 mod print_config;
 mod reset;
+mod store;
 
+use all_in_one::Parts;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use keelson_daemon::config::{self, Config};
@@ -28,6 +30,14 @@ struct Args {
 enum Command {
     /// Run control plane, kubelet and proxy as one process on one SQLite file (needs root and containerd).
     AllInOne {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Run API server, scheduler and controllers as one process, without kubelet and proxy.
+    ///
+    /// On SQLite alone, or one of several on the etcd cluster that section `etcd` of the configuration names; these
+    /// share the ca, front-proxy-ca and sa files of their PKI folders. Needs no root.
+    ControlPlane {
         #[command(flatten)]
         file: ConfigFile,
     },
@@ -76,17 +86,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn serve(file: &ConfigFile, parts: Parts) -> Result<()> {
+    let config = file.load()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("keelson")
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(all_in_one::run(config, parts))
+}
+
 fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::AllInOne { file } => {
-            let config = file.load()?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .thread_name("keelson")
-                .build()
-                .context("cannot start the asynchronous runtime")?;
-            runtime.block_on(all_in_one::run(config))
-        }
+        Command::AllInOne { file } => serve(&file, Parts::All),
+        Command::ControlPlane { file } => serve(&file, Parts::ControlPlane),
         Command::Config => {
             print!("{}", print_config::text());
             Ok(())
