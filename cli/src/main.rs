@@ -3,22 +3,33 @@
 #![forbid(unsafe_code)]
 
 mod all_in_one;
+mod control_plane;
+mod docs;
+mod install;
+mod kubelet;
 mod node;
+mod node_certs;
 mod print_config;
+mod proxy;
+mod publish;
 mod reset;
+mod service;
+mod settings;
 mod store;
 
-use all_in_one::Parts;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use install::progress::{Output, Progress};
+use install::{certs, init, join, node_leave, status, token};
 use keelson_daemon::config::{self, Config};
+use keelson_pki::BootstrapToken;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Kubernetes for your own machines.
 ///
-/// One binary runs every part of a cluster. Start a whole cluster on this machine with `keelson all-in-one`; its
-/// administrator's kubeconfig is then `admin.conf` in the state folder.
+/// One binary runs every part of a cluster. `keelson init` makes a cluster on this machine, and prints the command with
+/// which other machines join it. The administrator's kubeconfig is then `admin.conf` in the state folder.
 #[derive(Parser)]
 #[command(name = "keelson", version, about, max_term_width = 100)]
 struct Args {
@@ -28,25 +39,71 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a cluster on this machine (root).
+    ///
+    /// Checks the machine, writes the configuration, makes keys and certificates, starts the units, waits until the node is
+    /// Ready, and prints the command with which other machines join. Safe to run again after it was interrupted.
+    Init(Box<init::Args>),
+    /// Make this machine a node of a cluster (root).
+    ///
+    /// `keelson token create --print-join-command` on a control plane prints the whole command.
+    Join(Box<join::Args>),
+    /// Bootstrap tokens, with which machines join.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// This machine's certificates.
+    Certs {
+        #[command(subcommand)]
+        command: CertsCommand,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show this machine and its cluster on one screen.
+    Status {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Nodes of the cluster.
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Run control plane, kubelet and proxy as one process on one SQLite file (needs root and containerd).
     AllInOne {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Run API server, scheduler and controllers as one process, without kubelet and proxy.
+    /// Run API server, scheduler and controllers as one process (needs no privilege).
     ///
-    /// On SQLite alone, or one of several on the etcd cluster that section `etcd` of the configuration names; these
-    /// share the ca, front-proxy-ca and sa files of their PKI folders. Needs no root.
+    /// With `paths.state` in a folder of yours and `apiServer.bind` on a free port it runs from a checkout too. Section
+    /// `etcd` of the configuration makes it one of several on an etcd cluster; these share the ca, front-proxy-ca and sa
+    /// files of their PKI folders.
     ControlPlane {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Run the kubelet alone, with this machine's identity (needs root and containerd).
+    Kubelet {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Run Services, cluster DNS and routes of this node alone (needs CAP_NET_ADMIN).
+    Proxy {
         #[command(flatten)]
         file: ConfigFile,
     },
     /// Print the configuration file with every key, its default and what it does.
     Config,
-    /// Remove from this machine what Keelson made: pods, rules, interfaces, mounts, cgroups.
+    /// Remove from this machine what Keelson made: pods, rules, interfaces, mounts, cgroups, units, files.
     ///
-    /// Keelson must be stopped. Lists what it will remove; with --yes removes it. The state folder with the database
-    /// and the keys is kept unless --state is given too.
+    /// Lists what it will remove; with --yes stops the units and removes it. The state folder of a control plane, with the
+    /// database and the keys, is kept unless --state is given too.
     Reset {
         #[command(flatten)]
         file: ConfigFile,
@@ -57,12 +114,83 @@ enum Command {
         #[arg(long)]
         state: bool,
     },
+    /// Write manual pages and shell completions into a folder, for packages.
+    #[command(hide = true)]
+    Docs { folder: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token.
+    Create {
+        /// The token; a random one otherwise.
+        token: Option<BootstrapToken>,
+        /// How long it holds: 90s, 30m, 24h, or 0 for ever.
+        #[arg(long, default_value = "24h", value_parser = ttl)]
+        ttl: std::time::Duration,
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Groups of who logs in with it.
+        #[arg(long, value_delimiter = ',', default_value = token::GROUP)]
+        groups: Vec<String>,
+        /// What it is for.
+        #[arg(long, value_delimiter = ',', default_value = "signing,authentication")]
+        usages: Vec<String>,
+        /// Print the whole command with which a machine joins.
+        #[arg(long)]
+        print_join_command: bool,
+    },
+    /// List the tokens (without their secret halves).
+    List,
+    /// Remove tokens, by their ids or whole.
+    Delete {
+        #[arg(required = true)]
+        tokens: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum CertsCommand {
+    /// List them with the times when they end and when they are renewed by themselves.
+    List,
+    /// Make the control plane's certificates anew now (root). Authorities and service-account keys stay.
+    Renew,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// Take a node out of the cluster: cordon it, evict its pods, remove it.
+    Leave {
+        name: String,
+        /// How long pods may take to go.
+        #[arg(long, default_value = "5m", value_parser = ttl)]
+        timeout: std::time::Duration,
+    },
+}
+
+/// What the administrator's commands share.
+#[derive(clap::Args)]
+struct Common {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Kubeconfig to use; admin.conf in the state folder otherwise.
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    #[arg(long, short, global = true, value_enum, default_value = "text")]
+    output: Output,
+}
+
+fn ttl(text: &str) -> Result<std::time::Duration, String> {
+    if text == "0" {
+        return Ok(std::time::Duration::ZERO);
+    }
+    config::duration_of(text).ok_or_else(|| "it must be a duration such as 90s, 30m or 24h, or 0".into())
 }
 
 #[derive(clap::Args)]
 struct ConfigFile {
     /// Configuration file; FILE.d/*.yaml are read after it. `keelson config` prints all keys.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -86,27 +214,111 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(file: &ConfigFile, parts: Parts) -> Result<()> {
-    let config = file.load()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("keelson")
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(all_in_one::run(config, parts))
-}
-
 fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::AllInOne { file } => serve(&file, Parts::All),
-        Command::ControlPlane { file } => serve(&file, Parts::ControlPlane),
+        Command::AllInOne { file } => {
+            let config = file.load()?;
+            service::runtime()?.block_on(all_in_one::run(config))
+        }
+        Command::ControlPlane { file } => {
+            let config = file.load()?;
+            service::runtime()?.block_on(control_plane::run(config))
+        }
+        Command::Kubelet { file } => {
+            let config = file.load()?;
+            service::runtime()?.block_on(kubelet::run(config))
+        }
+        Command::Proxy { file } => {
+            let config = file.load()?;
+            service::runtime()?.block_on(proxy::run(config))
+        }
         Command::Config => {
             print!("{}", print_config::text());
             Ok(())
         }
         Command::Reset { file, yes, state } => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(reset::run(&file.load()?, yes, state))
+            let config = file.load()?;
+            service::runtime()?.block_on(reset::run(&config, yes, state, Progress::new(Output::Text)))
+        }
+        Command::Docs { folder } => docs::write(&folder),
+        command => service::runtime()?.block_on(administer(command)),
+    }
+}
+
+/// The administrator's commands.
+async fn administer(command: Command) -> Result<()> {
+    match command {
+        Command::Init(args) => {
+            quiet();
+            init::run(*args).await
+        }
+        Command::Join(args) => {
+            quiet();
+            join::run(*args).await
+        }
+        Command::Token { command, common } => {
+            let (config, client) = common.client().await?;
+            drop(config);
+            tokens(command, &client, common.output).await
+        }
+        Command::Certs { command, common } => {
+            let config = common.file.load()?;
+            match command {
+                CertsCommand::List => certs::show(&certs::list(&config)?, common.output),
+                CertsCommand::Renew => {
+                    certs::renew(&config)?;
+                    println!(
+                        "renewed; `systemctl restart keelson keelson-control-plane` (whichever runs here) takes them into use"
+                    );
+                    Ok(())
+                }
+            }
+        }
+        Command::Status { common } => status::run(&common.file.load()?, common.output).await,
+        Command::Node { command: NodeCommand::Leave { name, timeout }, common } => {
+            let (_, client) = common.client().await?;
+            node_leave::run(&client, &name, timeout, Progress::new(common.output)).await
+        }
+        _ => anyhow::bail!("this command runs elsewhere"),
+    }
+}
+
+/// Commands with a progress display log warnings alone.
+fn quiet() {
+    keelson_daemon::telemetry::init(keelson_daemon::telemetry::LogFormat::Text, "error");
+}
+
+impl Common {
+    async fn client(&self) -> Result<(Config, kube::Client)> {
+        quiet();
+        let config = self.file.load()?;
+        let client = install::admin(&config, self.kubeconfig.as_deref()).await?;
+        Ok((config, client))
+    }
+}
+
+async fn tokens(command: TokenCommand, client: &kube::Client, output: Output) -> Result<()> {
+    match command {
+        TokenCommand::Create { token, ttl, description, groups, usages, print_join_command } => {
+            let ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
+            let wanted = token::NewToken { token, ttl, description, groups, usages };
+            let made = token::create(client, &wanted).await?;
+            let text = match print_join_command {
+                true => token::join_command(client, &made).await?,
+                false => made.to_string(),
+            };
+            match output {
+                Output::Text => println!("{text}"),
+                Output::Json => println!("{}", serde_json::json!({"token": made.to_string(), "text": text})),
+            }
+            Ok(())
+        }
+        TokenCommand::List => token::show(&token::list(client).await?, output),
+        TokenCommand::Delete { tokens } => {
+            for token in tokens {
+                println!("token {} deleted", token::delete(client, &token).await?);
+            }
+            Ok(())
         }
     }
 }

@@ -36,7 +36,7 @@ fn host_name() -> Result<String> {
 
 /// The source address that the kernel chooses towards the default route. Nothing is sent: connecting a UDP socket only
 /// looks up the route (the address is of a range reserved for documentation).
-fn default_address() -> Result<IpAddr> {
+pub fn default_address() -> Result<IpAddr> {
     const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot open a socket")?;
     let routed = socket.connect(NOWHERE).and_then(|()| socket.local_addr());

@@ -1,9 +1,11 @@
-//! `keelson reset`: removes from this machine what Keelson made.
+//! `keelson reset`: removes from this machine what Keelson made: pods, what the kernel holds, and what the ledger lists.
 //!
 //! Each part goes on after a failure and says what is left; the first run that ends without one has removed all.
 
+use crate::install::ledger::{Entry, Ledger};
+use crate::install::progress::Progress;
+use crate::install::{containerd, machine, units};
 use anyhow::{Context, Result, bail};
-use keelson_base::consts;
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::{Cri, POD_UID};
 use std::path::{Path, PathBuf};
@@ -13,45 +15,141 @@ use std::time::Duration;
 const RUNTIME: Duration = Duration::from_secs(5);
 
 /// Lists what is there, and with `yes` removes it; `state`: the state folder too.
-pub async fn run(config: &Config, yes: bool, state: bool) -> Result<()> {
-    let cri = Cri::new(&config.kubelet.cri_socket)?;
-    let sandboxes = pods(&cri, config).await;
+pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) -> Result<()> {
+    let ledger = Ledger::of(&config.paths.state).entries()?;
+    let installed = ledger.iter().any(|entry| matches!(entry, Entry::Unit { .. }));
     if !yes {
-        for (_, name) in sandboxes.as_deref().unwrap_or_default() {
-            println!("pod {name}");
-        }
-        println!("nft tables, interfaces, routes and the CNI configuration of this node");
-        println!("cgroups below {}", consts::CGROUP_ROOT);
-        println!("mounts below {}", config.paths.kubelet().display());
-        if state {
-            println!("folder {}: database, keys, volumes", config.paths.state.display());
-        }
+        let sandboxes = pods(&Cri::new(&config.kubelet.cri_socket)?, config).await;
+        list(config, sandboxes.as_deref().unwrap_or_default(), &ledger, state);
         bail!("nothing was removed; add --yes to remove all of this");
     }
+    // The last copy of a cluster's data goes only when that was asked for by name.
+    let last_copy = installed && config.paths.database().exists() && !state;
     let mut left: Vec<String> = Vec::new();
-    match sandboxes {
-        Ok(sandboxes) => {
-            for (id, name) in sandboxes {
-                let removed = async {
-                    cri.stop_sandbox(&id).await?;
-                    cri.remove_sandbox(&id).await
-                };
-                left.extend(removed.await.err().map(|error| format!("pod {name}: {error}")));
-            }
-        }
-        Err(error) => left.push(format!("pods: {error:#}")),
+    if machine::systemd() && installed {
+        left.extend(progress.step("stopping the units", || Ok(stop_units(&ledger)))?);
     }
-    left.extend(unmount_below(&config.paths.kubelet()).err().map(|error| format!("mounts: {error:#}")));
-    left.extend(remove_cgroups());
-    let network = keelson_proxy::reset(&config.proxy.cni_conf_dir, &config.paths.cni());
-    left.extend(network.iter().map(|error| format!("network: {}", chain(error))));
-    if state {
-        left.extend(remove_folder(&config.paths.state));
+    let cri = Cri::new(&config.kubelet.cri_socket)?;
+    let removed = progress.wait("removing pods", async { Ok(remove_pods(&cri, config).await) }).await?;
+    left.extend(removed);
+    left.extend(progress.step("removing mounts, cgroups, rules and interfaces", || {
+        let mut left = Vec::new();
+        left.extend(unmount_below(&config.paths.kubelet()).err().map(|error| format!("mounts: {error:#}")));
+        left.extend(remove_cgroups(Path::new("/sys/fs/cgroup"), &config.kubelet.pods_cgroup()));
+        let network = keelson_proxy::reset(&config.proxy.cni_conf_dir, &config.paths.cni());
+        left.extend(network.iter().map(|error| format!("network: {}", chain(error))));
+        Ok(left)
+    })?);
+    if !ledger.is_empty() {
+        left.extend(progress.step("removing what was installed", || Ok(undo(config, &ledger)))?);
+    }
+    if left.is_empty() && !last_copy {
+        left.extend(remove_state(config, state || installed));
     }
     if left.is_empty() {
+        if last_copy {
+            progress.say(&format!(
+                "the database and the keys in {} stay; `keelson reset --yes --state` removes them too",
+                config.paths.state.display()
+            ));
+        }
         return Ok(());
     }
     bail!("some of it is still there; run it again after mending this:\n  {}", left.join("\n  "))
+}
+
+fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state: bool) {
+    for (_, name) in sandboxes {
+        println!("pod {name}");
+    }
+    println!("nft tables, interfaces, routes and the CNI configuration of this node");
+    println!("cgroups below {}", config.kubelet.pods_cgroup());
+    println!("mounts below {}", config.paths.kubelet().display());
+    for entry in ledger {
+        match entry {
+            Entry::File { path } => println!("file {}", path.display()),
+            Entry::Changed { path, .. } => println!("file {}: back to what it was", path.display()),
+            Entry::Link { path } => println!("link {}", path.display()),
+            Entry::Folder { path } => println!("folder {}, if it is empty", path.display()),
+            Entry::Unit { name } => println!("unit {name}: stopped and disabled"),
+            Entry::Image { name } => println!("image {name}"),
+        }
+    }
+    if state {
+        println!("folder {}: database, keys, volumes", config.paths.state.display());
+    }
+}
+
+fn stop_units(ledger: &[Entry]) -> Vec<String> {
+    let mut left = Vec::new();
+    for unit in units::EVERY {
+        if !ledger.iter().any(|entry| matches!(entry, Entry::Unit { name } if name == unit)) {
+            continue;
+        }
+        let stopped = crate::install::run("systemctl", &["disable", "--now", "--quiet", unit]);
+        left.extend(stopped.err().map(|error| format!("unit {unit}: {error:#}")));
+    }
+    left
+}
+
+/// Undoes the ledger, the last made first; then forgets it.
+fn undo(config: &Config, ledger: &[Entry]) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut runtime_changed = false;
+    for entry in ledger {
+        if let Entry::Image { name } = entry {
+            let removed = containerd::remove_image(&config.kubelet.cri_socket, name);
+            left.extend(removed.err().map(|error| format!("image {name}: {error:#}")));
+        }
+        if let Entry::Changed { path, .. } | Entry::File { path } = entry {
+            runtime_changed |= path.starts_with("/etc/containerd");
+        }
+        left.extend(Ledger::undo(entry).err().map(|error| format!("{entry:?}: {error}")));
+    }
+    if runtime_changed && machine::systemd() {
+        left.extend(containerd::restart().err().map(|error| format!("containerd: {error:#}")));
+    }
+    if left.is_empty() {
+        for path in ["ledger.jsonl", "kept"] {
+            left.extend(remove_folder(&config.paths.state.join(path)));
+        }
+    }
+    left
+}
+
+/// Removes the state: all of it, or what a node has without the database and the keys.
+fn remove_state(config: &Config, all: bool) -> Vec<String> {
+    if !all {
+        return Vec::new();
+    }
+    let mut left = Vec::new();
+    // The folder itself may be a mount point, or the package's.
+    for entry in std::fs::read_dir(&config.paths.state).into_iter().flatten().flatten() {
+        left.extend(remove_folder(&entry.path()));
+    }
+    match std::fs::remove_dir(&config.paths.state) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {}
+        Err(error) => left.push(format!("folder {}: {error}", config.paths.state.display())),
+        Ok(()) => {}
+    }
+    left
+}
+
+async fn remove_pods(cri: &Cri, config: &Config) -> Vec<String> {
+    let sandboxes = match pods(cri, config).await {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => return vec![format!("pods: {error:#}")],
+    };
+    let mut left = Vec::new();
+    for (id, name) in sandboxes {
+        let removed = async {
+            cri.stop_sandbox(&id).await?;
+            cri.remove_sandbox(&id).await
+        };
+        left.extend(removed.await.err().map(|error| format!("pod {name}: {error}")));
+    }
+    left
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -88,12 +186,12 @@ fn unmount_below(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pods' cgroups in every hierarchy, deepest first. A cgroup with a process in it stays and is told.
-fn remove_cgroups() -> Vec<String> {
-    let root = Path::new("/sys/fs/cgroup");
+/// The pods' cgroups (`pods` below each hierarchy, or the slice that systemd calls so), deepest first. A cgroup with a
+/// process in it stays and is told.
+fn remove_cgroups(root: &Path, pods: &str) -> Vec<String> {
     let hierarchies =
         std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let names = [consts::CGROUP_ROOT.to_owned(), format!("{}.slice", consts::CGROUP_ROOT)];
+    let names = [PathBuf::from(pods), slice(pods)];
     let mut tops: Vec<PathBuf> = Vec::new();
     for hierarchy in hierarchies.chain([root.to_owned()]) {
         tops.extend(names.iter().map(|name| hierarchy.join(name)).filter(|top| top.is_dir()));
@@ -119,11 +217,69 @@ fn remove_cgroups() -> Vec<String> {
     left
 }
 
-fn remove_folder(folder: &Path) -> Option<String> {
-    match std::fs::remove_dir_all(folder) {
+/// Where systemd keeps the slice of a cgroup path: each part of the name lies below the part before it.
+fn slice(pods: &str) -> PathBuf {
+    let mut name = String::new();
+    pods.split('/')
+        .map(|part| {
+            name = if name.is_empty() { part.to_owned() } else { format!("{name}-{part}") };
+            format!("{name}.slice")
+        })
+        .collect()
+}
+
+fn remove_folder(path: &Path) -> Option<String> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Some(format!("folder {}: {error}", folder.display()))
+            Some(format!("{}: {error}", path.display()))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Empty folders stand for cgroups: both go by rmdir alone.
+    #[test]
+    fn cgroups_go_in_every_hierarchy_below_the_configured_root_and_no_others() {
+        let mount = tempfile::tempdir().unwrap();
+        let pods =
+            ["cpu/edge/kubepods/burstable/pod1/c", "memory/edge/kubepods/pod2", "edge/kubepods/besteffort"];
+        let slices = ["systemd/edge.slice/edge-kubepods.slice/edge-kubepods-burstable.slice"];
+        let others = ["cpu/kubepods/pod3", "cpu/edge/mine", "memory/edge.slice/edge-mine.slice"];
+        for path in pods.iter().chain(&slices).chain(&others) {
+            std::fs::create_dir_all(mount.path().join(path)).unwrap();
+        }
+        assert_eq!(remove_cgroups(mount.path(), "edge/kubepods"), Vec::<String>::new());
+        for gone in [
+            "cpu/edge/kubepods",
+            "memory/edge/kubepods",
+            "edge/kubepods",
+            "systemd/edge.slice/edge-kubepods.slice",
+        ] {
+            assert!(!mount.path().join(gone).exists(), "{gone}");
+        }
+        for stays in others {
+            assert!(mount.path().join(stays).exists(), "{stays}");
+        }
+        assert_eq!(remove_cgroups(mount.path(), "kubepods"), Vec::<String>::new());
+        assert!(!mount.path().join("cpu/kubepods").exists());
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_go_is_told() {
+        let mount = tempfile::tempdir().unwrap();
+        let pod = mount.path().join("cpu/kubepods/pod1");
+        std::fs::create_dir_all(&pod).unwrap();
+        std::fs::write(pod.join("tasks"), "1").unwrap();
+        let left = remove_cgroups(mount.path(), "kubepods");
+        assert!(left.iter().any(|line| line.contains("kubepods/pod1")), "{left:?}");
     }
 }

@@ -58,13 +58,14 @@ async fn a_client_of_the_api() {
     config.cgroup_root = containerd.cgroup_root.clone();
     config.node_addresses = vec!["192.0.2.7".parse().unwrap()];
     config.static_pods = Some(containerd.folder().join("static"));
-    config.resync = Duration::from_secs(1);
+    // Longer than the test: what changes must come by watches.
+    config.resync = Duration::from_secs(600);
     std::fs::create_dir_all(config.static_pods.as_ref().unwrap()).unwrap();
     let (_trigger, context) = Context::for_tests();
     let running = start(Some(api.client()), config.clone(), context.clone()).await.unwrap();
 
     node_is_registered(&api).await;
-    references(&api, &config).await;
+    references(&api, &config, &running).await;
     deletion(&api, &running).await;
     force_deletion(&api, &running).await;
     a_job(&api).await;
@@ -93,7 +94,7 @@ async fn node_is_registered(api: &FakeApi) {
     assert!(renewed["spec"]["renewTime"].as_str().unwrap().contains('.'), "microseconds");
 }
 
-async fn references(api: &FakeApi, config: &KubeletConfig) {
+async fn references(api: &FakeApi, config: &KubeletConfig, running: &Running) {
     let namespaced = |kind: &str, name: &str| format!("/api/v1/namespaces/default/{kind}/{name}");
     let config_map =
         |value: &str| json!({"metadata": {"name": "cm", "namespace": "default"}, "data": {"page": value}});
@@ -105,7 +106,7 @@ async fn references(api: &FakeApi, config: &KubeletConfig) {
     put_pod(
         api,
         "refs",
-        json!({"volumes": [
+        json!({"enableServiceLinks": true, "volumes": [
                 {"name": "cm", "configMap": {"name": "cm"}},
                 {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
                 {"name": "token", "projected": {"sources": [
@@ -113,8 +114,11 @@ async fn references(api: &FakeApi, config: &KubeletConfig) {
                     {"configMap": {"name": "cm", "items": [{"key": "page", "path": "ca.crt"}]}},
                     {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}],
             "containers": [with(shell("c", STAY), json!({
-                "env": [{"name": "PASS", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "password"}}}],
-                "volumeMounts": [{"name": "cm", "mountPath": "/cm"}, {"name": "token", "mountPath": "/token"}]}))]}),
+                "envFrom": [{"configMapRef": {"name": "cm"}, "prefix": "CM_"}, {"secretRef": {"name": "none", "optional": true}}],
+                "env": [{"name": "PASS", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "password"}}},
+                    {"name": "PAGE", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "page"}}}],
+                "volumeMounts": [{"name": "cm", "mountPath": "/cm"}, {"name": "token", "mountPath": "/token"},
+                    {"name": "cm", "mountPath": "/sub/page", "subPath": "page"}]}))]}),
     );
     // Waits for what it refers to, and says so.
     until(api, &pods("refs"), "creating", |pod| {
@@ -152,6 +156,18 @@ async fn references(api: &FakeApi, config: &KubeletConfig) {
     wait("the new page", 20, || (read(volume("configmap", "cm").join("page")) == "new").then_some(())).await;
     let pod = api.get(&pods("refs")).unwrap();
     assert_eq!(pod["status"]["containerStatuses"][0]["containerID"], id.as_str());
+    // What was mounted by subPath and what is in the environment stay as they were.
+    let script = "cat /cm/page /sub/page; tr '\\0' '\\n' < /proc/1/environ | grep -E '^(PAGE|PASS|CM_page|WEB_SERVICE_HOST)=' | sort";
+    let command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    let runtime_id = id.strip_prefix("containerd://").unwrap();
+    let seen = running.kubelet.cri.exec_sync(runtime_id, command, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&seen.stdout),
+        "newoldCM_page=old\nPAGE=old\nPASS=pass\nWEB_SERVICE_HOST=10.96.0.50\n"
+    );
+    assert_eq!(running.kubelet.objects.watches(), 2, "one for each object in volumes");
+    let asked = "POST /api/v1/namespaces/default/serviceaccounts/default/token".to_owned();
+    assert!(api.writes().contains(&asked), "the token is that of spec.serviceAccountName");
     let tokens = api.writes().iter().filter(|w| w.ends_with("/token")).count();
     assert_eq!(tokens, 1, "one token serves until it nears its end");
 }
@@ -169,6 +185,7 @@ async fn deletion(api: &FakeApi, running: &Running) {
     assert!(containers.iter().all(|c| c.state != 1), "gone from the API only after its containers");
     wait("the worker to end", 20, || (!running.workers.contains(&uid)).then_some(())).await;
     assert!(running.kubelet.cri.list_sandboxes(Some(&uid)).await.unwrap().is_empty());
+    assert_eq!(running.kubelet.objects.watches(), 0, "no pod refers to anything any more");
 }
 
 async fn force_deletion(api: &FakeApi, running: &Running) {

@@ -67,6 +67,7 @@ async fn confinement(lab: &Lab) {
             secure("plain", json!({})),
             secure("tight", json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}})),
+            secure("unmasked", json!({"procMount": "Unmasked"})),
             secure("privileged", json!({"privileged": true}))]}),
     );
     pod.running().await;
@@ -86,6 +87,11 @@ async fn confinement(lab: &Lab) {
     assert_eq!(pod.exec("plain", "ls /sys/firmware | wc -l").await, "0");
     assert!(std::fs::read_dir("/sys/firmware").unwrap().next().is_some(), "there is something to mask");
     assert_ne!(pod.try_exec("plain", "echo 1 > /proc/sys/kernel/panic").await.0, 0);
+    // With procMount Unmasked nothing lies over /proc.
+    let over_proc =
+        async |container: &str| pod.exec(container, "grep -c ' /proc/' /proc/mounts || true").await;
+    assert_ne!(over_proc("plain").await, "0");
+    assert_eq!(over_proc("unmasked").await, "0");
     pod.delete(1).await;
 }
 
@@ -263,23 +269,16 @@ async fn limits(lab: &Lab) {
     );
     let view = pod.running().await;
     assert_eq!(view.status.qos_class.as_deref(), Some("Burstable"));
-    let read = |controller: &str, below: &str, file: &str| {
-        let root = &lab.config.cgroup_root;
-        let path = format!("/sys/fs/cgroup/{controller}/{root}/burstable/poduid-limits{below}/{file}");
-        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")).trim().to_owned()
-    };
-    if !std::path::Path::new("/sys/fs/cgroup/cpu").exists() {
-        println!("SKIPPED: cgroup files of v1 are read here");
-        pod.delete(1).await;
-        return;
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let memory = (64 << 20).to_string();
+    // On v2, shares of 256 become a weight of 10, and the quota stands before its period.
+    let (shares, quota) = if unified { ("10", "50000 100000") } else { ("256", "50000") };
+    for container in [None, Some("c")] {
+        let read = |v1, v2| pod.cgroup("burstable", container, v1, v2);
+        assert_eq!(read(("cpu", "cpu.shares"), "cpu.weight"), shares, "{container:?}");
+        assert_eq!(read(("cpu", "cpu.cfs_quota_us"), "cpu.max"), quota, "{container:?}");
+        assert_eq!(read(("memory", "memory.limit_in_bytes"), "memory.max"), memory, "{container:?}");
     }
-    assert_eq!(read("cpu", "", "cpu.shares"), "256");
-    assert_eq!(read("cpu", "", "cpu.cfs_quota_us"), "50000");
-    assert_eq!(read("memory", "", "memory.limit_in_bytes"), (64 << 20).to_string());
-    let id = format!("/{}", view.observed.latest("c").unwrap().id);
-    assert_eq!(read("cpu", &id, "cpu.shares"), "256");
-    assert_eq!(read("cpu", &id, "cpu.cfs_quota_us"), "50000");
-    assert_eq!(read("memory", &id, "memory.limit_in_bytes"), (64 << 20).to_string());
     pod.delete(1).await;
 }
 

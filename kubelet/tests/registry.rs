@@ -79,13 +79,13 @@ impl Registry {
     }
 }
 
-fn put_pod(api: &FakeApi, name: &str, image: &str, secret: Option<&str>) {
-    let secrets: Vec<Value> = secret.into_iter().map(|name| json!({"name": name})).collect();
+fn put_pod(api: &FakeApi, name: &str, image: &str, more: Value) {
+    let spec = json!({"nodeName": "n1", "terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "image": image, "imagePullPolicy": "Always", "command": ["/bin/sh", "-c", STAY]}]});
     api.put(
         &format!("/api/v1/namespaces/default/pods/{name}"),
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
-            "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 1, "imagePullSecrets": secrets, "containers": [
-                {"name": "c", "image": image, "imagePullPolicy": "Always", "command": ["/bin/sh", "-c", STAY]}]}}),
+            "spec": common::with(spec, more)}),
     );
 }
 
@@ -131,7 +131,7 @@ async fn images_are_pulled_with_the_pods_credentials() {
     let running = start(Some(api.client()), config, context).await.unwrap();
 
     let image = format!("127.0.0.1:{port}/team/app:1");
-    put_pod(&api, "without", &image, None);
+    put_pod(&api, "without", &image, json!({}));
     let refused =
         until(&api, "without", "refused", |c| c["state"]["waiting"]["reason"] == "ErrImagePull").await;
     let message = refused["state"]["waiting"]["message"].as_str().unwrap();
@@ -139,14 +139,15 @@ async fn images_are_pulled_with_the_pods_credentials() {
         message.contains("401") || message.contains("nauthorized") || message.contains("authorization"),
         "{message}"
     );
-    put_pod(&api, "with", &image, Some("pull"));
+    let secret = json!({"imagePullSecrets": [{"name": "pull"}]});
+    put_pod(&api, "with", &image, secret.clone());
     let status = until(&api, "with", "ready", |c| c["ready"] == true).await;
     assert_eq!(status["image"], image.as_str());
     assert!(status["imageID"].as_str().unwrap().ends_with(&digest(&manifest)), "{status}");
     let before = served.load(Ordering::Relaxed);
     assert!(before >= 1);
     // Always means always: another pod asks the registry again, with credentials of its own.
-    put_pod(&api, "again", &image, Some("pull"));
+    put_pod(&api, "again", &image, secret);
     until(&api, "again", "ready", |c| c["ready"] == true).await;
     assert!(served.load(Ordering::Relaxed) > before);
     for name in ["without", "with", "again"] {

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -102,13 +103,18 @@ impl Client {
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 
-    /// Runs a command by WebSocket (v4 channels); answers stdout and the status that came on channel 3.
-    async fn exec(&self, path: &str, stdin: Option<&[u8]>) -> (Vec<u8>, Value) {
+    /// A WebSocket of v4 channels.
+    async fn socket(&self, path: &str) -> WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse().unwrap());
-        let (mut socket, answer) =
-            tokio_tungstenite::client_async(request, self.stream().await).await.unwrap();
+        let (socket, answer) = tokio_tungstenite::client_async(request, self.stream().await).await.unwrap();
         assert_eq!(answer.status(), 101);
+        socket
+    }
+
+    /// Runs a command by WebSocket; answers stdout and the status that came on channel 3.
+    async fn exec(&self, path: &str, stdin: Option<&[u8]>) -> (Vec<u8>, Value) {
+        let mut socket = self.socket(path).await;
         if let Some(data) = stdin {
             let mut frame = vec![0u8];
             frame.extend_from_slice(data);
@@ -128,6 +134,54 @@ impl Client {
         }
         (out, status)
     }
+}
+
+/// stdin reaches the first process; with stdinOnce it ends with the client that was attached; tty makes a terminal.
+async fn attach_and_terminals(lab: &Lab, admin: &Client) {
+    let script = "read line; echo got $line; cat > /dev/null; echo ended";
+    let pod = lab.run(
+        "attached",
+        json!({"restartPolicy": "Never", "containers": [
+            with(shell("once", script), json!({"stdin": true, "stdinOnce": true})),
+            with(shell("term", "test -t 0 && test -t 1 && echo a terminal; cat"), json!({"stdin": true, "tty": true})),
+            shell("plain", "test -t 0 || echo no terminal; cat; echo empty")]}),
+    );
+    pod.until("running", |v| {
+        v.observed.running().any(|c| c.name == "once") && v.observed.running().any(|c| c.name == "term")
+    })
+    .await;
+    let mut socket = admin.socket("/attach/default/attached/once?input=1&output=1").await;
+    socket.send(Message::Binary(b"\0hello\n".to_vec().into())).await.unwrap();
+    let mut out = Vec::new();
+    while !out.ends_with(b"got hello\n") {
+        let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("output");
+        if let Some(Ok(Message::Binary(data))) = message
+            && data.first() == Some(&1)
+        {
+            out.extend_from_slice(&data[1..]);
+        }
+    }
+    socket.close(None).await.unwrap();
+    drop(socket);
+    let view = pod.until("ended", |v| ended(status(v, "once").state.as_ref()).is_some()).await;
+    assert_eq!(ended(status(&view, "once").state.as_ref()).unwrap().0, 0);
+    assert!(pod.log("once").await.ends_with("ended"));
+    assert!(pod.log("term").await.contains("a terminal"));
+    assert_eq!(pod.log("plain").await, "no terminal\nempty", "without stdin there is nothing to read");
+    // Two clients see the same terminal, and its size is the one that was asked for last.
+    let path = "/attach/default/attached/term?input=1&output=1&tty=1";
+    let (mut first, mut second) = (admin.socket(path).await, admin.socket(path).await);
+    first.send(Message::Binary(b"\0typed\n".to_vec().into())).await.unwrap();
+    for socket in [&mut first, &mut second] {
+        let mut seen = Vec::new();
+        while !seen.windows(5).any(|w| w == b"typed") {
+            let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("echo");
+            if let Some(Ok(Message::Binary(data))) = message {
+                seen.extend_from_slice(&data[1..]);
+            }
+        }
+    }
+    pod.delete(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,6 +267,8 @@ async fn the_server_lets_in_whom_it_knows_and_streams() {
     assert_eq!(out, b"12345");
     assert_eq!(admin.get("/exec/default/served/c?command=id&output=1").await.0, 400, "no upgrade, no exec");
     assert_eq!(admin.get("/exec/default/served/other?command=id&output=1").await.0, 404);
+
+    attach_and_terminals(&lab, &admin).await;
 
     // What is told of pods.
     let pods: Value = serde_json::from_str(&admin.get("/pods").await.1).unwrap();

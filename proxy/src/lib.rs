@@ -11,6 +11,7 @@ pub mod apply;
 pub mod cniconf;
 pub mod dns;
 mod flows;
+mod forwarding;
 pub mod health;
 pub mod index;
 pub mod plan;

@@ -6,6 +6,7 @@ use keelson_sys::nl::NlError;
 use keelson_sys::rtnl::{Batch, ROUTE_PROTOCOL, RouteSpec, Rtnl};
 
 use crate::apply::{ApplyError, remove_table};
+use crate::forwarding::{self, ForwardingError};
 use crate::{cniconf, dns};
 
 /// The CNI plugin's table for host ports.
@@ -26,10 +27,12 @@ pub enum ResetError {
     CniConf(#[from] cniconf::CniConfError),
     #[error("remove {path}")]
     State { path: std::path::PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Forwarding(#[from] ForwardingError),
 }
 
-/// Removes nft tables, interfaces, routes, the CNI configuration and the leases. Goes on after a failure and returns
-/// all of them. Forwarding stays on: others may rely on it by now.
+/// Removes nft tables, interfaces, routes, the CNI configuration and the leases, and puts forwarding back as it was. Goes on
+/// after a failure and returns all of them.
 pub fn reset(cni_conf_dir: &Path, cni_state: &Path) -> Vec<ResetError> {
     let mut errors: Vec<ResetError> = Vec::new();
     for table in [nft::SERVICES_TABLE, nft::MASQUERADE_TABLE, nft::POLICY_TABLE, HOST_PORTS_TABLE] {
@@ -44,6 +47,7 @@ pub fn reset(cni_conf_dir: &Path, cni_state: &Path) -> Vec<ResetError> {
     {
         errors.push(ResetError::State { path: leases, source });
     }
+    errors.extend(forwarding::restore(cni_state).err().map(ResetError::from));
     errors
 }
 

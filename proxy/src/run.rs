@@ -11,7 +11,6 @@ use keelson_base::cidr::Cidr;
 use keelson_client::{Informer, Selector};
 use keelson_daemon::readiness::ReadinessGuard;
 use keelson_daemon::{Context, DrainWatcher};
-use keelson_sys::sysctl;
 use kube::Api;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,6 +20,7 @@ use crate::dns::forward::Resolvers;
 use crate::dns::zone::Zone;
 use crate::dns::{DnsConfig, interface};
 use crate::flows::Stale;
+use crate::forwarding::{self, ForwardingError};
 use crate::health::HealthPorts;
 use crate::index::Index;
 use crate::plan::{Dirty, Fragment, NodeFacts, Ruleset, ServiceName, base, masquerade_table, plan_service};
@@ -70,7 +70,7 @@ pub enum ProxyError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error(transparent)]
-    Sysctl(#[from] sysctl::SysctlError),
+    Forwarding(#[from] ForwardingError),
     #[error("the proxy's worker panicked")]
     Worker(#[source] tokio::task::JoinError),
 }
@@ -96,7 +96,8 @@ struct Sources {
 
 async fn serve(sources: Sources, config: ProxyConfig, ctx: Context) -> Result<(), ProxyError> {
     let ready = ctx.readiness.register("proxy");
-    enable_forwarding(&config)?;
+    let family = |v4: bool| config.pod_cidrs.iter().any(|cidr| cidr.network().is_ipv4() == v4);
+    forwarding::enable(family(true), family(false), &config.cni_state_dir)?;
     let index = Arc::new(Index::default());
     let drain = ctx.drain.clone();
     let Sources { services, slices, nodes } = sources;
@@ -195,27 +196,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     text
-}
-
-/// Packets between pods and from pods to other machines pass this machine's IP layer.
-fn enable_forwarding(config: &ProxyConfig) -> Result<(), sysctl::SysctlError> {
-    if config.pod_cidrs.iter().any(|c| c.network().is_ipv4()) && sysctl::ensure("net/ipv4/ip_forward", "1")? {
-        tracing::info!("IPv4 forwarding switched on for pods");
-    }
-    if config.pod_cidrs.iter().any(|c| c.network().is_ipv6())
-        && sysctl::read("net/ipv6/conf/all/forwarding")? != "1"
-    {
-        // A machine that forwards ignores router advertisements unless told otherwise, and would lose its own route.
-        for entry in std::fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten() {
-            let name = format!("net/ipv6/conf/{}/accept_ra", entry.file_name().to_string_lossy());
-            if sysctl::read(&name).is_ok_and(|v| v == "1") {
-                sysctl::ensure(&name, "2")?;
-            }
-        }
-        sysctl::ensure("net/ipv6/conf/all/forwarding", "1")?;
-        tracing::info!("IPv6 forwarding switched on for pods");
-    }
-    Ok(())
 }
 
 struct Loop {

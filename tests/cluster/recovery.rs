@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const NS: &str = "two-tier";
-const PID_FILE: &str = "/run/keelson-cluster/keelson.pid";
 /// As many kills as belong on every change; KEELSON_KILLS asks for more.
 const KILLS: usize = 5;
 
@@ -18,22 +17,20 @@ struct Keelson {
     binary: std::path::PathBuf,
     config: std::path::PathBuf,
     log: std::path::PathBuf,
+    pid_file: std::path::PathBuf,
 }
 
 impl Keelson {
     fn of(cluster: &Cluster) -> Keelson {
-        let pid = std::fs::read_to_string(PID_FILE).unwrap();
+        let places = &cluster.places;
+        let pid = std::fs::read_to_string(places.keelson_pid()).unwrap();
         let pid = pid.split_whitespace().next().unwrap().to_owned();
         let binary = std::fs::read_link(Path::new("/proc").join(&pid).join("exe")).unwrap();
-        Keelson {
-            binary,
-            config: cluster.data.join("config.yaml"),
-            log: cluster.data.join("logs/keelson.log"),
-        }
+        Keelson { binary, config: places.config(), log: places.log(), pid_file: places.keelson_pid() }
     }
 
     fn kill(&self) {
-        let text = std::fs::read_to_string(PID_FILE).unwrap();
+        let text = std::fs::read_to_string(&self.pid_file).unwrap();
         let pid = text.split_whitespace().next().unwrap();
         assert_eq!(run("kill", &["-KILL", pid]).code, 0);
         eventually(Duration::from_secs(5), "the process ends", || {
@@ -55,7 +52,7 @@ impl Keelson {
             .unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         let started = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
-        std::fs::write(PID_FILE, format!("{} {started}\n", child.id())).unwrap();
+        std::fs::write(&self.pid_file, format!("{} {started}\n", child.id())).unwrap();
         // Whoever reaps it: a killed one stays a zombie of this test until the test ends.
         drop(child);
     }

@@ -1,6 +1,10 @@
 //! What the black-box tests share: the running cluster of `make cluster`, driven by an unmodified kubectl.
 #![forbid(unsafe_code)]
 
+mod places;
+
+pub use places::Places;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -10,7 +14,7 @@ use std::time::{Duration, Instant};
 pub struct Cluster {
     kubectl: PathBuf,
     kubeconfig: PathBuf,
-    pub data: PathBuf,
+    pub places: Places,
 }
 
 /// What a program said.
@@ -33,16 +37,15 @@ impl Said {
 impl Cluster {
     /// The cluster that `make cluster` started, or `None` with a line that says why the test is skipped.
     pub fn find(test: &str) -> Option<Cluster> {
-        let data =
-            std::env::var_os("KEELSON_CLUSTER_DIR").map_or("/var/lib/keelson-cluster".into(), PathBuf::from);
-        let kubeconfig = data.join("state/admin.conf");
+        let places = Places::of_environment();
+        let kubeconfig = places.kubeconfig();
         if !kubeconfig.exists() {
             println!("SKIPPED: {test}: no cluster runs; start one with `make cluster`");
             return None;
         }
-        let ours = data.join("bin/kubectl");
+        let ours = places.data.join("bin/kubectl");
         let kubectl = if ours.exists() { ours } else { "kubectl".into() };
-        Some(Cluster { kubectl, kubeconfig, data })
+        Some(Cluster { kubectl, kubeconfig, places })
     }
 
     /// A kubectl command, not yet started.
@@ -59,20 +62,7 @@ impl Cluster {
 
     /// Runs kubectl with something on its standard input.
     pub fn kubectl_with_input(&self, line: &[&str], input: &[u8]) -> Said {
-        let mut child = self
-            .command(line)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl starts");
-        let mut stdin = child.stdin.take().expect("piped");
-        let input = input.to_vec();
-        let writer = std::thread::spawn(move || stdin.write_all(&input));
-        let output = child.wait_with_output().expect("kubectl ends");
-        // A program that ends early closes its input: what it said is judged, not this.
-        drop(writer.join());
-        said(output)
+        run_with_input(&mut self.command(line), input)
     }
 
     /// Applies a manifest.
@@ -101,6 +91,19 @@ pub fn eventually<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Res
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
+}
+
+/// Runs a command to its end with something on its standard input.
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Said {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("the program ends");
+    // A program that ends early closes its input: what it said is judged, not this.
+    drop(writer.join());
+    said(output)
 }
 
 /// Runs any program to its end.

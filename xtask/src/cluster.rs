@@ -4,40 +4,39 @@ use crate::containerd::{self, Pid, Runtime};
 use crate::run::{Step, output, root, step, target, write_file};
 use crate::{images, packages};
 use anyhow::{Context, Result, bail};
+use keelson_tests::Places;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 const NAMESPACE: &str = "two-tier";
 
-/// Where the cluster lives: all that must survive below `data`, sockets and pids below `run`.
-struct Places {
-    data: PathBuf,
-    run: PathBuf,
+/// Which binaries a cluster runs.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub enum Profile {
+    /// Optimised: what is measured and shipped.
+    #[default]
+    Release,
+    /// Built fast, runs slowly, checks for overflow.
+    Dev,
 }
 
-impl Places {
-    fn new() -> Places {
-        let data =
-            std::env::var_os("KEELSON_CLUSTER_DIR").map_or("/var/lib/keelson-cluster".into(), PathBuf::from);
-        Places { data, run: "/run/keelson-cluster".into() }
+impl Profile {
+    fn folder(self) -> PathBuf {
+        target().join(match self {
+            Profile::Release => "release",
+            Profile::Dev => "debug",
+        })
     }
+}
 
-    fn config(&self) -> PathBuf {
-        self.data.join("config.yaml")
-    }
+fn keelson(places: &Places) -> Pid {
+    Pid::new(places.keelson_pid())
+}
 
-    fn kubeconfig(&self) -> PathBuf {
-        self.data.join("state/admin.conf")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.data.join("logs/keelson.log")
-    }
-
-    fn keelson(&self) -> Pid {
-        Pid::new(self.run.join("keelson.pid"))
-    }
+/// Remembers which binary runs, for [`down`].
+fn binary_note(places: &Places) -> PathBuf {
+    places.data.join("binary")
 }
 
 /// kubectl with the administrator's kubeconfig.
@@ -61,17 +60,17 @@ impl Kubectl {
 }
 
 /// Starts everything and, unless `bare`, deploys and shows the sample.
-pub fn up(bare: bool) -> Result<()> {
+pub fn up(bare: bool, profile: Profile) -> Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
         bail!("a node needs root: run `sudo make cluster`");
     }
-    let places = Places::new();
+    let places = Places::of_environment();
     for folder in [places.data.join("logs"), places.run.clone()] {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     packages::install_all()?;
     let program = packages::kubectl(&places.data.join("bin"))?;
-    build()?;
+    build(profile)?;
     let mut archives = images::build_all()?;
     let hint = "Read logs/containerd.log in the data folder; `make cluster-down` cleans up.";
     let runtime =
@@ -82,7 +81,7 @@ pub fn up(bare: bool) -> Result<()> {
     step("importing images", hint, |step| containerd::import(step, &runtime, &archives))?;
     let kubectl = Kubectl { program, kubeconfig: places.kubeconfig() };
     let hint = format!("Its log is {}.", places.log().display());
-    step("starting keelson", &hint, |step| start(step, &places, &runtime, &kubectl))?;
+    step("starting keelson", &hint, |step| start(step, &places, &runtime, &kubectl, profile))?;
     step("waiting until the node is Ready", &hint, |step| {
         step.wait(Duration::from_secs(60), || node_ready(&kubectl))
     })?;
@@ -99,42 +98,34 @@ pub fn up(bare: bool) -> Result<()> {
     Ok(())
 }
 
-fn build() -> Result<()> {
-    step("building the release binaries", "Run `cargo build --release -p keelson` to see all of it.", |_| {
+fn build(profile: Profile) -> Result<()> {
+    let (title, flag) = match profile {
+        Profile::Release => ("building the release binaries", "--release"),
+        Profile::Dev => ("building the debug binaries", "--profile=dev"),
+    };
+    step(title, &format!("Run `cargo build {flag} -p keelson` to see all of it."), |_| {
         let packages = ["--package", "keelson", "--package", "keelson-cni"];
-        output(
-            Command::new("cargo").args(["build", "--quiet", "--release"]).args(packages).current_dir(root()),
-        )?;
+        output(Command::new("cargo").args(["build", "--quiet", flag]).args(packages).current_dir(root()))?;
         Ok(())
     })
 }
 
-fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl) -> Result<()> {
-    let release = target().join("release");
-    let plugin = runtime.cni_bin.join(keelson_base::consts::CNI_PLUGIN);
-    let built = std::fs::read(release.join("keelson-cni")).context("no keelson-cni was built")?;
-    if std::fs::read(&plugin).ok().as_ref() != Some(&built) {
-        write_file(&plugin, &built)?;
-        output(Command::new("chmod").arg("0755").arg(&plugin))?;
-        // The runtime asks for a loopback plugin in every pod; ours is one by that name.
-        let loopback = runtime.cni_bin.join("loopback");
-        if !loopback.exists() {
-            std::os::unix::fs::symlink(keelson_base::consts::CNI_PLUGIN, &loopback)
-                .context("cannot link loopback")?;
-        }
+fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl, profile: Profile) -> Result<()> {
+    install_plugin(runtime, profile)?;
+    let binary = profile.folder().join("keelson");
+    let config = config(places, runtime);
+    let pid = keelson(places);
+    // One that runs with another binary (a rebuilt one's link says "(deleted)") or configuration is not what was asked for.
+    let exe = pid.alive().and_then(|id| std::fs::read_link(format!("/proc/{id}/exe")).ok());
+    let same = std::fs::read(places.config()).is_ok_and(|now| now == config.as_bytes());
+    if exe.is_some_and(|exe| !same || Some(exe) != binary.canonicalize().ok()) {
+        step.note("stopping the one that runs: its binary or configuration is another");
+        pid.stop(Duration::from_secs(30))?;
     }
-    let config = format!(
-        "apiVersion: keelson/v1\nkind: Configuration\npaths:\n  state: {data}/state\n  podLogs: {data}/pod-logs\n\
-         kubelet:\n  criSocket: {socket}\n  # The images come from no registry: what is removed cannot be pulled again.\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
-        data = places.data.display(),
-        socket = runtime.socket.display(),
-        conf = runtime.cni_conf.display(),
-        bin = runtime.cni_bin.display(),
-    );
     write_file(&places.config(), config.as_bytes())?;
-    let pid = places.keelson();
+    write_file(&binary_note(places), binary.as_os_str().as_encoded_bytes())?;
     if pid.alive().is_none() {
-        let mut command = Command::new(release.join("keelson"));
+        let mut command = Command::new(&binary);
         command.arg("all-in-one").arg("--config").arg(places.config());
         pid.start(&mut command, &places.log())?;
     }
@@ -145,6 +136,36 @@ fn start(step: &Step, places: &Places, runtime: &Runtime, kubectl: &Kubectl) -> 
         kubectl.run(&["get", "--raw", "/readyz"]).context("the API server is not ready yet")
     })?;
     Ok(())
+}
+
+fn install_plugin(runtime: &Runtime, profile: Profile) -> Result<()> {
+    let plugin = runtime.cni_bin.join(keelson_base::consts::CNI_PLUGIN);
+    let built = std::fs::read(profile.folder().join("keelson-cni")).context("no keelson-cni was built")?;
+    if std::fs::read(&plugin).ok().as_ref() == Some(&built) {
+        return Ok(());
+    }
+    write_file(&plugin, &built)?;
+    output(Command::new("chmod").arg("0755").arg(&plugin))?;
+    // The runtime asks for a loopback plugin in every pod; ours is one by that name.
+    let loopback = runtime.cni_bin.join("loopback");
+    if !loopback.exists() {
+        std::os::unix::fs::symlink(keelson_base::consts::CNI_PLUGIN, &loopback)
+            .context("cannot link loopback")?;
+    }
+    Ok(())
+}
+
+fn config(places: &Places, runtime: &Runtime) -> String {
+    format!(
+        "apiVersion: keelson/v1\nkind: Configuration\npaths:\n  state: {data}/state\n  podLogs: {data}/pod-logs\n\
+         kubelet:\n  criSocket: {socket}\n  cgroupRoot: {cgroup_root}\n\
+         \x20 # The images come from no registry: what is removed cannot be pulled again.\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
+        data = places.data.display(),
+        socket = runtime.socket.display(),
+        cgroup_root = places.cgroup_root,
+        conf = runtime.cni_conf.display(),
+        bin = runtime.cni_bin.display(),
+    )
 }
 
 fn last_line(log: &Path) -> String {
@@ -235,17 +256,21 @@ fn step_quiet(url: &str) -> Result<String> {
 
 /// Stops keelson, removes its pods and all it made on the machine, and stops the containerd that `up` started.
 pub fn down() -> Result<()> {
-    let places = Places::new();
+    let places = Places::of_environment();
     let hint = "Nothing else is touched; run it again after mending the cause.";
-    step("stopping keelson", hint, |_| places.keelson().stop(Duration::from_secs(30)))?;
-    let binary = target().join("release/keelson");
-    if places.config().exists() && binary.exists() {
+    step("stopping keelson", hint, |_| keelson(&places).stop(Duration::from_secs(30)))?;
+    let binary = std::fs::read_to_string(binary_note(&places)).map(PathBuf::from).unwrap_or_default();
+    if places.config().exists() {
         step("removing pods, rules, interfaces and mounts", hint, |_| {
+            if !binary.exists() {
+                bail!("the binary that made them is gone; `make cluster` builds it again");
+            }
             output(Command::new(&binary).args(["reset", "--yes", "--config"]).arg(places.config()))
         })?;
     }
     step("stopping containerd", hint, |_| containerd::stop(&places.run))?;
     step("removing the cluster's folders", hint, |_| {
+        remove_cgroup_root(&places)?;
         for folder in [&places.run, &places.data] {
             unmount_below(folder)?;
             match std::fs::remove_dir_all(folder) {
@@ -257,6 +282,21 @@ pub fn down() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The cgroup that a named cluster's pods lived below, in every hierarchy; `reset` removes only what keelson made in it.
+fn remove_cgroup_root(places: &Places) -> Result<()> {
+    let name = places.cgroup_root.trim_matches('/');
+    let mount = Path::new("/sys/fs/cgroup");
+    let hierarchies =
+        std::fs::read_dir(mount).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    for hierarchy in hierarchies.chain([mount.to_owned()]).filter(|_| !name.is_empty()) {
+        let folder = hierarchy.join(name);
+        if folder.is_dir() {
+            std::fs::remove_dir(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn unmount_below(folder: &Path) -> Result<()> {

@@ -57,6 +57,7 @@ pub fn pause(folder: &Path, name: &str) -> Result<Archive> {
     let file: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = folder.join(format!("{file}.tar"));
     if !path.exists() {
+        std::fs::create_dir_all(folder)?;
         step("building the pause image", "See packaging/pause.", |_| {
             let binary = build_static("keelson-pause")?;
             let layer = folder.join("pause.layer");
@@ -71,6 +72,48 @@ pub fn pause(folder: &Path, name: &str) -> Result<Archive> {
         })?;
     }
     Ok(Archive { name: name.to_owned(), path })
+}
+
+/// The names of the conformance tests' image: the same one under each name that the tests tell apart.
+const TEST_AGENT: &[&str] = &[
+    "keelson.dev/test-agent:2",
+    "keelson.dev/test-agent:1",
+    "keelson.dev/test-busybox:1",
+    "keelson.dev/test-nginx:1",
+    "keelson.dev/test-nautilus:1",
+];
+
+/// What runs in the pods of the conformance tests (tests/conformance/agent).
+pub fn test_agent(folder: &Path) -> Result<Archive> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("test-agent-2.tar");
+    if !path.exists() {
+        step("building the conformance tests' image", "See tests/conformance/agent.", |_| {
+            let binary = build_static("keelson-test-agent")?;
+            let layer = folder.join("test-agent.layer");
+            write_layer(&layer, &[("agent", &binary, 0o755)])?;
+            let config = ImageConfig {
+                entrypoint: vec!["/agent".into()],
+                cmd: vec!["pause".into()],
+                ..Default::default()
+            };
+            write_archive(&path, TEST_AGENT, &layer, &config)?;
+            std::fs::remove_file(layer).context("cannot remove the layer's file")
+        })?;
+    }
+    Ok(Archive { name: TEST_AGENT[0].to_owned(), path })
+}
+
+/// An image around the machine's static busybox with the applets that tests call, as `test.invalid/busybox:1`.
+pub fn test_image(archive: &Path) -> Result<()> {
+    let busybox = Path::new("/usr/bin/busybox");
+    let layer = archive.with_extension("layer");
+    let names = ["busybox", "sh", "nc", "nslookup", "grep", "cat", "sleep"].map(|name| format!("bin/{name}"));
+    let files: Vec<(&str, &Path, u32)> = names.iter().map(|name| (name.as_str(), busybox, 0o755)).collect();
+    write_layer(&layer, &files)?;
+    let config = ImageConfig { cmd: vec!["/bin/sh".into()], ..Default::default() };
+    write_archive(archive, &["test.invalid/busybox:1"], &layer, &config)?;
+    std::fs::remove_file(layer).context("cannot remove the layer's file")
 }
 
 /// Builds a crate of this workspace as a static executable, in a target folder of its own (other flags, other cache).

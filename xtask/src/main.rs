@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod conformance;
 mod containerd;
+mod dist;
 mod images;
 mod oci;
 mod packages;
@@ -30,25 +32,51 @@ enum Task {
         /// Start the cluster only; do not deploy the sample.
         #[arg(long)]
         bare: bool,
+        /// Which binaries are built and started.
+        #[arg(long, value_enum, default_value_t)]
+        profile: cluster::Profile,
+    },
+    /// Run Kubernetes' conformance tests on the running cluster; the results go to target/reports/conformance.tsv.
+    Conformance {
+        /// Only the tests whose names hold this text.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many run at once.
+        #[arg(long, default_value_t = 4)]
+        jobs: usize,
     },
     /// Stop the cluster and remove all it left on the machine.
     ClusterDown,
     /// Generate the field schema and resource table of lib/api from the published sources and the facts files.
     Schema(schema::Options),
+    /// Build the .deb and .rpm packages and a signed apt repository into target/dist.
+    Dist {
+        /// Package the debug build: for tests of what is installed, not for machines.
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Write the image that tests on machines use, as an OCI archive.
+    TestImage { archive: std::path::PathBuf },
     /// Install from Debian's packages what building, running and testing need.
     Packages,
+    /// Run the kubelet's container tests on a containerd 2 from Debian's next suites.
+    TestContainerd2,
 }
 
 fn main() -> std::process::ExitCode {
     let outcome = match Args::parse().task {
         Task::Tidy => tidy::run(),
         Task::Images => images::build_all().map(drop),
-        Task::ClusterUp { bare } => cluster::up(bare),
+        Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
+        Task::Conformance { only, jobs } => conformance::run(&only, jobs),
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
+        Task::Dist { debug } => dist::build(debug),
+        Task::TestImage { archive } => images::test_image(&archive),
         Task::Packages => {
             packages::install_all().and_then(|()| packages::etcd(&run::target().join("packages")))
         }
+        Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

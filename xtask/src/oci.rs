@@ -23,6 +23,8 @@ pub fn write_archive(archive: &Path, names: &[&str], layer: &Path, config: &Imag
     let temporary = archive.with_extension("tmp");
     let file = File::create(&temporary).with_context(|| format!("cannot write {}", temporary.display()))?;
     let mut out = tar::Builder::new(file);
+    // No times and owners of this machine: the same content gives the same archive.
+    out.mode(tar::HeaderMode::Deterministic);
     let (layer_digest, layer_size) = digest_of(layer)?;
     let config = serde_json::to_vec(&image_config(config, &layer_digest))?;
     let config_digest = digest(&config);

@@ -22,10 +22,32 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/include/google/protobuf/struct.proto", "libprotobuf-dev"),
 ];
 
+/// What building packages needs.
+const PACKAGING: &[(&str, &str)] = &[
+    ("/usr/bin/dpkg-deb", "dpkg"),
+    ("/usr/bin/dpkg-shlibdeps", "dpkg-dev"),
+    ("/usr/bin/apt-ftparchive", "apt-utils"),
+    ("/usr/bin/gpg", "gpg"),
+    ("/usr/bin/gpg-agent", "gpg-agent"),
+    ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/xz", "xz-utils"),
+    ("/usr/bin/lintian", "lintian"),
+];
+
 /// Installs what is missing.
 pub fn install_all() -> Result<()> {
+    install(NEEDED)
+}
+
+/// Installs what building packages needs.
+pub fn install_packaging_tools() -> Result<()> {
+    install(PACKAGING)
+}
+
+fn install(needed: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+        needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         println!("✓ packages: nothing is missing");
         return Ok(());
@@ -92,6 +114,34 @@ pub fn kubectl(folder: &Path) -> Result<PathBuf> {
             other => bail!("the package's kubectl is of minor {other:?}, not 32 or later"),
         }
     })
+}
+
+/// The programs of a containerd 2, unpacked from Debian's next suites: a folder for the front of the PATH.
+pub fn containerd2() -> Result<PathBuf> {
+    let hint = "The machine's own apt source must carry the suite forky or sid.";
+    step("fetching containerd 2 from Debian's packages", hint, |_| {
+        let folder = run::target().join("packages");
+        let programs = fetch_from_later_suite("containerd", &["forky", "sid"], &folder)?.join("usr/bin");
+        let version = output(Command::new(programs.join("containerd")).arg("--version"))?;
+        if !version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2.")) {
+            bail!("the package's containerd is not of version 2: {}", version.trim());
+        }
+        println!("{}", version.trim());
+        Ok(programs)
+    })
+}
+
+/// Runs the kubelet's container tests on a containerd 2.
+pub fn test_containerd2() -> Result<()> {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{own}", containerd2()?.display());
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--package", "keelson-kubelet", "--tests", "--no-fail-fast"]).env("PATH", path);
+    let status = tests.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the tests failed");
+    }
+    Ok(())
 }
 
 fn minor(kubectl: &Path) -> Option<u32> {

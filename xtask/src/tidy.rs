@@ -10,11 +10,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keelson-base", &[]),
     ("keelson-api", &["keelson-base"]),
     ("keelson-daemon", &["keelson-base"]),
-    ("keelson-client", &["keelson-base", "keelson-daemon"]),
+    ("keelson-client", &["keelson-base", "keelson-daemon", "keelson-pki"]),
     ("keelson-pki", &["keelson-base"]),
     ("keelson-sys", &["keelson-base"]),
     ("keelson-proto", &[]),
     ("keelson-pause", &[]),
+    ("keelson-test-agent", &[]),
     ("keelson-streams", &["keelson-base"]),
     ("keelson-faultfs", &[]),
     ("keelson-store", &["keelson-base"]),
@@ -23,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["keelson-api", "keelson-base", "keelson-daemon", "keelson-pki", "keelson-store", "keelson-streams"],
     ),
     ("keelson-scheduler", &["keelson-base", "keelson-client", "keelson-daemon"]),
-    ("keelson-controllers", &["keelson-base", "keelson-client", "keelson-daemon"]),
+    ("keelson-controllers", &["keelson-base", "keelson-client", "keelson-daemon", "keelson-pki"]),
     (
         "keelson-kubelet",
         &[
@@ -40,7 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that may use any other: the composition root, tests and tasks.
-const ROOTS: &[&str] = &["keelson", "keelson-bench", "keelson-tests", "keelson-testkit", "xtask"];
+const ROOTS: &[&str] =
+    &["keelson", "keelson-bench", "keelson-conformance", "keelson-tests", "keelson-testkit", "xtask"];
 
 /// Longest source file, in lines; generated tables and tests may be longer.
 const LONGEST_FILE: usize = 800;

@@ -36,7 +36,7 @@ use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{keys, masters, renewal, services};
+use crate::{crd, keys, masters, renewal, services};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,7 @@ impl ApiServer {
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
+        tokio::spawn(crd::run(core.clone(), api.own_service()));
         tokio::spawn(services::repair::run(core.clone()));
         if config.several {
             masters::Masters::new(&api, &config).start().await;
@@ -123,14 +124,15 @@ async fn build(
     let service_range =
         ServiceRange::parse(&config.service_cidr).map_err(|source| StartError::Services { source })?;
     let caches = Arc::new(WatchCaches::new(store.clone()));
-    let table = Arc::new(Table::builtin(&config.gates));
+    let table = Arc::new(ArcSwap::from_pointee(Table::builtin(&config.gates)));
     let stop = CancellationToken::new();
     let (policy, graph) = (Arc::new(PolicyStore::new()), Arc::new(NodeGraph::default()));
     let (all_rows, all_caches) = (table.clone(), caches.clone());
     let cache_of = move |group: &str, resource: &str| {
-        let row = all_rows.rows().iter().find(|row| row.group == group && row.plural == resource)?;
-        let hub =
-            all_rows.lookup(&row.storage_group, &row.storage_version, &row.plural).unwrap_or(row).clone();
+        // Of built-in resources only, which are always there.
+        let rows = all_rows.load();
+        let row = rows.rows().iter().find(|row| row.group == group && row.plural == resource)?;
+        let hub = rows.lookup(&row.storage_group, &row.storage_version, &row.plural).unwrap_or(row).clone();
         let prefix = keys::row_prefix(row);
         Some(all_caches.resource(&prefix, || Settings {
             prefix: prefix.clone(),
@@ -145,7 +147,8 @@ async fn build(
     let access = access(config, reads.clone(), policy, graph)?;
     let kinds_table = table.clone();
     let kinds: KindMapper = Arc::new(move |group, version, kind| {
-        let row = kinds_table.by_kind(group, version, kind);
+        let rows = kinds_table.load();
+        let row = rows.by_kind(group, version, kind);
         row.map(|row| MappedResource {
             group: row.group.to_string(),
             version: row.version.to_string(),
@@ -161,10 +164,11 @@ async fn build(
     for step in bootstrap::STEPS {
         health.expect(step);
     }
-    Ok(Arc::new(Core {
+    health.expect(crd::SYNCED);
+    let core = Arc::new(Core {
         store,
         caches,
-        table: ArcSwap::new(table),
+        table,
         gates: config.gates.clone(),
         clock: ctx.clock.clone(),
         access,
@@ -181,7 +185,10 @@ async fn build(
         stop,
         documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,
-    }))
+    });
+    crd::load(&core).await.map_err(|status| StartError::Bootstrap { step: crd::SYNCED, status })?;
+    core.health.done(crd::SYNCED);
+    Ok(core)
 }
 
 fn access(

@@ -18,6 +18,9 @@ pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The largest body that is read whole, as upstream's (3 MiB).
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// How much of a body that is too large is still taken in, and for how long, so that its sender reads the refusal.
+const DISCARD_BYTES: usize = 16 * MAX_BODY;
+const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The body of a response.
 pub enum Body {
@@ -131,31 +134,40 @@ where
 
 /// Reads a body whole, up to [`MAX_BODY`].
 pub async fn read_whole(mut body: RequestBody) -> Result<Bytes, ReadError> {
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(ReadError::TooLarge);
-    }
     let mut first: Option<Bytes> = None;
     let mut all: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
+    let mut too_large = body.size_hint().lower() > MAX_BODY as u64;
+    while !too_large && let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
         // Most bodies are one frame: handed on without a copy.
         match (&first, all.is_empty()) {
             (None, true) => {
-                if data.len() > MAX_BODY {
-                    return Err(ReadError::TooLarge);
-                }
+                too_large = data.len() > MAX_BODY;
                 first = Some(data);
                 continue;
             }
             (Some(begin), true) => all.extend_from_slice(begin),
             _ => {}
         }
-        if all.len() + data.len() > MAX_BODY {
-            return Err(ReadError::TooLarge);
-        }
+        too_large = all.len() + data.len() > MAX_BODY;
         all.extend_from_slice(&data);
     }
+    if too_large {
+        tokio::spawn(tokio::time::timeout(DISCARD_TIME, discard(body)));
+        return Err(ReadError::TooLarge);
+    }
     Ok(if all.is_empty() { first.unwrap_or_default() } else { all.into() })
+}
+
+/// Takes in the rest of a body that is refused: dropping it at once would reset the stream before its answer is out.
+async fn discard(mut body: RequestBody) {
+    let mut left = DISCARD_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,12 @@ impl Client {
         Client(service)
     }
 
-    async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Status> {
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Status> {
         let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -86,7 +91,7 @@ impl Client {
         Err(Status::other(code.as_u16(), reason, text))
     }
 
-    async fn get(&mut self, path: &str) -> Result<Option<Value>, Status> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Option<Value>, Status> {
         match self.send(Method::GET, path, None).await {
             Ok(value) => Ok(Some(value)),
             Err(status) if status.is_not_found() => Ok(None),

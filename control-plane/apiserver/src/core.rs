@@ -25,7 +25,7 @@ use crate::query::Query;
 use crate::reads::Followers;
 use crate::request_info::RequestInfo;
 use crate::respond::{self, Warnings};
-use crate::rest::fields::TypeFields;
+use crate::rest::fields;
 use crate::server::{ConnectionInfo, Handler};
 use crate::services::cidr::ServiceRange;
 use crate::{keys, nonresource, rest, streaming};
@@ -53,7 +53,8 @@ pub struct Connection {
 pub struct Core {
     pub store: Arc<dyn Store>,
     pub caches: Arc<WatchCaches>,
-    pub table: ArcSwap<Table>,
+    /// The rows in service; whoever changes them swaps in a new table.
+    pub table: Arc<ArcSwap<Table>>,
     pub gates: Gates,
     pub clock: Clock,
     pub access: Access,
@@ -89,7 +90,7 @@ impl Core {
         self.caches.resource(&prefix, || crate::cache::Settings {
             prefix: prefix.clone(),
             namespaced: row.namespaced,
-            fields: Arc::new(TypeFields::of(&self.hub(row))),
+            fields: fields::of(row, || self.hub(row)),
         })
     }
 
@@ -241,8 +242,9 @@ impl Handler for Core {
     async fn call(
         self: Arc<Self>,
         connection: Arc<Connection>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Response<Body> {
+        request.extensions_mut().insert(connection.remote);
         self.serve(Peer::Connection(connection), request).await
     }
 }

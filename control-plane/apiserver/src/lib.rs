@@ -14,6 +14,7 @@ mod bootstrap;
 pub mod cache;
 mod config;
 mod core;
+mod crd;
 mod documents;
 mod flow;
 mod keys;

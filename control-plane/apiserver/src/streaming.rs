@@ -389,7 +389,7 @@ pub async fn send_https(
 }
 
 /// Headers that belong to one connection, and credentials that must not travel on.
-const NOT_PASSED_ON: [&str; 12] = [
+const NOT_PASSED_ON: [&str; 11] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -401,14 +401,21 @@ const NOT_PASSED_ON: [&str; 12] = [
     "authorization",
     "host",
     "content-length",
-    "cookie",
 ];
 
 /// The headers of a request or an answer that may travel on.
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<String> = headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
     let mut out = HeaderMap::new();
     for (name, value) in headers {
         if !NOT_PASSED_ON.contains(&name.as_str())
+            && !named.iter().any(|other| other == name.as_str())
             && !name.as_str().starts_with("impersonate-")
             && !name.as_str().starts_with("x-remote-")
         {

@@ -5,6 +5,8 @@
 //! controller acts as its own service account; all share one informer per type. They know nothing of kubelet or store.
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
+pub mod certificates;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;

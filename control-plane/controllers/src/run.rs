@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use keelson_base::cidr::Cidr;
+use keelson_client::HandlerScope;
 use keelson_client::projections::SharedInformers;
 use keelson_daemon::Context;
 use tokio::task::JoinSet;
 
+use crate::certificates::Signing;
 use crate::small::{cluster_roles, pod_gc, root_ca, service_accounts, ttl};
 use crate::{
-    cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node, replicaset, statefulset,
+    bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node,
+    replicaset, statefulset,
 };
 
 /// Settings, checked.
@@ -22,12 +25,14 @@ pub struct ControllersConfig {
     pub node_grace: Duration,
     /// The certificate authority of the API server, as PEM, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// What certificate requests are signed with; `None`: they are signed elsewhere.
+    pub signing: Option<Signing>,
 }
 
 impl ControllersConfig {
     /// Upstream's defaults for everything else.
     pub fn new(pod_cidrs: Vec<(Cidr, u8)>, root_ca_pem: String) -> Self {
-        ControllersConfig { pod_cidrs, node_grace: Duration::from_secs(50), root_ca_pem }
+        ControllersConfig { pod_cidrs, node_grace: Duration::from_secs(50), root_ca_pem, signing: None }
     }
 }
 
@@ -48,6 +53,9 @@ pub async fn run(
     shared: SharedInformers,
     ctx: Context,
 ) -> Result<(), ControllersError> {
+    // Dropped last: what is left of a run that failed must not see changes beside the next one.
+    let scope = HandlerScope::default();
+    let shared = shared.within(&scope);
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     macro_rules! start {
         ($account:literal, |$client:ident| $controller:expr) => {{
@@ -82,6 +90,13 @@ pub async fn run(
     start!("pod-garbage-collector", |c| pod_gc::start(c, &shared, &ctx));
     start!("ttl-after-finished-controller", |c| ttl::start(c, &shared, &ctx));
     start!("clusterrole-aggregation-controller", |c| cluster_roles::start(c, &shared, &ctx));
+    start!("certificate-controller", |c| certificates::start_approver(c, &shared, &ctx));
+    if let Some(signing) = config.signing {
+        start!("certificate-controller", |c| certificates::start_signer(c, &shared, &ctx, signing));
+    }
+    start!("certificate-controller", |c| certificates::start_cleaner(c, &shared, &ctx));
+    start!("bootstrap-signer", |c| bootstrap::start_signer(c, &shared, &ctx));
+    start!("token-cleaner", |c| bootstrap::start_cleaner(c, &shared, &ctx));
     drop(shared);
 
     while let Some(ended) = tasks.join_next().await {
@@ -91,4 +106,37 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No API server: every request fails, so nothing but the handlers is at work.
+    fn client() -> kube::Client {
+        let uri = "http://127.0.0.1:1".parse().expect("a URI");
+        kube::Client::try_from(kube::Config::new(uri)).expect("a client")
+    }
+
+    async fn start_and_break(shared: &SharedInformers, ctx: &Context) -> usize {
+        let config = ControllersConfig::new(Vec::new(), String::new());
+        let running = run(|_| client(), config, shared.clone(), ctx.clone());
+        tokio::pin!(running);
+        // Once is enough: handlers are registered before the first wait.
+        assert!(futures::poll!(&mut running).is_pending());
+        shared.pods.handlers()
+    }
+
+    #[tokio::test]
+    async fn a_restarted_run_does_not_hear_every_change_twice() {
+        let (_trigger, ctx) = Context::for_tests();
+        let shared = SharedInformers::detached();
+        let lasting = shared.pods.handlers();
+        let first = start_and_break(&shared, &ctx).await;
+        assert!(first > lasting + 3, "the controllers follow pods: {first} handlers");
+        assert_eq!(shared.pods.handlers(), lasting, "a run that ended hears nothing");
+        for _ in 0..3 {
+            assert_eq!(start_and_break(&shared, &ctx).await, first);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use ahash::AHashSet;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use keelson_client::projections::{HasMeta, Meta, PodView, Selector, SharedInformers};
-use keelson_client::{EventRecorder, EventType, ObjectKey};
+use keelson_client::{EventRecorder, EventType, HandlerScope, ObjectKey};
 use keelson_daemon::Context;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -81,6 +81,8 @@ pub async fn run(
     informers: SharedInformers,
     ctx: Context,
 ) -> Result<(), SchedulerError> {
+    let scope = HandlerScope::default();
+    let informers = informers.within(&scope);
     let dirty = Arc::new(Dirty::default());
     watch(&informers, &dirty);
     let recorder =

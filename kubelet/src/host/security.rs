@@ -313,6 +313,15 @@ mod tests {
     }
 
     #[test]
+    fn selinux_labels_are_handed_over() {
+        let label = |level: &str| serde_json::json!({"seLinuxOptions": {"level": level, "type": "t"}});
+        let context = run(label("s0"), serde_json::json!({}), root()).unwrap().selinux_options.unwrap();
+        assert_eq!((context.level.as_str(), context.r#type.as_str()), ("s0", "t"));
+        let own = run(label("s0"), label("s1"), root()).unwrap().selinux_options.unwrap();
+        assert_eq!(own.level, "s1", "the container's own come first");
+    }
+
+    #[test]
     fn the_whole_context_is_handed_over() {
         let context = run(
             serde_json::json!({"fsGroup": 2000, "supplementalGroups": [5], "seccompProfile": {"type": "RuntimeDefault"}}),

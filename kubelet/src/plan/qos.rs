@@ -199,6 +199,20 @@ mod tests {
             "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "64Mi"}}}]}));
         let r = pod_resources(&p);
         assert_eq!((r.cpu_request, r.memory_request, r.cpu_limit), (2100, 64 << 20, None));
+        let mut more = p.clone();
+        let overhead = serde_json::json!({"cpu": "50m", "memory": "1Mi"});
+        more.spec.as_mut().unwrap().overhead = Some(serde_json::from_value(overhead).unwrap());
+        let r = pod_resources(&more);
+        assert_eq!((r.cpu_request, r.memory_request), (2150, 65 << 20));
+    }
+
+    #[test]
+    fn critical_pods_are_killed_last() {
+        let score = |priority: i32| {
+            let p = pod(serde_json::json!({"priority": priority, "containers": [{"name": "a"}]}));
+            oom_score_adj(&p, &p.spec.as_ref().unwrap().containers[0], 1 << 30)
+        };
+        assert_eq!((score(0), score(2_000_000_000)), (1000, -997));
     }
 
     #[test]

@@ -27,8 +27,8 @@ struct Loaded {
     looked: Instant,
 }
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often the files are looked at, when connections come: a new node gets its believed certificate just after its first.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What connections are accepted with.
 pub struct Tls {

@@ -327,7 +327,11 @@ impl Worker {
             lock(&self.view).admitted = true;
             return;
         }
+        let security = &self.kubelet.node.security;
+        let support =
+            fields::Support { app_armor: security.app_armor, strict_groups: security.strict_groups };
         let refusal = fields::check(&self.pod)
+            .and_then(|()| fields::check_support(&self.pod, support))
             .err()
             .or_else(|| self.selector_mismatch())
             .or_else(|| self.workers.admit(&self.view).err());

@@ -156,6 +156,9 @@ impl Worker {
     }
 
     async fn mount(&self, fresh: bool) -> Result<VolumePaths, MountError> {
+        if !self.mounted && !pod::is_static(&self.pod) {
+            self.kubelet.objects.refer(&self.pod, &self.wake);
+        }
         let ips = self.observed.ips().to_vec();
         let facts = self.kubelet.facts(&ips, &[]);
         self.kubelet.volumes.mount(&self.pod, &facts, fresh).await

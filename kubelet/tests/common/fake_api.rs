@@ -23,12 +23,36 @@ struct State {
     version: u64,
     /// `METHOD path` of every request but reads.
     writes: Vec<String>,
+    /// `path?query` of every read, list and watch.
+    reads: Vec<String>,
 }
 
 #[derive(Clone)]
 pub struct FakeApi {
     state: Arc<Mutex<State>>,
     changes: broadcast::Sender<(String, &'static str, Value)>,
+    /// One count for each watch that is open.
+    open: Arc<()>,
+}
+
+/// What a list or watch is about: all objects of a resource, or those of one namespace and name.
+struct Wanted {
+    path: String,
+    name: Option<String>,
+}
+
+impl Wanted {
+    fn of(path: &str, query: &str) -> Wanted {
+        let name = query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"));
+        Wanted { path: path.to_owned(), name: name.map(str::to_owned) }
+    }
+
+    fn has(&self, object: &str) -> bool {
+        match &self.name {
+            Some(name) => object == format!("{}/{name}", self.path),
+            None => resource(object).as_deref() == Some(self.path.as_str()),
+        }
+    }
 }
 
 /// Collection path without its namespace, for lists over all namespaces: `/api/v1/pods`.
@@ -42,7 +66,7 @@ fn resource(path: &str) -> Option<String> {
 
 impl FakeApi {
     pub fn new() -> FakeApi {
-        FakeApi { state: Arc::default(), changes: broadcast::channel(4096).0 }
+        FakeApi { state: Arc::default(), changes: broadcast::channel(4096).0, open: Arc::new(()) }
     }
 
     pub fn client(&self) -> kube::Client {
@@ -60,6 +84,15 @@ impl FakeApi {
 
     pub fn writes(&self) -> Vec<String> {
         self.state.lock().unwrap().writes.clone()
+    }
+
+    pub fn reads(&self) -> Vec<String> {
+        self.state.lock().unwrap().reads.clone()
+    }
+
+    /// Watches that are open now.
+    pub fn open_watches(&self) -> usize {
+        Arc::strong_count(&self.open) - Arc::strong_count(&self.state)
     }
 
     pub fn put(&self, path: &str, mut object: Value) {
@@ -94,6 +127,8 @@ impl FakeApi {
         let body: Value = serde_json::from_slice(&data).unwrap_or(Value::Null);
         if parts.method != Method::GET {
             self.state.lock().unwrap().writes.push(format!("{} {path}", parts.method));
+        } else {
+            self.state.lock().unwrap().reads.push(format!("{path}?{query}"));
         }
         match parts.method {
             Method::GET if query.contains("watch=") => self.watch(&path, &query),
@@ -132,22 +167,26 @@ impl FakeApi {
             .split('&')
             .find_map(|pair| pair.strip_prefix("resourceVersion=")?.parse().ok())
             .unwrap_or(0);
-        let receiver = self.changes.subscribe();
-        let wanted = path.to_owned();
-        let missed: Vec<Value> = {
+        let initial = query.contains("sendInitialEvents=true");
+        let wanted = Wanted::of(path, query);
+        let (missed, receiver) = {
             let state = self.state.lock().unwrap();
             let version =
                 |o: &Value| o["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
-            let newer = state
-                .objects
-                .iter()
-                .filter(|(p, o)| resource(p).as_deref() == Some(path) && version(o) > from);
-            newer.map(|(_, o)| json!({"type": "MODIFIED", "object": o})).collect()
+            let newer = state.objects.iter().filter(|(p, o)| wanted.has(p) && (initial || version(o) > from));
+            let kind = if initial { "ADDED" } else { "MODIFIED" };
+            let mut missed: Vec<Value> = newer.map(|(_, o)| json!({"type": kind, "object": o})).collect();
+            if initial {
+                missed.push(json!({"type": "BOOKMARK", "object": {"kind": "Any", "apiVersion": "v1", "metadata": {
+                    "resourceVersion": state.version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}}));
+            }
+            (missed, self.changes.subscribe())
         };
+        let open = self.open.clone();
         let live = BroadcastStream::new(receiver).filter_map(move |change| {
+            let _held = &open;
             let (path, kind, object) = change.unwrap();
-            let ours = resource(&path).as_deref() == Some(wanted.as_str());
-            futures::future::ready(ours.then(|| json!({"type": kind, "object": object})))
+            futures::future::ready(wanted.has(&path).then(|| json!({"type": kind, "object": object})))
         });
         let frames = futures::stream::iter(missed)
             .chain(live)

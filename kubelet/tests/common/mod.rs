@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keelson_daemon::{Context, DrainTrigger};
 use keelson_kubelet::config::KubeletConfig;
+use keelson_kubelet::host::cgroups::Driver;
 use keelson_kubelet::plan::observed::ObservedPod;
 use keelson_kubelet::worker::PodView;
 use keelson_kubelet::{Running, start};
@@ -32,6 +33,10 @@ pub fn possible() -> bool {
 
 impl Lab {
     pub async fn start() -> Lab {
+        Lab::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut KubeletConfig)) -> Lab {
         let containerd = Containerd::start().unwrap();
         let root = containerd.folder().join("kubelet");
         let mut config = KubeletConfig::new("test-node", &root);
@@ -42,7 +47,11 @@ impl Lab {
         config.node_addresses = vec!["192.0.2.7".parse().unwrap()];
         config.cluster_dns = vec!["10.96.0.10".parse().unwrap()];
         config.resync = Duration::from_secs(60);
+        if containerd::systemd_driver() {
+            config.cgroup_driver = Driver::Systemd;
+        }
         std::fs::create_dir_all(&config.seccomp_root).unwrap();
+        change(&mut config);
         let (drain, context) = Context::for_tests();
         let mut lab = Lab { running: None, containerd, config, _drain: drain, context };
         lab.start_kubelet().await;
@@ -113,8 +122,13 @@ pub fn with(mut base: Value, extra: Value) -> Value {
 
 pub const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
+/// How much longer than on a machine of its own things may take (`KEELSON_TEST_PATIENCE`, in an emulated guest).
+pub fn patience() -> u32 {
+    std::env::var("KEELSON_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 pub async fn wait<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T>) -> T {
-    let limit = Instant::now() + Duration::from_secs(seconds);
+    let limit = Instant::now() + Duration::from_secs(seconds) * patience();
     loop {
         if let Some(value) = check() {
             return value;
@@ -134,7 +148,7 @@ impl Handle<'_> {
     }
 
     pub async fn until(&self, what: &str, check: impl Fn(&PodView) -> bool) -> PodView {
-        let limit = Instant::now() + Duration::from_secs(40);
+        let limit = Instant::now() + Duration::from_secs(40) * patience();
         loop {
             let view = self.view();
             if let Some(view) = view.as_ref().filter(|view| check(view)) {
@@ -172,7 +186,7 @@ impl Handle<'_> {
         let id = view.observed.latest(container).unwrap().id.clone();
         let command = vec!["/bin/sh".into(), "-c".into(), script.to_owned()];
         let cri = &self.lab.kubelet().kubelet.cri;
-        let answer = cri.exec_sync(&id, command, Duration::from_secs(20)).await.unwrap();
+        let answer = cri.exec_sync(&id, command, Duration::from_secs(20) * patience()).await.unwrap();
         let mut output = answer.stdout;
         output.extend_from_slice(&answer.stderr);
         (answer.exit_code, String::from_utf8_lossy(&output).trim().to_owned())
@@ -187,6 +201,31 @@ impl Handle<'_> {
             status.restart_count
         ));
         keelson_kubelet::logs::read::tail_text(&path, 1000, 1 << 20).trim().to_owned()
+    }
+
+    /// A cgroup file of the pod, or of one of its containers: its name with the controller on v1, and on v2.
+    pub fn cgroup(&self, class: &str, container: Option<&str>, v1: (&str, &str), v2: &str) -> String {
+        let root = &self.lab.config.cgroup_root;
+        let uid = self.uid();
+        let mut path = std::path::PathBuf::from("/sys/fs/cgroup");
+        let unified = path.join("cgroup.controllers").exists();
+        if !unified {
+            path.push(v1.0);
+        }
+        let id = container.map(|name| self.view().unwrap().observed.latest(name).unwrap().id.clone());
+        if containerd::systemd_driver() {
+            // Every dash of a slice's name is a level.
+            let name = format!("{root}-{class}-pod{}", uid.replace('-', "_"));
+            let levels = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+            levels.for_each(|at| path.push(format!("{}.slice", &name[..at])));
+            path.extend(id.map(|id| format!("cri-containerd-{id}.scope")));
+        } else {
+            path.extend([root, class, &format!("pod{uid}")]);
+            path.extend(id);
+        }
+        path.push(if unified { v2 } else { v1.1 });
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        text.trim().to_owned()
     }
 
     /// Changes the pod as the API would.

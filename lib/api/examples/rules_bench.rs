@@ -45,6 +45,7 @@ fn run(name: &str, ty: TypeId, body: &str) {
         namespaced: true,
         has_status: true,
         user: User::default(),
+        custom: None,
     };
     let (decoded, _) = decode(ty, body.as_bytes(), FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}"));
     let (mut defaulting, mut preparing, mut checking) = (0u128, 0u128, 0u128);

@@ -377,6 +377,10 @@ impl Map {
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
         self.entries.retain_mut(|(key, value)| keep(key, value));
     }
+    /// The entries as they are kept, by key.
+    pub(crate) fn entries(&self) -> &[(CompactString, Value)] {
+        &self.entries
+    }
     /// The entries, by key.
     pub fn into_entries(self) -> impl ExactSizeIterator<Item = (CompactString, Value)> {
         self.entries.into_iter()

@@ -3,6 +3,7 @@
 //! Pure: no tokio, no clock, no entropy, no client; time and seeds are arguments. What is kept is bytes; a [`doc::Doc`]
 //! lives inside one request.
 
+pub mod apply;
 pub mod canonical;
 pub mod defaults;
 pub mod discovery;
@@ -21,6 +22,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selectors;
 pub mod status;
+pub mod structural;
 pub mod table;
 pub mod types;
 pub mod yaml;

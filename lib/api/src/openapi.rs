@@ -3,6 +3,7 @@
 //! A document is written piece by piece into one buffer, never held as a tree; whoever serves it keeps the bytes compressed and
 //! drops them when nobody asks. Descriptions come from [`Descriptions`]; the table has none.
 
+mod custom;
 mod descriptions;
 mod gnostic;
 mod paths;
@@ -17,25 +18,20 @@ use crate::table::{Resource, Table};
 pub use descriptions::Descriptions;
 use paths::PathItem;
 
-/// Where texts and custom resources' schemas come from.
+/// Where texts come from.
 pub trait Source {
     /// The text of a definition (`field` empty) or of its field; empty where there is none.
     fn description(&self, definition: &str, field: &str) -> &str {
         let _ = (definition, field);
         ""
     }
-    /// The `openAPIV3Schema` of a custom resource's version.
-    fn custom_schema(&self, row: &Resource) -> Option<Value> {
-        let _ = row;
-        None
-    }
 }
 
-/// No texts, no custom resources' schemas.
+/// No texts.
 pub struct Bare;
 impl Source for Bare {}
 
-/// The built-in types' descriptions, no custom resources' schemas.
+/// The built-in types' descriptions.
 impl Source for Descriptions {
     fn description(&self, definition: &str, field: &str) -> &str {
         self.get(definition, field)
@@ -78,8 +74,8 @@ pub fn v3_index(table: &Table, version: &str) -> Value {
     json!({"paths": paths})
 }
 
-/// A hash that changes whenever the group version's document may: its rows, and the build (`version`). Callers with custom
-/// resources put the schemas' generation into `version`.
+/// A hash that changes whenever the group version's document may: its rows (custom ones name their schema's stamp), and the build
+/// (`version`).
 pub fn v3_hash(table: &Table, group: &str, served: &str, version: &str) -> String {
     let mut sum = Sha256::new();
     sum.update(version);

@@ -11,6 +11,7 @@ use keelson_base::gates::Gates;
 
 use crate::doc::Gvk;
 use crate::schema::{ResourceDef, TypeId, Verbs, generated};
+use crate::structural::custom::Custom;
 use crate::types::{Strategy, columns::Columns};
 
 /// One served resource version.
@@ -38,6 +39,8 @@ pub struct Resource {
     /// `None` for custom resources.
     pub ty: Option<TypeId>,
     pub list_ty: Option<TypeId>,
+    /// What a custom resource's definition says of it.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Resource {
@@ -246,6 +249,11 @@ fn version_order(version: &str) -> (u8, u32, u32) {
     (0, 0, 0)
 }
 
+/// Compares versions by that priority: the greater one is preferred.
+pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
+    version_order(a).cmp(&version_order(b)).then_with(|| b.cmp(a))
+}
+
 fn builtin_row(group: &'static str, version: &'static str, def: &'static ResourceDef) -> Resource {
     let text = CompactString::const_new;
     let texts = |all: &'static [&'static str]| all.iter().map(|one| text(one)).collect();
@@ -277,6 +285,7 @@ fn builtin_row(group: &'static str, version: &'static str, def: &'static Resourc
         stored: def.stored,
         ty: Some(def.ty),
         list_ty: def.list_ty,
+        custom: None,
     }
 }
 

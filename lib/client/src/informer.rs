@@ -12,7 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
 /// What a component keeps of an object.
@@ -40,20 +40,39 @@ pub struct Selector {
 
 type Handler<P> = Box<dyn Fn(&Change<P>) + Send + Sync>;
 
+/// How long the handlers of one run of a component live: they are gone when this is dropped, however the run ended, so
+/// that a component that is started again does not find its former self at work.
+#[derive(Debug, Default)]
+pub struct HandlerScope(Arc<()>);
+
+struct Registered<P> {
+    /// `None`: as long as the informer.
+    scope: Option<Weak<()>>,
+    handler: Handler<P>,
+}
+
+impl<P> Registered<P> {
+    fn lives(&self) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.strong_count() > 0)
+    }
+}
+
 /// A handle on one shared informer; clones share it.
 pub struct Informer<P> {
     inner: Arc<Inner<P>>,
+    /// Handlers added through this handle live as long as that.
+    scope: Option<Weak<()>>,
 }
 
 struct Inner<P> {
     objects: RwLock<BTreeMap<ObjectKey, Arc<P>>>,
-    handlers: RwLock<Vec<Handler<P>>>,
+    handlers: RwLock<Vec<Registered<P>>>,
     synced: watch::Sender<bool>,
 }
 
 impl<P> Clone for Informer<P> {
     fn clone(&self) -> Self {
-        Informer { inner: self.inner.clone() }
+        Informer { inner: self.inner.clone(), scope: self.scope.clone() }
     }
 }
 
@@ -73,7 +92,12 @@ impl<P: Projection> Informer<P> {
             handlers: RwLock::default(),
             synced: watch::Sender::new(false),
         };
-        Informer { inner: Arc::new(inner) }
+        Informer { inner: Arc::new(inner), scope: None }
+    }
+
+    /// The same informer; handlers added through what is returned live as long as `scope`.
+    pub fn within(&self, scope: &HandlerScope) -> Informer<P> {
+        Informer { inner: self.inner.clone(), scope: Some(Arc::downgrade(&scope.0)) }
     }
 
     /// The projection under this key.
@@ -122,7 +146,13 @@ impl<P: Projection> Informer<P> {
         for (key, object) in held {
             handler(&Change { key, old: None, new: Some(object) });
         }
-        handlers.push(Box::new(handler));
+        handlers.retain(Registered::lives);
+        handlers.push(Registered { scope: self.scope.clone(), handler: Box::new(handler) });
+    }
+
+    /// How many handlers see a change.
+    pub fn handlers(&self) -> usize {
+        self.inner.handlers.read().iter().filter(|registered| registered.lives()).count()
     }
 
     /// Resolves when a complete list was taken in once.
@@ -190,15 +220,13 @@ impl<P: Projection> Inner<P> {
         let new = Arc::new(P::project(object));
         let handlers = self.handlers.read();
         let old = self.objects.write().insert(key.clone(), new.clone());
-        let change = Change { key, old, new: Some(new) };
-        handlers.iter().for_each(|handler| handler(&change));
+        tell(&handlers, &Change { key, old, new: Some(new) });
     }
 
     fn remove(&self, key: &ObjectKey) {
         let handlers = self.handlers.read();
         let Some(old) = self.objects.write().remove(key) else { return };
-        let change = Change { key: key.clone(), old: Some(old), new: None };
-        handlers.iter().for_each(|handler| handler(&change));
+        tell(&handlers, &Change { key: key.clone(), old: Some(old), new: None });
     }
 
     /// Removes what a complete list no longer holds.
@@ -207,6 +235,13 @@ impl<P: Projection> Inner<P> {
             self.objects.read().keys().filter(|key| !listed.contains(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(key));
     }
+}
+
+fn tell<P>(handlers: &[Registered<P>], change: &Change<P>) {
+    handlers
+        .iter()
+        .filter(|registered| registered.lives())
+        .for_each(|registered| (registered.handler)(change));
 }
 
 #[cfg(test)]
@@ -252,5 +287,30 @@ mod tests {
         assert_eq!(*seen.lock(), ["ns/a ->1", "ns/a 1>2", "ns/b ->3", "ns/a 2>-"]);
         assert_eq!(informer.list_namespace("ns").len(), 1);
         assert!(informer.list_namespace("n").is_empty());
+    }
+
+    #[test]
+    fn handlers_go_with_their_scope_and_others_stay() {
+        let informer = Informer::<Name>::detached();
+        let calls = Arc::new(Mutex::new([0; 2]));
+        let count = |informer: &Informer<Name>, which: usize| {
+            let calls = calls.clone();
+            informer.on_change(move |_| calls.lock()[which] += 1);
+        };
+        count(&informer, 0);
+        for start in 1..=3 {
+            // One run of a component; its clones of the informer may outlive it.
+            let scope = HandlerScope::default();
+            let scoped = informer.within(&scope);
+            count(&scoped.clone(), 1);
+            informer.apply(config_map("a", &start.to_string()));
+            assert_eq!(informer.handlers(), 2);
+            drop(scope);
+            drop(scoped);
+        }
+        informer.delete(&ObjectKey::new("ns", "a"));
+        // The lasting handler saw all four; each run saw its own change, and from the second on what was held at its start.
+        assert_eq!(*calls.lock(), [4, 3 + 2]);
+        assert_eq!(informer.handlers(), 1);
     }
 }

@@ -5,16 +5,20 @@
 //! change; nothing here knows what a component does with an object.
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod connect;
 pub mod events;
 pub mod informer;
 pub mod key;
 pub mod leader;
 pub mod projections;
+pub mod rotating;
 pub mod work_queue;
 
+pub use certificates::{CertificateRequest, Issued, RequestError, request_certificate};
 pub use connect::{ConnectError, from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
-pub use informer::{Change, Informer, Projection, Selector};
+pub use informer::{Change, HandlerScope, Informer, Projection, Selector};
 pub use key::ObjectKey;
+pub use rotating::following;
 pub use work_queue::WorkQueue;

@@ -191,6 +191,13 @@ pub struct KubeletSection {
     pub image_gc_low_percent: u8,
 }
 
+impl KubeletSection {
+    /// The cgroup of all pods, without slashes at its ends: `kubepods` below `cgroupRoot`.
+    pub fn pods_cgroup(&self) -> String {
+        format!("{}/{}", self.cgroup_root.trim_matches('/'), consts::CGROUP_ROOT).trim_matches('/').to_owned()
+    }
+}
+
 /// Section `proxy`, checked.
 #[derive(Clone, Debug)]
 pub struct ProxySection {
@@ -214,12 +221,20 @@ pub struct LogSection {
 
 /// Reads `file` (`None`: all defaults) and its drop-ins, and checks the result.
 pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    load_with(file, &[])
+}
+
+/// As [`load`], with texts that come after all files: drop-ins that are not written yet.
+pub fn load_with(file: Option<&Path>, more: &[&str]) -> Result<Config, ConfigError> {
     let mut merged = Value::Object(serde_json::Map::new());
     if let Some(file) = file {
         merge(&mut merged, read(file)?);
         for drop_in in drop_ins(file)? {
             merge(&mut merged, read(&drop_in)?);
         }
+    }
+    for text in more {
+        merge(&mut merged, parse(Path::new("(to be written)"), text)?);
     }
     let raw: RawConfig =
         serde_json::from_value(merged).map_err(|error| ConfigError::Shape(error.to_string()))?;
@@ -420,18 +435,24 @@ fn check_etcd(raw: RawEtcd) -> Result<Option<EtcdSection>, ConfigError> {
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
     let bad = || value(key, format!("must be a duration such as 90s, 5m or 1h, not {text:?}"));
-    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let number: u64 = text[..split].parse().map_err(|_| bad())?;
-    let seconds = match &text[split..] {
-        "s" => number,
-        "m" => number.checked_mul(60).ok_or_else(bad)?,
-        "h" => number.checked_mul(3600).ok_or_else(bad)?,
-        _ => return Err(bad()),
-    };
-    if seconds == 0 {
+    let duration = duration_of(text).ok_or_else(bad)?;
+    if duration.is_zero() {
         return Err(value(key, "must be longer than nothing"));
     }
-    Ok(Duration::from_secs(seconds))
+    Ok(duration)
+}
+
+/// A duration such as 90s, 5m or 1h.
+pub fn duration_of(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..split].parse().ok()?;
+    let seconds = match &text[split..] {
+        "s" => number,
+        "m" => number.checked_mul(60)?,
+        "h" => number.checked_mul(3600)?,
+        _ => return None,
+    };
+    Some(Duration::from_secs(seconds))
 }
 
 fn check_network(raw: RawNetwork) -> Result<NetworkSection, ConfigError> {
@@ -493,6 +514,13 @@ fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, Config
             format!("{low} must be below imageGcHighPercent {high}, both at most 100"),
         ));
     }
+    let cgroup_root = raw.cgroup_root.unwrap_or_else(|| "/".into());
+    if !cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part == "." || part == "..") {
+        return Err(value(
+            "kubelet.cgroupRoot",
+            format!("must be absolute, without . and .., not {cgroup_root:?}"),
+        ));
+    }
     let max_pods = raw.max_pods.unwrap_or(110);
     if max_pods == 0 || max_pods > 1000 {
         return Err(value("kubelet.maxPods", format!("must be 1 to 1000, not {max_pods}")));
@@ -500,7 +528,7 @@ fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, Config
     Ok(KubeletSection {
         cri_socket: raw.cri_socket.unwrap_or_else(|| consts::CRI_SOCKET.into()),
         cgroup_driver,
-        cgroup_root: raw.cgroup_root.unwrap_or_else(|| "/".into()),
+        cgroup_root,
         bind: parsed("kubelet.bind", &bind, "address:port")?,
         max_pods,
         static_pods: raw.static_pods.unwrap_or_else(|| state.join("manifests")),

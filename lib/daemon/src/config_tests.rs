@@ -34,6 +34,8 @@ fn mistakes_are_refused_with_the_key_and_what_to_write() {
     check("network: {dnsAddress: 1.2.3.4}", "is not in serviceCidr");
     check("network: {nodePorts: '32767-30000'}", "must be first-last");
     check("kubelet: {cgroupDriver: cgroup}", "auto, cgroupfs or systemd");
+    check("kubelet: {cgroupRoot: pods}", "kubelet.cgroupRoot must be absolute");
+    check("kubelet: {cgroupRoot: /a/../b}", "without . and ..");
     check("kubelet: {maxPods: 0}", "must be 1 to 1000");
     check("kubelet: {imageGcHighPercent: 70}", "must be below imageGcHighPercent 70");
     check("apiServer: {featureGates: {NoSuch: true}}", "no feature gate is named \"NoSuch\"");
@@ -49,6 +51,18 @@ fn mistakes_are_refused_with_the_key_and_what_to_write() {
     check("dns: {upstreams: ['a.b']}", "dns.upstreams must be an IP address");
     assert!(refused("node: {name: a}").contains("apiVersion must be \"keelson/v1\""));
     assert!(refused("apiVersion: [").contains("no valid YAML"));
+}
+
+#[test]
+fn pods_have_a_cgroup_of_their_own_below_any_root() {
+    let with = |root: &str| {
+        let mut raw = RawConfig::default();
+        raw.kubelet.cgroup_root = Some(root.into());
+        check(raw).unwrap().kubelet.pods_cgroup()
+    };
+    assert_eq!(with("/"), "kubepods");
+    assert_eq!(with("/edge/cluster/"), "edge/cluster/kubepods");
+    assert_eq!(load(None).unwrap().kubelet.pods_cgroup(), "kubepods");
 }
 
 #[test]

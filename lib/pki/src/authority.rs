@@ -43,6 +43,10 @@ pub enum CertError {
     RequestSignature,
     #[error("a subject with {0} organizations cannot be issued (at most two)")]
     Organizations(usize),
+    #[error("names of other kinds than DNS names and addresses cannot be issued")]
+    Names,
+    #[error("the authority's own certificate has expired")]
+    AuthorityExpired,
     #[error("the certificate request asks for subject fields other than common name and organization")]
     Subject,
     #[error("the certificate does not belong to its key")]
@@ -103,17 +107,23 @@ impl Profile {
         }
     }
 
-    fn params(&self, now: Timestamp, life: Duration) -> Result<CertificateParams, CertError> {
-        let mut params = base_params(&self.common_name, now, life);
-        params.distinguished_name = subject(&self.common_name, &self.organizations)?;
+    fn alt_names(&self) -> Result<Vec<SanType>, CertError> {
+        let mut names = Vec::new();
         for name in &self.dns_names {
             let value = name
                 .as_str()
                 .try_into()
                 .map_err(|source| CertError::DnsName { name: name.clone(), source })?;
-            params.subject_alt_names.push(SanType::DnsName(value));
+            names.push(SanType::DnsName(value));
         }
-        params.subject_alt_names.extend(self.addresses.iter().map(|a| SanType::IpAddress(*a)));
+        names.extend(self.addresses.iter().map(|a| SanType::IpAddress(*a)));
+        Ok(names)
+    }
+
+    fn params(&self, now: Timestamp, life: Duration) -> Result<CertificateParams, CertError> {
+        let mut params = base_params(&self.common_name, now, life);
+        params.distinguished_name = subject(&self.common_name, &self.organizations)?;
+        params.subject_alt_names = self.alt_names()?;
         for usage in &self.usages {
             match usage {
                 Usage::DigitalSignature => params.key_usages.push(KeyUsagePurpose::DigitalSignature),
@@ -214,9 +224,7 @@ impl Authority {
 
     /// `sha256:<hex>` over the public key, what `kubeadm join --discovery-token-ca-cert-hash` takes.
     pub fn hash(&self) -> Result<String, CertError> {
-        let (_, cert) = X509Certificate::from_der(&self.cert).map_err(|_| CertError::Parse)?;
-        let digest = Sha256::digest(cert.public_key().raw);
-        Ok(format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+        public_key_hash(&self.cert)
     }
 
     /// Issues a certificate with a new key; both as PEM.
@@ -246,6 +254,9 @@ impl Authority {
         if csr.other_subject > 0 {
             return Err(CertError::Subject);
         }
+        if csr.other_names > 0 {
+            return Err(CertError::Names);
+        }
         let profile = Profile {
             common_name: csr.common_name.clone(),
             organizations: csr.organizations.clone(),
@@ -254,8 +265,15 @@ impl Authority {
             usages: usages.to_vec(),
         };
         let key = SubjectPublicKeyInfo::from_der(&csr.public_key).map_err(CertError::Key)?;
-        let cert = profile
-            .params(now, life)?
+        let mut params = profile.params(now, life)?;
+        let (_, ca) = X509Certificate::from_der(&self.cert).map_err(|_| CertError::Parse)?;
+        let end = ca.validity().not_after.timestamp();
+        if now.as_second() >= end {
+            return Err(CertError::AuthorityExpired);
+        }
+        let end = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(end).unwrap_or(0));
+        params.not_after = params.not_after.min(end);
+        let cert = params
             .signed_by(&key, &self.issuer)
             .map_err(|source| CertError::Issue { subject: csr.common_name.clone(), source })?;
         Ok(cert.pem())
@@ -275,6 +293,56 @@ pub struct CsrInfo {
     pub other_subject: usize,
     /// DER of the SubjectPublicKeyInfo.
     pub public_key: Vec<u8>,
+}
+
+/// When a certificate (the first of a PEM text) begins and ends to be valid.
+pub fn validity(pem: &str) -> Result<(Timestamp, Timestamp), CertError> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| CertError::Parse)?;
+    let (_, cert) = X509Certificate::from_der(&der).map_err(|_| CertError::Parse)?;
+    let at = |time: x509_parser::time::ASN1Time| {
+        Timestamp::from_second(time.timestamp()).map_err(|_| CertError::Parse)
+    };
+    Ok((at(cert.validity().not_before)?, at(cert.validity().not_after)?))
+}
+
+/// Whether a certificate's PEM text comes from `authority` and belongs to the key's PEM text.
+pub fn issued_by(cert_pem: &str, key_pem: &str, authority: &CertificateDer<'_>) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(cert_pem.as_bytes()) else { return false };
+    let Ok((_, cert)) = X509Certificate::from_der(&der) else { return false };
+    let Ok((_, ca)) = X509Certificate::from_der(authority) else { return false };
+    cert.verify_signature(Some(ca.public_key())).is_ok() && belongs(&der, key_pem).unwrap_or(false)
+}
+
+/// `sha256:<hex>` over a certificate's public key, what `--discovery-token-ca-cert-hash` takes.
+pub fn public_key_hash(cert: &CertificateDer<'_>) -> Result<String, CertError> {
+    let (_, cert) = X509Certificate::from_der(cert).map_err(|_| CertError::Parse)?;
+    let digest = Sha256::digest(cert.public_key().raw);
+    Ok(format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+}
+
+/// A certificate that vouches for itself, and its key: for a server that must listen before it has one that others
+/// believe.
+pub fn self_signed(profile: &Profile, now: Timestamp, life: Duration) -> Result<(String, String), CertError> {
+    let key = KeyPair::generate().map_err(CertError::Key)?;
+    let mut params = profile.params(now, life)?;
+    params.use_authority_key_identifier_extension = false;
+    let cert = params
+        .self_signed(&key)
+        .map_err(|source| CertError::Issue { subject: profile.common_name.clone(), source })?;
+    Ok((cert.pem(), key.serialize_pem()))
+}
+
+/// A new key and a request for a certificate with this profile's subject and names; both as PEM (request, key).
+pub fn make_request(profile: &Profile) -> Result<(String, String), CertError> {
+    let key = KeyPair::generate().map_err(CertError::Key)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(&profile.common_name, &profile.organizations)?;
+    params.subject_alt_names = profile.alt_names()?;
+    let subject = || profile.common_name.clone();
+    let request =
+        params.serialize_request(&key).map_err(|source| CertError::Issue { subject: subject(), source })?;
+    let pem = request.pem().map_err(|source| CertError::Issue { subject: subject(), source })?;
+    Ok((pem, key.serialize_pem()))
 }
 
 /// Reads a `CERTIFICATE REQUEST` PEM text and verifies that it is signed with its own key.

@@ -10,6 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the certificates must say.
 #[derive(Clone, Debug)]
@@ -69,8 +70,8 @@ pub struct ClusterPki {
     pub dir: PathBuf,
     /// What the certificates were made for.
     pub params: PkiParams,
-    /// Signs everything but the front proxy.
-    pub ca: Authority,
+    /// Signs everything but the front proxy; shared with whoever signs requests.
+    pub ca: Arc<Authority>,
     pub front_proxy_ca: Authority,
     pub front_proxy_client: Identity,
     /// The API server's serving certificate.
@@ -99,7 +100,7 @@ impl ClusterPki {
     pub fn ensure(dir: &Path, params: &PkiParams) -> Result<ClusterPki, EnsureError> {
         ensure_dir(dir, 0o700)?;
         let _lock = DirLock::take(dir)?;
-        let ca = authority(dir, "ca", "kubernetes", params.now)?;
+        let ca = Arc::new(authority(dir, "ca", "kubernetes", params.now)?);
         let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca", params.now)?;
         let service_account = service_account(dir)?;
         let mut written = false;
@@ -142,6 +143,11 @@ impl ClusterPki {
         let renewed = ClusterPki::ensure(&self.dir, &PkiParams { now, ..self.params.clone() })?;
         let pems = |pki: &ClusterPki| pki.identities().map(|identity| identity.cert_pem.clone());
         Ok((pems(&renewed) != pems(self)).then_some(renewed))
+    }
+
+    /// The certificates' files, without the authorities': those that are removed to have all made anew.
+    pub fn certificate_files(&self) -> Vec<PathBuf> {
+        self.identities().iter().map(|identity| identity.cert_path.clone()).collect()
     }
 
     fn identities(&self) -> [&Identity; 9] {

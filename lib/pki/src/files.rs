@@ -37,7 +37,7 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, FileError> {
 }
 
 /// Makes a folder (and those above it) with the given mode, if it is not there.
-pub(crate) fn ensure_dir(path: &Path, mode: u32) -> Result<(), FileError> {
+pub fn ensure_dir(path: &Path, mode: u32) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)

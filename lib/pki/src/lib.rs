@@ -13,14 +13,19 @@
 mod authority;
 mod cluster;
 mod files;
+mod jws;
 mod keys;
 mod kubeconfig;
 mod tls;
 mod token;
 
-pub use authority::{Authority, CertError, CsrInfo, Profile, Usage, parse_csr};
+pub use authority::{
+    Authority, CertError, CsrInfo, Profile, Usage, issued_by, make_request, parse_csr, public_key_hash,
+    self_signed, validity,
+};
 pub use cluster::{ClusterPki, EnsureError, Identity, PkiParams};
-pub use files::{FileError, write_atomic};
+pub use files::{FileError, ensure_dir, write_atomic};
+pub use jws::detached_signature;
 pub use keys::{KeyError, ServiceAccountKeys, VerificationKey};
 pub use kubeconfig::{Kubeconfig, KubeconfigAuth};
 pub use tls::{ClientVerifier, TlsError, client_config, server_config};

@@ -43,6 +43,11 @@ fn which(program: &str) -> Option<PathBuf> {
     path.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
 }
 
+/// Whether the tests are to put pods into slices of systemd (`KEELSON_TEST_CGROUP_DRIVER=systemd`).
+pub fn systemd_driver() -> bool {
+    std::env::var("KEELSON_TEST_CGROUP_DRIVER").is_ok_and(|driver| driver == "systemd")
+}
+
 /// The static busybox of this machine.
 pub fn busybox() -> Option<PathBuf> {
     let path = which("busybox")?;
@@ -90,6 +95,7 @@ impl Containerd {
 
     fn write_config(&self) -> anyhow::Result<()> {
         let dir = self.folder().display();
+        let systemd = systemd_driver();
         let config = format!(
             r#"version = 2
 root = "{dir}/root"
@@ -108,6 +114,8 @@ state = "{dir}/state"
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = {systemd}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{dir}/cni/bin"
     conf_dir = "{dir}/cni/conf"
@@ -376,7 +384,7 @@ impl Image {
             files: vec![
                 ("bin/busybox".into(), busybox.to_vec(), 0o755),
                 ("etc/passwd".into(), passwd.into(), 0o644),
-                ("etc/group".into(), b"root:x:0:\nuser:x:1234:\n".to_vec(), 0o644),
+                ("etc/group".into(), b"root:x:0:\nuser:x:1234:\nmore:x:5000:user\n".to_vec(), 0o644),
             ],
             links: applets.iter().map(|a| (format!("bin/{a}"), "busybox".to_owned())).collect(),
             entrypoint: vec![],

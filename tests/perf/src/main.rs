@@ -19,27 +19,22 @@ mod start;
 use anyhow::{Context, Result};
 use clap::Parser;
 use client::Kubeconfig;
+use keelson_tests::Places;
 use process::Process;
 use report::Report;
 use std::path::PathBuf;
 
 #[derive(Parser)]
 struct Args {
-    /// Folder of the cluster.
-    #[arg(long, default_value = "/var/lib/keelson-cluster")]
-    cluster: PathBuf,
-    /// File that holds keelson's pid.
-    #[arg(long, default_value = "/run/keelson-cluster/keelson.pid")]
-    pid_file: PathBuf,
     /// Tab-separated figures are written here.
     #[arg(long, default_value = "target/reports/bench.tsv")]
     report: PathBuf,
     /// Pods in the database while measuring.
     #[arg(long, default_value_t = 10_000)]
     pods: usize,
-    /// The runtime's socket, for the raw calls.
-    #[arg(long, default_value = "/run/keelson-cluster/containerd.sock")]
-    cri_socket: PathBuf,
+    /// The runtime's socket, for the raw calls. Default: that of the containerd that `make cluster` started.
+    #[arg(long)]
+    cri_socket: Option<PathBuf>,
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
@@ -56,7 +51,7 @@ struct Bench {
     /// A folder on the file system of the database, for the raw floors.
     scratch: PathBuf,
     cri_socket: PathBuf,
-    cluster: PathBuf,
+    places: Places,
 }
 
 #[tokio::main]
@@ -67,10 +62,11 @@ async fn main() -> Result<()> {
         etcd::measure(binary, &mut report).await?;
         return report.write();
     }
-    let kubeconfig = Kubeconfig::read(&args.cluster.join("state/admin.conf"))
+    let places = Places::of_environment();
+    let kubeconfig = Kubeconfig::read(&places.kubeconfig())
         .context("no running cluster; start one with `make cluster`")?;
-    let process = Process::from_pid_file(&args.pid_file)?;
-    let scratch = args.cluster.join("bench");
+    let process = Process::from_pid_file(&places.keelson_pid())?;
+    let scratch = places.data.join("bench");
     std::fs::create_dir_all(&scratch)?;
     let report = Report::new(args.report);
     let mut bench = Bench {
@@ -78,8 +74,8 @@ async fn main() -> Result<()> {
         process,
         report,
         scratch: scratch.clone(),
-        cri_socket: args.cri_socket,
-        cluster: args.cluster.clone(),
+        cri_socket: args.cri_socket.unwrap_or_else(|| places.run.join("containerd.sock")),
+        places,
     };
     if !args.no_idle {
         idle::measure(&mut bench).await?;
@@ -90,7 +86,7 @@ async fn main() -> Result<()> {
     pods::measure(&mut bench).await?;
     let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
     etcd::measure(&binary, &mut bench.report).await?;
-    start::measure(&mut bench, &args.pid_file).await?;
+    start::measure(&mut bench).await?;
     seed::remove(&bench).await?;
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()

@@ -5,7 +5,6 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,10 +13,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Ends keelson in order, starts it with its own command line, and measures until the API is ready and until the node has
 /// written a Ready heartbeat of this start.
-pub async fn measure(bench: &mut Bench, pid_file: &Path) -> Result<()> {
+pub async fn measure(bench: &mut Bench) -> Result<()> {
     let command = bench.process.command_line()?;
     bench.process.end(LIMIT)?;
-    let log = std::fs::File::options().append(true).open(bench.cluster.join("logs/keelson.log"))?;
+    let log = std::fs::File::options().append(true).open(bench.places.log())?;
     let begun = Instant::now();
     let wall = SystemTime::now();
     let (program, arguments) = command.split_first().context("empty command line")?;
@@ -29,7 +28,7 @@ pub async fn measure(bench: &mut Bench, pid_file: &Path) -> Result<()> {
         .process_group(0)
         .spawn()?;
     bench.process = crate::process::Process::of(child.id());
-    std::fs::write(pid_file, format!("{} {}\n", child.id(), bench.process.start_time()?))?;
+    std::fs::write(bench.places.keelson_pid(), format!("{} {}\n", child.id(), bench.process.start_time()?))?;
     let api = wait(begun, || ready(bench)).await?;
     bench.report.add("api_ready_ms", api, "ms", 400.0);
     let node = wait(begun, || heartbeat(bench, wall)).await?;

@@ -560,10 +560,15 @@ fn wrong_credentials_are_never_anonymous() {
     };
     assert!(matches!(plain("/healthz", Some("Bearer junk")), Err(AuthnError::Token(_))));
     assert!(matches!(plain("/healthz", Some("Basic dTpw")), Err(AuthnError::Scheme)));
-    for path in ["/healthz", "/healthz/ping", "/livez", "/readyz/etcd", "/version"] {
+    let discovery = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+    for path in ["/healthz", "/healthz/ping", "/livez", "/readyz/etcd", "/version", discovery] {
         assert_eq!(plain(path, None).unwrap().name, "system:anonymous");
     }
-    for path in ["/", "/api", "/healthzz", "/versions", "/metrics", "/openid/v1/jwks"] {
+    let others =
+        ["/api/v1/namespaces/kube-public/configmaps", &format!("{discovery}/x"), &format!("{discovery}2")];
+    for path in
+        ["/", "/api", "/healthzz", "/versions", "/metrics", "/openid/v1/jwks"].into_iter().chain(others)
+    {
         assert!(matches!(plain(path, None), Err(AuthnError::Missing)), "{path}");
     }
     // A good token carries a request whose certificate says nothing.

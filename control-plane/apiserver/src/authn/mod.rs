@@ -96,11 +96,15 @@ pub mod extra {
 /// Who may come without credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Anonymous {
-    /// Only to `/healthz`, `/livez`, `/readyz` (and their checks) and `/version`. What a machine of ours serves.
+    /// Only to `/healthz`, `/livez`, `/readyz` (and their checks), `/version`, and the signed discovery document that a
+    /// machine reads before it has an identity (a role bound to the anonymous user says who may read it, as kubeadm's).
     HealthAndVersion,
     /// Everywhere; authorization decides. Upstream's default.
     Everywhere,
 }
+
+/// The discovery document.
+const DISCOVERY: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
 impl Anonymous {
     fn admits(&self, path: &str) -> bool {
@@ -109,7 +113,7 @@ impl Anonymous {
         }
         let below =
             |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(below)
+        ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(below) || path == DISCOVERY
     }
 }
 

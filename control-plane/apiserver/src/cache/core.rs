@@ -51,6 +51,9 @@ pub enum CacheError {
     /// The cache starts anew or its resource is no longer served; the client must list again.
     #[error("the cache of {prefix} restarts")]
     Restarted { prefix: String },
+    /// The resource is no longer served: watches end.
+    #[error("{prefix} is no longer served")]
+    Gone { prefix: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -432,11 +435,20 @@ impl WatchCaches {
         cache
     }
 
-    /// Forgets a resource that is no longer served (or whose fields changed): its watchers are cut.
+    /// Forgets a resource that is no longer served: its watches end.
     pub fn remove(&self, prefix: &str) {
+        self.forget(prefix, CacheError::Gone { prefix: prefix.to_owned() });
+    }
+
+    /// Forgets a resource whose selectable fields changed: its watchers must list again.
+    pub fn restart(&self, prefix: &str) {
+        self.forget(prefix, CacheError::Restarted { prefix: prefix.to_owned() });
+    }
+
+    fn forget(&self, prefix: &str, error: CacheError) {
         let cache = self.caches.lock().remove(prefix);
         if let Some(cache) = cache {
-            cache.inner.cut_watchers(&CacheError::Restarted { prefix: prefix.to_owned() });
+            cache.inner.cut_watchers(&error);
         }
     }
 

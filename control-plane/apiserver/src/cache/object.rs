@@ -4,6 +4,7 @@
 //! written in on the way out, with the revision the caller names (the object's own, or that of its deletion).
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use keelson_store::Revision;
@@ -18,6 +19,8 @@ pub struct Object {
     extents: Extents,
     namespace_len: u16,
     key_len: u16,
+    /// Names the schema that the bytes are known to fit (custom resources); 0: none.
+    stamp: AtomicU32,
     mod_revision: Revision,
 }
 
@@ -119,6 +122,7 @@ impl Object {
             extents,
             namespace_len: namespace_len as u16,
             key_len,
+            stamp: AtomicU32::new(0),
             mod_revision,
         })
     }
@@ -141,6 +145,16 @@ impl Object {
     /// The `resourceVersion` of the object as it stands.
     pub fn revision(&self) -> Revision {
         self.mod_revision
+    }
+
+    /// Whether the bytes are known to be what the schema of this stamp makes of them.
+    pub fn fits(&self, stamp: u32) -> bool {
+        self.stamp.load(Ordering::Relaxed) == stamp
+    }
+
+    /// Notes that the bytes are what the schema of this stamp makes of them.
+    pub fn set_fits(&self, stamp: u32) {
+        self.stamp.store(stamp, Ordering::Relaxed);
     }
 
     /// The canonical JSON, without apiVersion, kind and resourceVersion.

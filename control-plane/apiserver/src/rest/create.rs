@@ -1,7 +1,6 @@
 //! POST: a new object.
 
 use http::{Response, StatusCode};
-use keelson_api::defaults;
 use keelson_api::doc::Doc;
 use keelson_api::status::{Reason, Status};
 use keelson_api::types;
@@ -110,7 +109,7 @@ fn place(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
 
 async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result<Written, Failure> {
     let ctx = op.rule_context("");
-    defaults::apply(&mut doc);
+    op.apply_defaults(&mut doc);
     let mut doc = op.to_hub(doc)?;
     // Before the type prepares it: a Job's selector is made from its uid.
     let mut meta = doc.meta_mut();
@@ -120,7 +119,7 @@ async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     let attributes = op.admission(Operation::Create, "", "", options.dry_run);
     await_default_account(op, &doc, &attributes).await;
     op.core.admission.mutate(&mut doc, None, &attributes)?;
-    defaults::apply(&mut doc);
+    op.apply_defaults(&mut doc);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) {
         claim = services::claim(op.core, &mut doc, None, options.dry_run).await?;
@@ -167,7 +166,7 @@ async fn check_and_store(
         op.call.warnings.add(format!("{} are stored, but nothing in this cluster acts on them yet", op.gr()));
     }
     let key = op.key(&name);
-    let json = Op::encode_stored(doc);
+    let json = op.stored_form(doc);
     if options.dry_run {
         let (object, _) = op.core.store.get(&key).await.map_err(super::store_status)?;
         return if object.is_some() {

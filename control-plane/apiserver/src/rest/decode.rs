@@ -5,9 +5,10 @@ use keelson_api::doc::Doc;
 use keelson_api::json::{self, DecodeError, FieldValidation};
 use keelson_api::schema::TypeId;
 use keelson_api::status::Status;
+use keelson_api::structural::custom::Custom;
 use keelson_api::{proto, yaml};
 
-use super::Op;
+use super::{Op, custom};
 use crate::negotiate::{self, Encoding, OBJECT_TYPES};
 
 /// What a body must be.
@@ -16,6 +17,8 @@ pub struct Expected<'a> {
     pub group: &'a str,
     pub version: &'a str,
     pub kind: &'a str,
+    /// What a custom resource's definition says of it.
+    pub custom: Option<&'a Custom>,
 }
 
 impl Op<'_> {
@@ -26,6 +29,7 @@ impl Op<'_> {
             group: &self.row.group,
             version: &self.row.version,
             kind: &self.row.kind,
+            custom: self.row.custom.as_deref(),
         };
         let (doc, warnings) = decode(self.call.headers, body, &expected, validation)?;
         self.call.warnings.extend(warnings);
@@ -42,17 +46,23 @@ pub fn decode(
 ) -> Result<(Doc, Vec<String>), Status> {
     let encoding =
         negotiate::body_encoding(headers).ok_or_else(|| Status::unsupported_media_type(&OBJECT_TYPES))?;
+    // What the schema does not know is told with what the decoder found.
+    let own = if expected.custom.is_some() { custom::decoder_validation(validation) } else { validation };
     let decoded = match (encoding, expected.ty) {
-        (Encoding::Json, ty) => json::decode_any(ty, body, validation),
-        (Encoding::Yaml, ty) => yaml::decode(ty, body, validation),
+        (Encoding::Json, ty) => json::decode_any(ty, body, own),
+        (Encoding::Yaml, ty) => yaml::decode(ty, body, own),
         (Encoding::Protobuf, Some(ty)) => proto::decode(ty, body).map(|doc| (doc, Vec::new())),
         (Encoding::Protobuf, None) => {
             return Err(Status::unsupported_media_type(&[negotiate::JSON, negotiate::YAML]));
         }
     };
-    let (mut doc, warnings) = decoded.map_err(|error| explain(&error, encoding, body, expected))?;
+    let explain = |error: DecodeError| explain(&error, encoding, body, expected);
+    let (mut doc, warnings) = decoded.map_err(explain)?;
     check_type(&mut doc, expected)?;
-    Ok((doc, warnings))
+    match expected.custom {
+        Some(definition) => custom::admit(definition, (doc, warnings), validation).map_err(explain),
+        None => Ok((doc, warnings)),
+    }
 }
 
 /// What the body says it is must be what the path is about; nothing said is taken as that.

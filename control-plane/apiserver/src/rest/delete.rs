@@ -196,6 +196,10 @@ fn plan(op: &Op<'_>, options: &DeleteOptions, old: &Doc) -> Plan {
     if doc.ty() == Some(t::core_v1::NAMESPACE) {
         return plan_namespace(op, doc, options);
     }
+    // A definition waits for the end of its objects.
+    if crate::crd::mark(&mut doc, op.now) {
+        return Plan::Mark(doc);
+    }
     let grace = match graceful(op, options, &mut doc) {
         Grace::Pending => return Plan::Wait,
         Grace::No => None,

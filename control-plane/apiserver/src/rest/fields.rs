@@ -1,8 +1,11 @@
 //! Selectable fields of stored objects: straight from the JSON where a field is a plain value at its path, else by the
 //! type's rules.
 
+use std::sync::Arc;
+
 use keelson_api::json::{self, FieldValidation};
 use keelson_api::schema::{Kind, TypeId};
+use keelson_api::structural::custom::Custom;
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Strategy};
 
@@ -15,6 +18,46 @@ enum Source {
     Path(Vec<&'static str>, &'static str),
     /// By the type's rules on the decoded object.
     Rules,
+}
+
+/// The selectable fields of a row's resource; `hub` is the row of its storage version.
+pub fn of(row: &Resource, hub: impl FnOnce() -> Arc<Resource>) -> Arc<dyn Fields> {
+    match &row.custom {
+        Some(custom) => Arc::new(CustomFields::of(custom)),
+        None => Arc::new(TypeFields::of(&hub())),
+    }
+}
+
+/// The fields that any version of a custom resource selects by.
+struct CustomFields {
+    labels: Vec<Box<str>>,
+    paths: Vec<Vec<String>>,
+}
+
+impl CustomFields {
+    fn of(custom: &Custom) -> CustomFields {
+        let fields = &custom.all_selectable;
+        CustomFields {
+            labels: fields.iter().map(|(label, _)| label.as_str().into()).collect(),
+            paths: fields.iter().map(|(_, path)| path.clone()).collect(),
+        }
+    }
+}
+
+impl Fields for CustomFields {
+    fn labels(&self) -> &[Box<str>] {
+        &self.labels
+    }
+
+    fn values(&self, bytes: &[u8], put: &mut dyn FnMut(&str)) {
+        for path in &self.paths {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            match find(bytes, &path).filter(|value| value != "null") {
+                Some(value) => put(&value),
+                None => put(""),
+            }
+        }
+    }
 }
 
 /// The selectable fields of one type.

@@ -88,7 +88,7 @@ impl Op<'_> {
         if self.row.namespaced {
             selectable.push("metadata.namespace");
         }
-        selectable.extend(self.strategy.selectable);
+        selectable.extend(self.selectable());
         let offered = options
             .fields
             .check(&selectable, (!self.strategy.selectable.is_empty()).then_some(self.row.kind.as_str()));
@@ -118,6 +118,7 @@ impl Op<'_> {
 
     /// A list as the client wants it.
     pub fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
+        let found = self.current_list(found);
         let token = found
             .continue_after
             .as_deref()
@@ -165,7 +166,7 @@ impl Op<'_> {
             (Shape::Table(version), _) => {
                 let include = Include::parse(self.call.query)?;
                 let mut head = Vec::new();
-                push_head(&mut head, version, meta, Some(self.strategy.columns));
+                push_head(&mut head, version, meta, Some(&self.columns()));
                 let hub = self.hub.clone();
                 let rows = RowContext::of(self);
                 let write = move |object: &Object, out: &mut Vec<u8>| {

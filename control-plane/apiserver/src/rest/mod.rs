@@ -1,6 +1,7 @@
 //! The one pipeline for all resources: what a path asks for, done on the row of the table.
 
 mod create;
+pub mod custom;
 mod decode;
 mod delete;
 mod evict;
@@ -94,7 +95,8 @@ async fn serve_resource<'r>(
     if !row.namespaced && !info.namespace.is_empty() && !own_namespace {
         return Err(Status::resource_not_found());
     }
-    let hub = core.hub(&row);
+    let hub = if row.custom.is_some() { row.clone() } else { core.hub(&row) };
+    custom::announce(call, &row)?;
     let op = Op {
         call,
         core,
@@ -110,7 +112,7 @@ async fn serve_resource<'r>(
     if !op.row.stored {
         return subresource::virtual_resource(&op, body).await;
     }
-    op.allow(op.row.verbs, info.verb)?;
+    op.allow(custom::verbs(&op.row), info.verb)?;
     match info.verb {
         "get" => read::get(&op).await,
         "list" => list::list(&op).await,
@@ -187,6 +189,7 @@ impl Op<'_> {
                 groups: &self.call.user.groups,
                 extra: Some(&self.call.user.extra),
             },
+            custom: self.row.custom.as_deref(),
         }
     }
 
@@ -236,6 +239,7 @@ impl Op<'_> {
         let (mut doc, _) = json::decode_any(self.hub.ty, bytes, FieldValidation::Ignore)
             .map_err(|error| Status::internal(format!("a stored object cannot be read: {error}")))?;
         doc.gvk = gvk(&self.hub);
+        custom::adapt(&self.row, bytes, &mut doc);
         doc.meta_mut().set_resource_version(itoa::Buffer::new().format(revision));
         Ok(doc)
     }
@@ -365,6 +369,7 @@ pub fn cache_status(error: CacheError) -> Status {
         }
         CacheError::TooLarge { requested, current } => Status::too_large_resource_version(requested, current),
         CacheError::Behind { .. } => Status::timeout("the server's cache did not catch up in time", 1),
+        CacheError::Gone { .. } => Status::resource_not_found(),
         CacheError::Restarted { .. } => Status::expired("the watch cache restarts; list again"),
         CacheError::Store(error) => store_status(error),
     }

@@ -64,6 +64,7 @@ impl Op<'_> {
         revision: u64,
         output: Output,
     ) -> Result<Response<Body>, Status> {
+        let stored = &*self.current_bytes(stored);
         match (output.shape, output.encoding) {
             (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {
                 let mut out = Vec::new();
@@ -87,7 +88,7 @@ impl Op<'_> {
                     &mut out,
                     version,
                     table::Meta { revision, token: None, remaining: None },
-                    Some(self.strategy.columns),
+                    Some(&self.columns()),
                 );
                 table::RowContext::of(self).push(&mut out, &doc, stored, revision, version, include);
                 out.extend_from_slice(b"]}");

@@ -19,5 +19,5 @@ pub async fn get(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let name = &op.info().name;
     let (object, _) = op.cache.get(&op.cache_key(name), at).await.map_err(cache_status)?;
     let Some(object) = object else { return Err(Status::not_found(&op.gr(), name)) };
-    op.answer_object(StatusCode::OK, &object, output).await
+    op.answer_object(StatusCode::OK, &op.current(&object), output).await
 }

@@ -6,6 +6,7 @@ use keelson_api::f::{apps_v1 as apps, autoscaling_v1 as f, core_v1 as core};
 use keelson_api::json::FieldValidation;
 use keelson_api::schema::Field;
 use keelson_api::status::{GroupResource, Status};
+use keelson_api::structural::custom::{ScalePaths, set_at, value_at};
 use keelson_api::t;
 use keelson_api::table::Subresource;
 
@@ -53,8 +54,47 @@ fn paths(doc: &Doc) -> Option<Paths> {
     })
 }
 
-fn scale_of(doc: &Doc) -> Result<Doc, Status> {
+fn scale_of(op: &Op<'_>, doc: &Doc) -> Result<Doc, Status> {
+    if let Some(scale) = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        return custom_scale(op, scale, doc);
+    }
     let paths = paths(doc).ok_or_else(|| Status::not_implemented("scale of this type is not served yet"))?;
+    let mut scale = scale_with_meta(doc);
+    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], doc.int(&paths.replicas).unwrap_or(0));
+    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], doc.int(&paths.current).unwrap_or(0));
+    scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector_text(doc.get(&paths.selector)));
+    Ok(scale)
+}
+
+/// What replicas that are not set read as while they are changed; upstream's.
+const UNSET: i64 = i32::MIN as i64;
+
+/// A custom resource's scale, read where its definition says.
+fn custom_scale(op: &Op<'_>, paths: &ScalePaths, doc: &Doc) -> Result<Doc, Status> {
+    let number = |path: &[String]| match value_at(doc, path) {
+        Some(Value::Int(n)) => Some(*n),
+        _ => None,
+    };
+    // A client that changes a scale may be the first to set it.
+    let replicas = match number(&paths.spec_replicas) {
+        None if op.info().verb == "get" => {
+            let text = format!("the spec replicas field {:?} does not exist", paths.spec_text);
+            return Err(Status::internal(text));
+        }
+        found => found.unwrap_or(UNSET),
+    };
+    let mut scale = scale_with_meta(doc);
+    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], replicas);
+    let current = number(&paths.status_replicas).unwrap_or(0);
+    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], current);
+    let selector = paths.label_selector.as_deref().and_then(|path| value_at(doc, path)?.as_str());
+    if let Some(selector) = selector.filter(|text| !text.is_empty()) {
+        scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector);
+    }
+    Ok(scale)
+}
+
+fn scale_with_meta(doc: &Doc) -> Doc {
     let mut scale = Doc::new(t::autoscaling_v1::SCALE);
     scale.gvk = Gvk::new("autoscaling", "v1", "Scale");
     let from = doc.meta();
@@ -64,10 +104,7 @@ fn scale_of(doc: &Doc) -> Result<Doc, Status> {
     meta.set_uid(from.uid());
     meta.set_resource_version(from.resource_version());
     meta.set_creation_timestamp(from.creation_timestamp());
-    scale.set(&[f::scale::SPEC, f::scale_spec::REPLICAS], doc.int(&paths.replicas).unwrap_or(0));
-    scale.set(&[f::scale::STATUS, f::scale_status::REPLICAS], doc.int(&paths.current).unwrap_or(0));
-    scale.set(&[f::scale::STATUS, f::scale_status::SELECTOR], selector_text(doc.get(&paths.selector)));
-    Ok(scale)
+    scale
 }
 
 /// A selector as upstream prints it; what cannot be read selects nothing.
@@ -120,7 +157,7 @@ pub async fn serve(
         let Some(loaded) = op.load(&name, false).await? else {
             return Err(Status::not_found(&op.gr(), &name));
         };
-        return op.answer_doc(StatusCode::OK, &scale_of(&loaded.doc)?, output.encoding, output.pretty);
+        return op.answer_doc(StatusCode::OK, &scale_of(op, &loaded.doc)?, output.encoding, output.pretty);
     }
     let put = op.info().verb == "update";
     let kind = if put { None } else { Some(PatchKind::of(op)?) };
@@ -129,13 +166,19 @@ pub async fn serve(
     let body = read_body(body).await?;
     let given = if put { Some(op.decode_sub(subresource, &body, &options)?) } else { None };
     let make = |old: &Doc| {
-        let current = scale_of(old)?;
+        let current = scale_of(op, old)?;
         let scale = match (&given, kind) {
             (Some(given), _) => given.clone(),
             (None, Some(kind)) => kind.apply(op, &current, &body, FieldValidation::Warn)?.0,
             (None, None) => current,
         };
         let replicas = scale.int(&[f::scale::SPEC, f::scale_spec::REPLICAS]).unwrap_or(0);
+        if let Some(scale) = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref())
+            && replicas == UNSET
+        {
+            let text = format!("the spec replicas field {:?} cannot be empty", scale.spec_text);
+            return Err(Status::bad_request(text));
+        }
         if replicas < 0 {
             let mut errors = keelson_api::field_errors::ErrorList::new();
             let spec = keelson_api::field_errors::FieldPath::new("spec");
@@ -147,15 +190,20 @@ pub async fn serve(
             ));
         }
         let mut new = old.clone();
-        if let Some(paths) = paths(old) {
+        if let Some(scale) = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+            set_at(&mut new, &scale.spec_replicas, Value::Int(replicas));
+        } else if let Some(paths) = paths(old) {
             new.set(&paths.replicas, replicas);
         }
-        new.meta_mut().set_resource_version(scale.meta().resource_version());
+        let version = scale.meta().resource_version();
+        if op.strategy.allow_unconditional_update || !version.is_empty() {
+            new.meta_mut().set_resource_version(version);
+        }
         new.meta_mut().set_uid(scale.meta().uid());
         Ok(new)
     };
     let manner = Manner { subresource: "", confine: None, create_missing: false };
     let written = update::update(op, &name, manner, &options, &make, None).await?;
     let doc = op.decode_stored(&written.json, written.revision)?;
-    op.answer_doc(StatusCode::OK, &scale_of(&doc)?, output.encoding, output.pretty)
+    op.answer_doc(StatusCode::OK, &scale_of(op, &doc)?, output.encoding, output.pretty)
 }

@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
-use keelson_api::f::{certificates_v1 as cf, core_v1 as f};
+use keelson_api::f::core_v1 as f;
 use keelson_api::status::Status;
 use keelson_api::table::Subresource;
 
@@ -21,7 +21,6 @@ pub type Confine = fn(new: &Doc, old: &Doc) -> Doc;
 pub fn confine(subresource: &str) -> Option<Confine> {
     match subresource {
         "finalize" => Some(confine_finalize),
-        "approval" => Some(confine_approval),
         _ => None,
     }
 }
@@ -31,18 +30,6 @@ fn confine_finalize(new: &Doc, old: &Doc) -> Doc {
     let mut doc = old.clone();
     match new.get(&path) {
         Some(finalizers) => doc.set(&path, finalizers.clone()),
-        None => {
-            doc.remove(&path);
-        }
-    }
-    doc
-}
-
-fn confine_approval(new: &Doc, old: &Doc) -> Doc {
-    let path = [cf::certificate_signing_request::STATUS, cf::certificate_signing_request_status::CONDITIONS];
-    let mut doc = old.clone();
-    match new.get(&path) {
-        Some(conditions) => doc.set(&path, conditions.clone()),
         None => {
             doc.remove(&path);
         }
@@ -116,6 +103,7 @@ impl Op<'_> {
             group: &subresource.group,
             version: &subresource.version,
             kind: &subresource.kind,
+            custom: if subresource.ty.is_none() { self.row.custom.as_deref() } else { None },
         };
         let (doc, warnings) = decode(self.call.headers, body, &expected, options.validation)?;
         self.call.warnings.extend(warnings);

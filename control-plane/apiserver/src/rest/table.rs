@@ -4,9 +4,10 @@ use keelson_api::doc::Doc;
 use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::status::{GroupResource, Status};
 use keelson_api::table::Resource;
-use keelson_api::types::columns::{Cell, Columns};
+use keelson_api::types::columns::Cell;
 
 use super::Op;
+use super::custom::RowColumns;
 use crate::query::Query;
 use crate::scan;
 
@@ -66,7 +67,7 @@ impl Meta<'_> {
 
 /// Appends a Table up to and with the opening bracket of its rows. Without columns the definitions are empty, as in all
 /// but the first event of a watch.
-pub fn push_head(out: &mut Vec<u8>, version: &str, meta: Meta<'_>, columns: Option<&Columns>) {
+pub fn push_head(out: &mut Vec<u8>, version: &str, meta: Meta<'_>, columns: Option<&RowColumns>) {
     out.extend_from_slice(b"{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/");
     out.extend_from_slice(version.as_bytes());
     out.extend_from_slice(b"\",\"metadata\":");
@@ -74,33 +75,14 @@ pub fn push_head(out: &mut Vec<u8>, version: &str, meta: Meta<'_>, columns: Opti
     out.extend_from_slice(b",\"columnDefinitions\":");
     match columns {
         None => out.extend_from_slice(b"null"),
-        Some(columns) => {
-            out.push(b'[');
-            for (index, column) in columns.definitions.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(b"{\"name\":");
-                scan::push_string(out, column.name);
-                out.extend_from_slice(b",\"type\":");
-                scan::push_string(out, column.kind);
-                out.extend_from_slice(b",\"format\":");
-                scan::push_string(out, column.format);
-                out.extend_from_slice(b",\"description\":");
-                scan::push_string(out, column.description);
-                out.extend_from_slice(b",\"priority\":");
-                out.extend_from_slice(itoa::Buffer::new().format(column.priority).as_bytes());
-                out.push(b'}');
-            }
-            out.push(b']');
-        }
+        Some(columns) => columns.push_definitions(out),
     }
     out.extend_from_slice(b",\"rows\":[");
 }
 
 /// What rows need when the request itself is gone (lists and watches are written while they are sent).
 pub struct RowContext {
-    pub columns: &'static Columns,
+    pub columns: RowColumns,
     pub now: jiff::Timestamp,
     /// The requested version, for whole objects.
     pub row: std::sync::Arc<Resource>,
@@ -108,7 +90,7 @@ pub struct RowContext {
 
 impl RowContext {
     pub fn of(op: &Op<'_>) -> RowContext {
-        RowContext { columns: op.strategy.columns, now: op.now, row: op.row.clone() }
+        RowContext { columns: op.columns(), now: op.now, row: op.row.clone() }
     }
 
     /// Appends one row; `doc` is the object in the storage version, which the columns are written for.
@@ -122,13 +104,14 @@ impl RowContext {
         include: Include,
     ) {
         out.extend_from_slice(b"{\"cells\":[");
-        for (index, cell) in (self.columns.cells)(doc, self.now).iter().enumerate() {
+        for (index, cell) in self.columns.cells(doc, self.now).iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
             match cell {
                 Cell::Str(text) => scan::push_string(out, text),
                 Cell::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+                Cell::Float(number) => keelson_api::canonical::push_float(*number, out),
                 Cell::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
                 Cell::Null => out.extend_from_slice(b"null"),
             }

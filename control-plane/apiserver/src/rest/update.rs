@@ -1,11 +1,11 @@
 //! PUT and PATCH, of the main resource and of subresources: read, change, check, write if nothing changed meanwhile.
 
 use http::{Response, StatusCode};
-use keelson_api::defaults;
 use keelson_api::doc::Doc;
+use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::json::FieldValidation;
 use keelson_api::patch::{self, PatchError};
-use keelson_api::status::Status;
+use keelson_api::status::{GroupResource, Status};
 use keelson_api::types;
 use keelson_store::{Expect, Transaction, Write};
 
@@ -127,35 +127,37 @@ impl PatchKind {
         body: &[u8],
         validation: FieldValidation,
     ) -> Result<patch::Patched, Status> {
+        // What a custom resource's schema does not know is told with what the decoder found.
+        let custom = op.row.custom.is_some() && old.ty().is_none();
+        let own = if custom { super::custom::decoder_validation(validation) } else { validation };
         let patched = match self {
-            PatchKind::Json => patch::json_patch(old, body, validation),
-            PatchKind::Merge => patch::merge_patch(old, body, validation),
-            PatchKind::Strategic => patch::strategic_merge(old, body, validation),
+            PatchKind::Json => patch::json_patch(old, body, own),
+            PatchKind::Merge => patch::merge_patch(old, body, own),
+            PatchKind::Strategic => patch::strategic_merge(old, body, own),
             PatchKind::Apply => {
                 return Err(Status::not_implemented("server-side apply is not implemented yet"));
             }
         };
-        patched.map_err(|error| match error {
+        let admit = |patched| if custom { op.admit(patched, validation) } else { Ok(patched) };
+        patched.and_then(|patched| admit(patched).map_err(PatchError::Decode)).map_err(|error| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::request_entity_too_large(text),
             PatchError::Unsupported(text) => {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(text) => {
-                let mut status =
-                    Status::invalid(&op.gk(), &op.info().name, &keelson_api::field_errors::ErrorList::new());
+                let mut status = Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
                 status.message = format!("{}: {text}", status.message);
                 status
             }
             PatchError::Decode(error) => match self {
-                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
-                    let kind = &old.gvk.kind;
-                    let version = &old.gvk.version;
-                    Status::bad_request(format!(
-                        "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
-                    ))
-                }
                 PatchKind::Apply => Status::bad_request(error.to_string()),
+                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
+                    let mut errors = ErrorList::new();
+                    let text = String::from_utf8_lossy(body).into_owned();
+                    errors.invalid(&FieldPath::new("patch"), text, error.to_string());
+                    Status::invalid(&GroupResource::new("", ""), "", &errors)
+                }
             },
         })
     }
@@ -240,7 +242,7 @@ async fn try_update(
     let new = make(&requested)?;
     let pinned = preconditions(op, name, &new, &old.doc)?;
     let mut new = op.to_hub(new)?;
-    defaults::apply(&mut new);
+    op.apply_defaults(&mut new);
     new.meta_mut().set_namespace(op.namespace());
     match manner.confine {
         Some(confine) => new = confine(&new, &old.doc),
@@ -250,7 +252,7 @@ async fn try_update(
     new.meta_mut().set_resource_version(old.doc.meta().resource_version());
     let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
-    defaults::apply(&mut new);
+    op.apply_defaults(&mut new);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) && manner.subresource.is_empty() {
         claim = services::claim(op.core, &mut new, Some(&old.doc), options.dry_run).await?;
@@ -283,7 +285,7 @@ async fn check_and_store(
     claim: &services::Claim,
 ) -> Result<Outcome, Status> {
     let ctx = op.rule_context(manner.subresource);
-    let mut errors = keelson_api::field_errors::ErrorList::new();
+    let mut errors = ErrorList::new();
     match manner.confine {
         Some(_) => types::meta::validate_update(new, &old.doc, op.row.namespaced, &mut errors),
         None => errors = op.strategy.check_update(new, &old.doc, &ctx),
@@ -295,7 +297,7 @@ async fn check_and_store(
     op.check_escalation(name, new, Some(&old.doc))?;
     op.call.warnings.extend((op.strategy.warnings)(new, Some(&old.doc), &ctx));
     op.call.warnings.extend(op.core.admission.warnings(new, Some(&old.doc), attributes));
-    let json = Op::encode_stored(new);
+    let json = op.stored_form(new);
     let gone = finished(new);
     if options.dry_run {
         return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
@@ -340,7 +342,7 @@ fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, 
     match new.resource_version() {
         "" | "0" if op.strategy.allow_unconditional_update => Ok(false),
         "" | "0" => {
-            let mut errors = keelson_api::field_errors::ErrorList::new();
+            let mut errors = ErrorList::new();
             let meta = keelson_api::field_errors::FieldPath::new("metadata");
             errors.invalid(&meta.child("resourceVersion"), 0i64, "must be specified for an update");
             Err(Status::invalid(&op.gk(), name, &errors))

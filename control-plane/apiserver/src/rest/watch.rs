@@ -16,6 +16,7 @@ use keelson_api::status::Status;
 use keelson_api::table::Resource;
 use rand::Rng as _;
 
+use super::custom::current;
 use super::list::decode_at;
 use super::table::{Include, Meta, RowContext, push_head};
 use super::{Op, cache_status};
@@ -122,6 +123,8 @@ fn stream_body(core: &Arc<Core>, stream: WatchStream, frames: Frames, timeout: D
             Ok(WatchItem::Event(delivery)) => frames.event(&delivery),
             Ok(WatchItem::Bookmark(revision)) => frames.bookmark(revision, false),
             Ok(WatchItem::InitialEventsEnd(revision)) => frames.bookmark(revision, true),
+            // The resource is served no more: the stream ends.
+            Err(CacheError::Gone { .. }) => Bytes::new(),
             Err(error) => frames.error(&cache_status(error)),
         })
     });
@@ -150,7 +153,9 @@ struct Frames {
 impl Frames {
     fn new(op: &Op<'_>, encoding: Encoding, shape: Shape, include: Include) -> Frames {
         let mut hasher = std::hash::DefaultHasher::new();
-        (op.row.group.as_str(), op.row.version.as_str(), encoding, shape, include as u8).hash(&mut hasher);
+        let schema = op.row.custom.as_ref().map_or(0, |custom| custom.stamp);
+        (op.row.group.as_str(), op.row.version.as_str(), schema, encoding, shape, include as u8)
+            .hash(&mut hasher);
         let form = match (encoding, shape) {
             (Encoding::Json, Shape::Whole) if op.stored_as_requested() => {
                 Some(Form { head: op.head(), part: Part::Whole })
@@ -185,7 +190,7 @@ impl Frames {
 
     fn encode(&self, delivery: &Delivery) -> Bytes {
         let kind = event_name(delivery.kind());
-        let object = delivery.object();
+        let object = &current(&self.row, delivery.object());
         if let Some(form) = &self.form {
             let mut out = Vec::with_capacity(object.written_len(delivery.revision(), form) + 40);
             open(&mut out, kind);
@@ -215,11 +220,11 @@ impl Frames {
     }
 
     fn table_event(&mut self, delivery: &Delivery, version: &'static str) -> Bytes {
-        let object = delivery.object();
+        let object = &current(&self.row, delivery.object());
         let Some(doc) = decode_at(&self.hub, &self.hub, object, delivery.revision()) else {
             return Bytes::new();
         };
-        let columns = (!std::mem::replace(&mut self.headed, true)).then_some(self.rows.columns);
+        let columns = (!std::mem::replace(&mut self.headed, true)).then_some(&self.rows.columns);
         let mut out = Vec::with_capacity(2048);
         open(&mut out, event_name(delivery.kind()));
         push_head(

@@ -276,6 +276,12 @@ async fn fill_addresses(
         claim.freed = had;
         return Ok(());
     }
+    let shown = doc.list(&[service::SPEC, ss::CLUSTER_IPS]).first().and_then(Value::as_str);
+    let shown = shown.unwrap_or(text(doc, ss::CLUSTER_IP));
+    if !shown.is_empty() && shown.parse::<IpAddr>().is_err() {
+        let text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        return Err(invalid(doc, "clusterIPs[0]", BadValue::from(shown), text));
+    }
     let wanted = addresses(doc);
     let (chosen, taken) = match wanted.first() {
         Some(address) if had.contains(address) => (*address, false),

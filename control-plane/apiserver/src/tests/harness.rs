@@ -111,6 +111,20 @@ impl Lab {
         Lab { api, store: self.store.clone(), pki: self.pki.clone(), _trigger: trigger }
     }
 
+    /// Another server on the same store, after this one has stopped.
+    pub async fn restart(self) -> Lab {
+        let (trigger, ctx) = Context::for_tests();
+        let config = ApiServerConfig::new(
+            self.pki.clone(),
+            "127.0.0.1:0".parse().unwrap(),
+            "192.0.2.7".parse().unwrap(),
+        );
+        let (store, pki) = (self.store.clone(), self.pki.clone());
+        drop(self);
+        let api = ApiServer::start(config, store.clone(), ctx).await.unwrap();
+        Lab { api, store, pki, _trigger: trigger }
+    }
+
     pub async fn raw(&self, user: UserInfo, request: Request<Full<Bytes>>) -> Response<Body> {
         let answer = self.api.service(user).call(request);
         tokio::time::timeout(SOON, answer).await.expect("an answer in time").unwrap()

@@ -1,9 +1,11 @@
 //! The server as a whole, in process on a memory store, and over TLS with a raw client.
 
+mod custom;
 mod deletes;
 mod harness;
 mod lists;
 mod mistakes;
+mod proxies;
 mod renewal;
 mod services;
 mod streams;

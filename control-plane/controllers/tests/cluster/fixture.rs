@@ -14,6 +14,7 @@ use keelson_apiserver::authn::UserInfo;
 use keelson_apiserver::{ApiServer, ApiServerConfig};
 use keelson_client::projections::SharedInformers;
 use keelson_controllers::ControllersConfig;
+use keelson_controllers::certificates::Signing;
 use keelson_daemon::drain::{self, DrainTrigger};
 use keelson_daemon::{Clock, Context, Readiness};
 use keelson_pki::{ClusterPki, PkiParams};
@@ -30,6 +31,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Cluster {
     pub client: kube::Client,
     pub store: Arc<MemoryStore>,
+    server: Arc<ApiServer>,
     server_drain: DrainTrigger,
     components_drain: DrainTrigger,
     _folder: tempfile::TempDir,
@@ -83,6 +85,8 @@ impl Cluster {
         let range = ("10.244.0.0/16".parse().unwrap(), 24);
         let mut settings = ControllersConfig::new(vec![range], pki.ca.certificate_pem().to_owned());
         settings.node_grace = node_grace;
+        let life = Duration::from_secs(86_400);
+        settings.signing = Some(Signing { authority: pki.ca.clone(), life });
         let of = server.clone();
         let client_of = move |account: &str| {
             let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
@@ -90,7 +94,8 @@ impl Cluster {
         };
         tokio::spawn(keelson_controllers::run(client_of, settings, informers, ctx.clone()));
         let admin = client(&server, "admin", &["system:masters"]);
-        let cluster = Cluster { client: admin, store, server_drain, components_drain, _folder: folder };
+        let cluster =
+            Cluster { client: admin, store, server, server_drain, components_drain, _folder: folder };
         cluster.add_node("n1").await;
         tokio::spawn({
             let (client, drain) = (cluster.client.clone(), ctx.drain.clone());
@@ -99,9 +104,15 @@ impl Cluster {
         cluster
     }
 
+    /// A client as somebody else.
+    pub fn as_user(&self, user: &str, groups: &[&str]) -> kube::Client {
+        client(&self.server, user, groups)
+    }
+
     /// Ends everything; panics when something does not end in time.
     pub async fn stop(self) {
         let ended = self.components_drain.drain(Duration::from_secs(10)).await;
+        drop(self.server);
         assert_eq!(ended, drain::Drained::Cleanly, "components end when told");
         self.server_drain.drain(Duration::from_secs(10)).await;
     }

@@ -1,5 +1,6 @@
 //! Scheduler and controllers against the real API server.
 
+mod certificates;
 mod fixture;
 
 use fixture::{Cluster, until};

@@ -3,7 +3,7 @@
 use super::EncodeOptions;
 use crate::canonical::push_float;
 use crate::doc::{Doc, Map, Struct, Value};
-use crate::schema::{FieldDef, Flags, Kind, StructDef};
+use crate::schema::{FieldDef, Flags, Kind, StructDef, TypeId};
 use crate::{f, t};
 
 pub(super) fn document(doc: &Doc, options: EncodeOptions, out: &mut Vec<u8>) {
@@ -148,13 +148,13 @@ fn fields(
                 key(field.json, out, first);
                 value(inner, out);
             }
-            None => absent(field, out, first),
+            None => write_absent(field, out, first),
         }
     }
 }
 
 /// Whether Go leaves the present value out.
-fn is_omitted(field: &FieldDef, inner: &Value) -> bool {
+pub(crate) fn is_omitted(field: &FieldDef, inner: &Value) -> bool {
     if matches!(inner, Value::Null) {
         return field.flags.has(Flags::OMIT_EMPTY) || field.flags.has(Flags::TYPE_META);
     }
@@ -167,53 +167,53 @@ fn is_omitted(field: &FieldDef, inner: &Value) -> bool {
     }
 }
 
-/// Writes what Go writes of a field that is not set.
-fn absent(field: &'static FieldDef, out: &mut Vec<u8>, first: &mut bool) {
+/// What Go writes of a field that is not set.
+#[derive(Clone, Copy)]
+pub(crate) enum Absent {
+    /// A struct by value.
+    Struct(TypeId),
+    Null,
+    Quantity,
+    Zero,
+    False,
+    Text,
+}
+
+/// What Go writes of a field that is not set; `None`: nothing.
+#[inline]
+pub(crate) fn absent(field: &'static FieldDef) -> Option<Absent> {
     let omit = field.flags.has(Flags::OMIT_EMPTY);
     if field.flags.has(Flags::POINTER) {
-        if !omit {
-            key(field.json, out, first);
-            out.extend_from_slice(b"null");
-        }
-        return;
+        return (!omit).then_some(Absent::Null);
     }
     match field.kind {
         // `omitempty` never leaves out a struct by value.
-        Kind::Struct(ty) => {
-            key(field.json, out, first);
-            structure(ty.def(), None, out);
-        }
+        Kind::Struct(ty) => Some(Absent::Struct(ty)),
         Kind::Time | Kind::MicroTime | Kind::RawExtension | Kind::FieldsV1 | Kind::Json
             if !field.flags.has(Flags::OMIT_ZERO) =>
         {
-            key(field.json, out, first);
-            out.extend_from_slice(b"null");
+            Some(Absent::Null)
         }
-        Kind::Quantity => {
-            key(field.json, out, first);
-            out.extend_from_slice(b"\"0\"");
-        }
-        Kind::IntOrString => {
-            key(field.json, out, first);
-            out.push(b'0');
-        }
-        _ if omit || field.flags.has(Flags::OMIT_ZERO) => {}
-        Kind::Str | Kind::Duration => {
-            key(field.json, out, first);
-            out.extend_from_slice(b"\"\"");
-        }
-        Kind::Bool => {
-            key(field.json, out, first);
-            out.extend_from_slice(b"false");
-        }
-        Kind::Int32 | Kind::Int64 | Kind::Float64 => {
-            key(field.json, out, first);
-            out.push(b'0');
-        }
-        _ => {
-            key(field.json, out, first);
-            out.extend_from_slice(b"null");
-        }
+        Kind::Quantity => Some(Absent::Quantity),
+        Kind::IntOrString => Some(Absent::Zero),
+        _ if omit || field.flags.has(Flags::OMIT_ZERO) => None,
+        Kind::Str | Kind::Duration => Some(Absent::Text),
+        Kind::Bool => Some(Absent::False),
+        Kind::Int32 | Kind::Int64 | Kind::Float64 => Some(Absent::Zero),
+        _ => Some(Absent::Null),
+    }
+}
+
+fn write_absent(field: &'static FieldDef, out: &mut Vec<u8>, first: &mut bool) {
+    let Some(what) = absent(field) else { return };
+    key(field.json, out, first);
+    match what {
+        Absent::Struct(ty) => structure(ty.def(), None, out),
+        Absent::Null => out.extend_from_slice(b"null"),
+        Absent::Quantity => out.extend_from_slice(b"\"0\""),
+        Absent::Zero => out.push(b'0'),
+        Absent::False => out.extend_from_slice(b"false"),
+        Absent::Text => out.extend_from_slice(b"\"\""),
     }
 }
 

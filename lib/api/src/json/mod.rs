@@ -2,9 +2,10 @@
 
 mod decode;
 mod encode;
-mod scan;
+pub(crate) mod scan;
 
 pub(crate) use decode::{go_type_name, is_kept};
+pub(crate) use encode::{Absent, absent, is_omitted};
 
 use crate::doc::{Doc, Value};
 use crate::schema::{Kind, TypeId};

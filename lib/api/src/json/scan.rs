@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use super::DecodeError;
 
 /// Deeper nesting is refused. Upstream refuses at 10,000; no object of the API comes near this.
-pub(super) const MAX_DEPTH: u32 = 200;
+pub(crate) const MAX_DEPTH: u32 = 200;
 
-pub(super) struct Scanner<'a> {
+pub(crate) struct Scanner<'a> {
     bytes: &'a [u8],
     pos: usize,
 }
 
-pub(super) fn syntax<T>(text: impl Into<String>) -> Result<T, DecodeError> {
+pub(crate) fn syntax<T>(text: impl Into<String>) -> Result<T, DecodeError> {
     Err(DecodeError::Syntax(text.into()))
 }
 
@@ -32,21 +32,21 @@ fn quote(byte: u8) -> String {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Scanner<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Scanner<'a> {
         Scanner { bytes, pos: 0 }
     }
 
-    pub(super) fn pos(&self) -> usize {
+    pub(crate) fn pos(&self) -> usize {
         self.pos
     }
 
-    pub(super) fn slice(&self, from: usize) -> &'a [u8] {
+    pub(crate) fn slice(&self, from: usize) -> &'a [u8] {
         &self.bytes[from..self.pos]
     }
 
     /// The next byte that is not white space, not consumed.
     #[inline]
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         while let Some(&byte) = self.bytes.get(self.pos) {
             if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                 return Some(byte);
@@ -57,11 +57,11 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline]
-    pub(super) fn bump(&mut self) {
+    pub(crate) fn bump(&mut self) {
         self.pos += 1;
     }
 
-    pub(super) fn unexpected<T>(&mut self, context: &str) -> Result<T, DecodeError> {
+    pub(crate) fn unexpected<T>(&mut self, context: &str) -> Result<T, DecodeError> {
         match self.peek() {
             None => syntax("unexpected end of JSON input"),
             Some(byte) => syntax(format!("invalid character {} {context}", quote(byte))),
@@ -69,7 +69,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Nothing but white space follows.
-    pub(super) fn end(&mut self) -> Result<(), DecodeError> {
+    pub(crate) fn end(&mut self) -> Result<(), DecodeError> {
         match self.peek() {
             None => Ok(()),
             Some(_) => self.unexpected("after top-level value"),
@@ -77,7 +77,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// After `{` or a comma: the next key with its colon, `None` at the closing brace (`first` only).
-    pub(super) fn key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, DecodeError> {
+    pub(crate) fn key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, DecodeError> {
         match self.peek() {
             Some(b'"') => {}
             Some(b'}') if first => {
@@ -95,7 +95,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// After a member: true if another follows.
-    pub(super) fn another_member(&mut self) -> Result<bool, DecodeError> {
+    pub(crate) fn another_member(&mut self) -> Result<bool, DecodeError> {
         match self.peek() {
             Some(b',') => {
                 self.bump();
@@ -110,7 +110,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// After `[`: true if an element follows.
-    pub(super) fn first_element(&mut self) -> bool {
+    pub(crate) fn first_element(&mut self) -> bool {
         if self.peek() == Some(b']') {
             self.bump();
             return false;
@@ -119,7 +119,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// After an element: true if another follows.
-    pub(super) fn another_element(&mut self) -> Result<bool, DecodeError> {
+    pub(crate) fn another_element(&mut self) -> Result<bool, DecodeError> {
         match self.peek() {
             Some(b',') => {
                 self.bump();
@@ -133,7 +133,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub(super) fn literal(&mut self, word: &'static str) -> Result<(), DecodeError> {
+    pub(crate) fn literal(&mut self, word: &'static str) -> Result<(), DecodeError> {
         for (i, expected) in word.bytes().enumerate() {
             match self.bytes.get(self.pos) {
                 Some(&byte) if byte == expected => self.pos += 1,
@@ -156,7 +156,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A number's text, as JSON allows it.
-    pub(super) fn number(&mut self) -> Result<&'a str, DecodeError> {
+    pub(crate) fn number(&mut self) -> Result<&'a str, DecodeError> {
         let start = self.pos;
         if self.bytes.get(self.pos) == Some(&b'-') {
             self.pos += 1;
@@ -200,7 +200,7 @@ impl<'a> Scanner<'a> {
 
     /// A string's content; the scanner stands on the opening quote. Bytes that are not UTF-8 become U+FFFD, as in Go.
     #[inline]
-    pub(super) fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
+    pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         let start = self.pos + 1;
         let rest = &self.bytes[start.min(self.bytes.len())..];
         for (i, &byte) in rest.iter().enumerate() {
@@ -305,7 +305,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Skips one value, checking its syntax.
-    pub(super) fn skip(&mut self, depth: u32) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self, depth: u32) -> Result<(), DecodeError> {
         if depth > MAX_DEPTH {
             return syntax("exceeded max depth");
         }
@@ -342,7 +342,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// JSON text without the white space between its tokens, and as valid UTF-8.
-pub(super) fn compact(raw: &[u8]) -> String {
+pub(crate) fn compact(raw: &[u8]) -> String {
     let text = String::from_utf8_lossy(raw);
     if !text.bytes().any(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t')) {
         return text.into_owned();

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, Source};
+use super::{Dialect, Source, custom};
 use crate::schema::{DefaultValue, FieldDef, Flags, Kind, ListType, PatchStrategy, StructDef, TypeId};
 use crate::table::Resource;
 
@@ -13,8 +13,8 @@ pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const API_RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
@@ -100,7 +100,9 @@ pub(super) fn closure(used: &mut BTreeSet<String>) {
 pub(super) fn definition(name: &str, dialect: Dialect, rows: &[&Resource], source: &dyn Source) -> Value {
     let mut value = match by_name(name) {
         Some(ty) => structure(ty.def(), dialect, source),
-        None => special(name, dialect).unwrap_or_else(|| custom(name, dialect, rows, source)),
+        None => special(name, dialect)
+            .or_else(|| custom::find(name, rows, dialect, source))
+            .unwrap_or_else(|| json!({"type": "object"})),
     };
     let text = source.description(name, "");
     if !text.is_empty() {
@@ -124,36 +126,6 @@ fn special(name: &str, dialect: Dialect) -> Option<Value> {
         JSON | SCHEMA_OR_ARRAY | SCHEMA_OR_BOOL | SCHEMA_OR_STRINGS => json!({}),
         _ => return None,
     })
-}
-
-/// A custom resource or its list.
-fn custom(name: &str, dialect: Dialect, rows: &[&Resource], source: &dyn Source) -> Value {
-    let gvk = |row: &Resource, kind: &str| json!([{"group": row.group.as_str(), "version": row.version.as_str(), "kind": kind}]);
-    let meta = json!({"apiVersion": {"type": "string"}, "kind": {"type": "string"}});
-    for row in rows.iter().filter(|row| row.ty.is_none()) {
-        if row_definition(row) == name {
-            let mut schema = source
-                .custom_schema(row)
-                .filter(Value::is_object)
-                .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
-            if !schema["properties"].is_object() {
-                schema["properties"] = json!({});
-            }
-            schema["properties"]["apiVersion"] = meta["apiVersion"].clone();
-            schema["properties"]["kind"] = meta["kind"].clone();
-            schema["properties"]["metadata"] = json!({"$ref": dialect.reference(OBJECT_META)});
-            schema["x-kubernetes-group-version-kind"] = gvk(row, &row.kind);
-            return schema;
-        }
-        if list_definition(row) == name {
-            let mut properties = meta;
-            properties["metadata"] = json!({"$ref": dialect.reference(LIST_META)});
-            properties["items"] =
-                json!({"type": "array", "items": {"$ref": dialect.reference(&row_definition(row))}});
-            return json!({"type": "object", "required": ["items"], "properties": properties, "x-kubernetes-group-version-kind": gvk(row, &row.list_kind)});
-        }
-    }
-    json!({"type": "object"})
 }
 
 fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> Value {

@@ -127,22 +127,21 @@ fn each_field(bytes: &[u8], mut each: impl FnMut(u32, &[u8])) {
 fn custom_resources_bring_their_schema() {
     struct One;
     impl Source for One {
-        fn custom_schema(&self, _: &Resource) -> Option<Value> {
-            Some(
-                json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}),
-            )
-        }
         fn description(&self, definition: &str, field: &str) -> &str {
             if definition.ends_with("ObjectMeta") && field == "name" { "the name" } else { "" }
         }
     }
     let mut table = table();
-    let mut row = Resource::clone(table.lookup("apps", "v1", "deployments").expect("deployments"));
-    (row.group, row.storage_group, row.kind, row.list_kind) =
-        ("example.com".into(), "example.com".into(), "Foo".into(), "FooList".into());
-    (row.ty, row.list_ty) = (None, None);
-    row.subresources.clear();
-    table.add(row);
+    let definition = crate::structural::tests::definition(&json!({
+        "names": {"plural": "foos", "singular": "foo", "kind": "Foo", "listKind": "FooList"},
+        "schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {"size": {"type": "integer"}, "port": {"x-kubernetes-int-or-string": true}}},
+            "status": {"type": "object", "nullable": true, "properties": {"a": {"type": "string"}}},
+        }},
+    }));
+    for row in crate::structural::custom::rows(&definition).expect("rows") {
+        table.add(row);
+    }
     let document: Value =
         serde_json::from_slice(&v3(&table, "example.com", "v1", "v1.35.0", &One).expect("served"))
             .expect("JSON");
@@ -151,6 +150,13 @@ fn custom_resources_bring_their_schema() {
         schemas["com.example.v1.Foo"]["properties"]["spec"]["properties"]["size"],
         json!({"type": "integer"})
     );
+    // v3 says what an int-or-string may be; v2 has neither branches nor null.
+    let either = json!([{"type": "integer"}, {"type": "string"}]);
+    assert_eq!(schemas["com.example.v1.Foo"]["properties"]["spec"]["properties"]["port"]["anyOf"], either);
+    let legacy: Value = serde_json::from_slice(&v2(&table, "v1.35.0", &One)).expect("JSON");
+    let legacy = &legacy["definitions"]["com.example.v1.Foo"]["properties"];
+    assert_eq!(legacy["spec"]["properties"]["port"], json!({"x-kubernetes-int-or-string": true}));
+    assert_eq!(legacy["status"], json!({}));
     assert_eq!(
         schemas["com.example.v1.Foo"]["x-kubernetes-group-version-kind"],
         json!([{"group": "example.com", "version": "v1", "kind": "Foo"}])

@@ -23,6 +23,16 @@ pub fn validate(doc: &Doc, name_rule: NameRule, namespaced: bool, errors: &mut E
     validate_common(meta, namespaced, &METADATA, errors);
 }
 
+/// Metadata of an object that lies within another one; its name is a path segment, whatever its type.
+pub fn validate_embedded(meta: MetaView<'_>, namespaced: bool, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    let generate = meta.generate_name();
+    if !generate.is_empty() {
+        errors.invalid_each(&path.child("generateName"), generate, names::path_segment(generate));
+    }
+    errors.invalid_each(&path.child("name"), meta.name(), names::path_segment(meta.name()));
+    validate_common(meta, namespaced, path, errors);
+}
+
 fn validate_name(meta: MetaView<'_>, name_rule: NameRule, errors: &mut ErrorList) {
     let generate = meta.generate_name();
     if !generate.is_empty() {

@@ -1,7 +1,7 @@
 //! The rules of each type: defaults, what is prepared on create and update, validation, columns.
 //!
 //! A [`Strategy`] is data and plain functions; [`strategy`] finds the one of a type, [`GENERIC`] serves every type
-//! without its own rules and custom resources. Rules read and change a [`Doc`] only; what must read the cluster is
+//! without its own rules, [`custom::CUSTOM`] custom resources. Rules read and change a [`Doc`] only; what must read the cluster is
 //! admission. The API server drives them in this order:
 //!
 //! * create: decode, default, [`Strategy::before_create`], (uid, creationTimestamp, generated name), mutating
@@ -28,6 +28,7 @@ pub mod columns;
 pub mod convert;
 pub mod core;
 mod cron;
+pub mod custom;
 pub mod meta;
 pub mod others;
 pub mod walk;
@@ -53,6 +54,8 @@ pub struct Ctx<'a> {
     /// Whether the resource has a status subresource.
     pub has_status: bool,
     pub user: User<'a>,
+    /// What a custom resource's definition says of it.
+    pub custom: Option<&'a crate::structural::custom::Custom>,
 }
 
 impl Ctx<'_> {
@@ -148,7 +151,7 @@ fn no_fields(_: &Doc) -> SelectableFields {
     SelectableFields::new()
 }
 
-/// ObjectMeta's rules and nothing else: types without their own strategy, and custom resources.
+/// ObjectMeta's rules and nothing else: built-in types without their own strategy.
 pub static GENERIC: Strategy = Strategy::BASE;
 
 impl Strategy {
@@ -329,17 +332,18 @@ fn differs_beyond_status(new: &Doc, old: &Doc) -> bool {
             !a.iter().filter(|(i, _)| counts(i)).eq(b.iter().filter(|(i, _)| counts(i)))
         }
         (Value::Map(a), Value::Map(b)) => {
-            let counts = |key: &str| key != "status" && key != "metadata";
+            // With a status subresource the status of both is the old one's.
+            let counts = |key: &str| key != "metadata";
             !a.iter().filter(|(k, _)| counts(k)).eq(b.iter().filter(|(k, _)| counts(k)))
         }
         _ => true,
     }
 }
 
-/// The rules of a type; [`GENERIC`] where it has none of its own, and for custom resources (`None`).
+/// The rules of a type; [`GENERIC`] where it has none of its own, [`custom::CUSTOM`] for custom resources (`None`).
 pub fn strategy(ty: Option<TypeId>) -> &'static Strategy {
     use crate::t::{apps_v1, batch_v1, core_v1, discovery_v1};
-    let Some(ty) = ty else { return &GENERIC };
+    let Some(ty) = ty else { return &custom::CUSTOM };
     match ty {
         core_v1::POD => &core::pod::STRATEGY,
         core_v1::POD_TEMPLATE => &core::replication::POD_TEMPLATE,

@@ -18,6 +18,7 @@ fn cells(api_version: &str, kind: &str, object: &Value) -> Vec<Value> {
         .map(|cell| match cell {
             Cell::Str(text) => json!(text),
             Cell::Int(number) => json!(number),
+            Cell::Float(number) => json!(number),
             Cell::Bool(value) => json!(value),
             Cell::Null => Value::Null,
         })

@@ -41,6 +41,7 @@ impl Kind {
             namespaced: self.namespaced,
             has_status: self.has_status,
             user: User { name: "tester", ..User::default() },
+            custom: None,
         }
     }
 

@@ -6,9 +6,11 @@ use ahash::AHashMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -21,7 +23,7 @@ use super::meta::{HasMeta, Meta};
 use super::node::NodeView;
 use super::packed::{MetaOnly, Packed};
 use super::pod::PodView;
-use crate::informer::{Informer, Projection, Selector};
+use crate::informer::{HandlerScope, Informer, Projection, Selector};
 
 impl Projection for PodView {
     type Object = Pod;
@@ -49,6 +51,7 @@ macro_rules! packed {
 }
 
 packed!(
+    CertificateSigningRequest,
     ClusterRole,
     ConfigMap,
     ControllerRevision,
@@ -62,6 +65,7 @@ packed!(
     ReplicaSet,
     ReplicationController,
     ResourceQuota,
+    Secret,
     Service,
     StatefulSet,
 );
@@ -248,6 +252,11 @@ pub struct SharedInformers {
     pub budgets: Informer<Packed<PodDisruptionBudget>>,
     pub quotas: Informer<Packed<ResourceQuota>>,
     pub cluster_roles: Informer<Packed<ClusterRole>>,
+    pub certificate_requests: Informer<Packed<CertificateSigningRequest>>,
+    /// Secrets of bootstrap tokens.
+    pub bootstrap_tokens: Informer<Packed<Secret>>,
+    /// The discovery document in kube-public.
+    pub cluster_info: Informer<Packed<ConfigMap>>,
 }
 
 impl SharedInformers {
@@ -290,6 +299,50 @@ impl SharedInformers {
             budgets: all(client, drain),
             quotas: all(client, drain),
             cluster_roles: all(client, drain),
+            certificate_requests: all(client, drain),
+            bootstrap_tokens: Informer::start(
+                Api::namespaced(client.clone(), "kube-system"),
+                Selector {
+                    fields: Some("type=bootstrap.kubernetes.io/token".to_owned()),
+                    ..Selector::default()
+                },
+                drain.clone(),
+            ),
+            cluster_info: Informer::start(
+                Api::namespaced(client.clone(), "kube-public"),
+                Selector { fields: Some("metadata.name=cluster-info".to_owned()), ..Selector::default() },
+                drain.clone(),
+            ),
+        }
+    }
+
+    /// The same informers; handlers added through what is returned live as long as `scope`.
+    pub fn within(&self, scope: &HandlerScope) -> Self {
+        SharedInformers {
+            pods: self.pods.within(scope),
+            pod_index: self.pod_index.clone(),
+            nodes: self.nodes.within(scope),
+            node_leases: self.node_leases.within(scope),
+            namespaces: self.namespaces.within(scope),
+            service_accounts: self.service_accounts.within(scope),
+            root_cas: self.root_cas.within(scope),
+            services: self.services.within(scope),
+            endpoints: self.endpoints.within(scope),
+            endpoint_slices: self.endpoint_slices.within(scope),
+            deployments: self.deployments.within(scope),
+            replica_sets: self.replica_sets.within(scope),
+            replication_controllers: self.replication_controllers.within(scope),
+            stateful_sets: self.stateful_sets.within(scope),
+            daemon_sets: self.daemon_sets.within(scope),
+            controller_revisions: self.controller_revisions.within(scope),
+            jobs: self.jobs.within(scope),
+            cron_jobs: self.cron_jobs.within(scope),
+            budgets: self.budgets.within(scope),
+            quotas: self.quotas.within(scope),
+            cluster_roles: self.cluster_roles.within(scope),
+            certificate_requests: self.certificate_requests.within(scope),
+            bootstrap_tokens: self.bootstrap_tokens.within(scope),
+            cluster_info: self.cluster_info.within(scope),
         }
     }
 
@@ -318,6 +371,9 @@ impl SharedInformers {
             budgets: Informer::detached(),
             quotas: Informer::detached(),
             cluster_roles: Informer::detached(),
+            certificate_requests: Informer::detached(),
+            bootstrap_tokens: Informer::detached(),
+            cluster_info: Informer::detached(),
         }
     }
 }

@@ -236,16 +236,36 @@ pub(super) static BINDINGS: &[(&str, &str, &[Who])] = &[
     ]),
 ];
 
-/// Ours: what kubeadm makes under its own names.
+/// Ours beside upstream's.
+#[rustfmt::skip]
+pub(super) static OWN_ROLES: &[(&str, &[Rule])] = &[
+    // Nodes ask for their serving certificate and for their proxy's; the approver looks whether they may.
+    ("keelson:certificatesigningrequests:node", &[
+        rule("create", "certificates.k8s.io", "certificatesigningrequests/selfnodeserver certificatesigningrequests/nodeproxy"),
+    ]),
+    ("keelson:controller:certificate-approver", &[
+        named("approve", "certificates.k8s.io", "signers", "kubernetes.io/kubelet-serving kubernetes.io/kube-apiserver-client"),
+        rule("get", "core", "nodes"),
+    ]),
+    ("kubeadm:get-nodes", &[rule("get", "core", "nodes")]),
+];
+
+/// The group that kubeadm's tokens, and ours, bring.
+const TOKENS: Who = Group("system:bootstrappers:kubeadm:default-node-token");
+
+/// Ours, and what kubeadm makes under its own names.
 #[rustfmt::skip]
 pub(super) static OWN_BINDINGS: &[(&str, &str, &[Who])] = &[
     ("keelson:cluster-admins", "cluster-admin", &[Group("keelson:cluster-admins")]),
     ("keelson:apiserver-kubelet-client", "system:kubelet-api-admin", &[User("system:kube-apiserver-kubelet-client")]),
-    ("keelson:kubelet-bootstrap", "system:node-bootstrapper", &[Group("system:bootstrappers:keelson:nodes")]),
-    ("keelson:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[
-        Group("system:bootstrappers:keelson:nodes"),
+    ("keelson:certificatesigningrequests:node", "keelson:certificatesigningrequests:node", &[Group("system:nodes")]),
+    ("keelson:controller:certificate-approver", "keelson:controller:certificate-approver", &[
+        Account("kube-system", "certificate-controller"),
     ]),
-    ("keelson:node-autoapprove-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[
+    ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[TOKENS]),
+    ("kubeadm:get-nodes", "kubeadm:get-nodes", &[TOKENS]),
+    ("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[TOKENS]),
+    ("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[
         Group("system:nodes"),
     ]),
 ];

@@ -160,6 +160,9 @@ pub fn objects() -> Vec<BootstrapObject> {
         all.push(role(PolicyKind::ClusterRole, "", &role_name, "", rules));
         all.extend(patching(name, rules));
     }
+    for (name, rules) in cluster::OWN_ROLES {
+        all.push(role(PolicyKind::ClusterRole, "", name, "", rules));
+    }
     for (name, role_name, subjects) in cluster::BINDINGS.iter().chain(cluster::OWN_BINDINGS) {
         let role = (PolicyKind::ClusterRole, *role_name);
         all.push(binding(PolicyKind::ClusterRoleBinding, "", name, role, subjects));

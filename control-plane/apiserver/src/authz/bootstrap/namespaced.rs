@@ -1,7 +1,7 @@
 //! Roles and bindings in kube-system and kube-public.
 
 use super::{EVENTS, READ, Rule, Who, named, rule};
-use Who::{Account, User};
+use Who::{Account, Group, User};
 
 const LEADER: &[Rule] = &[
     rule("get watch list create update", "coordination.k8s.io", "leases"),
@@ -24,6 +24,12 @@ pub(super) static ROLES: &[(&str, &str, &[Rule])] = &[
         named("update", "core", "configmaps", "cluster-info"),
         EVENTS,
     ]),
+    // Our signer patches what upstream's replaces.
+    ("kube-public", "keelson:controller:bootstrap-signer", &[named("patch", "core", "configmaps", "cluster-info")]),
+    // The discovery document is signed, and is read before a machine has an identity.
+    ("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[named("get", "core", "configmaps", "cluster-info")]),
+    // The cluster's ranges and domain, for machines that join.
+    ("kube-system", "keelson:nodes-config", &[named("get", "core", "configmaps", "keelson-config")]),
 ];
 
 /// Namespace, name, role, subjects.
@@ -49,5 +55,14 @@ pub(super) static BINDINGS: &[(&str, &str, &str, &[Who])] = &[
     ]),
     ("kube-public", "system:controller:bootstrap-signer", "system:controller:bootstrap-signer", &[
         Account("kube-system", "bootstrap-signer"),
+    ]),
+    ("kube-public", "keelson:controller:bootstrap-signer", "keelson:controller:bootstrap-signer", &[
+        Account("kube-system", "bootstrap-signer"),
+    ]),
+    ("kube-public", "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo", &[
+        User("system:anonymous"),
+    ]),
+    ("kube-system", "keelson:nodes-config", "keelson:nodes-config", &[
+        Group("system:bootstrappers:kubeadm:default-node-token"), Group("system:nodes"),
     ]),
 ];

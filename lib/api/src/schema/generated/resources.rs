@@ -77,7 +77,7 @@ pub static GROUPS: &[GroupDef] = &[
     ] },
     GroupDef { name: "certificates.k8s.io", versions: &[
         VersionDef { version: "v1", gate: "", resources: &[
-            ResourceDef { kind: "CertificateSigningRequest", list_kind: "CertificateSigningRequestList", plural: "certificatesigningrequests", singular: "certificatesigningrequest", short_names: &["csr"], categories: &[], namespaced: false, verbs: Verbs(255), ty: super::certificates_v1::t::CERTIFICATE_SIGNING_REQUEST, list_ty: Some(super::certificates_v1::t::CERTIFICATE_SIGNING_REQUEST_LIST), subresources: &[sub("approval", 104, "certificates.k8s.io", "v1", "CertificateSigningRequest"), sub("status", 104, "certificates.k8s.io", "v1", "CertificateSigningRequest")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "CertificateSigningRequest", list_kind: "CertificateSigningRequestList", plural: "certificatesigningrequests", singular: "certificatesigningrequest", short_names: &["csr"], categories: &[], namespaced: false, verbs: Verbs(255), ty: super::certificates_v1::t::CERTIFICATE_SIGNING_REQUEST, list_ty: Some(super::certificates_v1::t::CERTIFICATE_SIGNING_REQUEST_LIST), subresources: &[sub("approval", 104, "certificates.k8s.io", "v1", "CertificateSigningRequest"), sub("status", 104, "certificates.k8s.io", "v1", "CertificateSigningRequest")], storage_version: "v1", gate: "", acted_on_by: "certificate controllers", stored: true },
         ] },
         VersionDef { version: "v1beta1", gate: "", resources: &[
             ResourceDef { kind: "ClusterTrustBundle", list_kind: "ClusterTrustBundleList", plural: "clustertrustbundles", singular: "clustertrustbundle", short_names: &[], categories: &[], namespaced: false, verbs: Verbs(255), ty: super::certificates_v1beta1::t::CLUSTER_TRUST_BUNDLE, list_ty: Some(super::certificates_v1beta1::t::CLUSTER_TRUST_BUNDLE_LIST), subresources: &[], storage_version: "v1beta1", gate: "ClusterTrustBundle", acted_on_by: "", stored: true },
@@ -144,7 +144,7 @@ pub static GROUPS: &[GroupDef] = &[
     ] },
     GroupDef { name: "apiextensions.k8s.io", versions: &[
         VersionDef { version: "v1", gate: "", resources: &[
-            ResourceDef { kind: "CustomResourceDefinition", list_kind: "CustomResourceDefinitionList", plural: "customresourcedefinitions", singular: "customresourcedefinition", short_names: &["crd", "crds"], categories: &["api-extensions"], namespaced: false, verbs: Verbs(255), ty: super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION, list_ty: Some(super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION_LIST), subresources: &[sub("status", 104, "apiextensions.k8s.io", "v1", "CustomResourceDefinition")], storage_version: "v1", gate: "", acted_on_by: "", stored: true },
+            ResourceDef { kind: "CustomResourceDefinition", list_kind: "CustomResourceDefinitionList", plural: "customresourcedefinitions", singular: "customresourcedefinition", short_names: &["crd", "crds"], categories: &["api-extensions"], namespaced: false, verbs: Verbs(255), ty: super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION, list_ty: Some(super::apiextensions_v1::t::CUSTOM_RESOURCE_DEFINITION_LIST), subresources: &[sub("status", 104, "apiextensions.k8s.io", "v1", "CustomResourceDefinition")], storage_version: "v1", gate: "", acted_on_by: "API server", stored: true },
         ] },
     ] },
     GroupDef { name: "scheduling.k8s.io", versions: &[

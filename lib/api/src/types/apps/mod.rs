@@ -206,15 +206,24 @@ fn selector_and_template(
 ) {
     let at = SPEC.child("selector");
     let selector = spec.child(selector);
+    let mut broken = false;
     match selector {
         None => errors.required(&at, ""),
         Some(one) => {
+            let before = errors.len();
             scheduling::validate_label_selector(Some(one), &at, errors);
+            broken = errors.len() > before;
             if scheduling::selector_is_empty(Some(one)) {
                 let value = json_text(Some(&Value::Struct(one.clone())));
                 errors.invalid(&at, value, format!("empty selector is invalid for {kind}"));
             }
         }
+    }
+    // A template is not held against a selector that cannot be; upstream says it once more, but for daemon sets.
+    if broken && kind != "daemonset" {
+        let text = if kind == "statefulset" { "" } else { "invalid label selector" };
+        errors.invalid(&at, json_text(selector.map(|one| Value::Struct(one.clone())).as_ref()), text);
+        return;
     }
     let empty = Struct::new(crate::t::core_v1::POD_TEMPLATE_SPEC);
     let template = spec.child(template).unwrap_or(&empty);
@@ -223,6 +232,7 @@ fn selector_and_template(
     // Without a selector nothing matches; an empty one is not compared.
     let mismatch = match selector {
         None => true,
+        Some(_) if broken => false,
         Some(one) => !scheduling::selector_is_empty(Some(one)) && !scheduling::selector_matches(one, labels),
     };
     if mismatch {
@@ -527,6 +537,9 @@ fn stateful_set_validate(doc: &Doc, ctx: &Ctx<'_>, create: bool, errors: &mut Er
         other => {
             errors.invalid(&SPEC.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'");
         }
+    }
+    if let Some(ordinals) = spec.child(ss::ORDINALS) {
+        non_negative(ordinals, &[a::stateful_set_ordinals::START], &SPEC.child("ordinals"), errors);
     }
     update_strategy(spec, errors);
     if create {

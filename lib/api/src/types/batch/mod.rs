@@ -694,7 +694,9 @@ fn time_zone(spec: &Struct, errors: &mut ErrorList) {
             && (1..=14).contains(&part.len())
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'))
     };
-    if !zone.split('/').all(part_ok) {
+    if !zone.split('/').all(part_ok)
+        || (!zone.eq_ignore_ascii_case("Local") && zone.parse::<chrono_tz::Tz>().is_err())
+    {
         errors.invalid(&at, zone, format!("unknown time zone {zone}"));
         return;
     }

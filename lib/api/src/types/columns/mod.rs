@@ -32,6 +32,7 @@ pub struct Column {
 pub enum Cell {
     Str(String),
     Int(i64),
+    Float(f64),
     Bool(bool),
     Null,
 }

@@ -22,6 +22,14 @@ pub static STRATEGY: Strategy = Strategy {
         {
             doc.set(&allocatable, capacity);
         }
+        // The one range of old clients is the first of the list.
+        let (one, all) = ([c::node::SPEC, c::node_spec::POD_CIDR], [c::node::SPEC, c::node_spec::POD_CIDRS]);
+        if let Some(range) = doc.get(&one).cloned()
+            && doc.list(&all).is_empty()
+            && range.as_str().is_some_and(|range| !range.is_empty())
+        {
+            doc.set(&all, vec![range]);
+        }
     },
     prepare_update: |new, old, _| keep_status(new, old),
     prepare_status_update: |new, old, _| keep_spec(new, old),

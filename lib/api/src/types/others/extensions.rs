@@ -1,5 +1,6 @@
-//! Rules of what extends the API: CustomResourceDefinition and APIService. Schemas are looked at only for being there.
+//! Rules of what extends the API: CustomResourceDefinition and APIService.
 
+use super::definition::{self, SPEC};
 use crate::doc::{Doc, Struct, Value};
 use crate::f::apiextensions_v1 as x;
 use crate::f::apiregistration_v1 as a;
@@ -8,14 +9,10 @@ use crate::names;
 use crate::schema::Field;
 use crate::types::core::container::string_list;
 use crate::types::meta::immutable;
-use crate::types::walk::{default_int, default_str, json_text, present, strs, structs};
+use crate::types::walk::{default_int, default_str, strs, structs};
 use crate::types::{GenerationRule, Strategy, columns};
 
-const SPEC: FieldPath<'static> = FieldPath::new("spec");
 const APPROVAL: &str = "api-approved.kubernetes.io";
-const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-const COLUMN_FORMATS: [&str; 9] =
-    ["binary", "byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 
 fn child(doc: &Doc, field: Field) -> Option<&Struct> {
     doc.root().and_then(|root| root.child(field))
@@ -39,15 +36,19 @@ pub static CUSTOM_RESOURCE_DEFINITION: Strategy = Strategy {
             let metadata = FieldPath::new("metadata");
             errors.invalid(&metadata.child("name"), name, "must be spec.names.plural+\".\"+spec.group");
         }
-        definition(doc, errors);
+        definition(doc, None, errors);
         approval(doc, None, errors);
     },
     validate_update: |new, old, _, errors| {
-        definition(new, errors);
+        definition(new, Some(old), errors);
         fixed_parts(new, old, errors);
         approval(new, Some(old), errors);
     },
     validate_status_update: |new, _, _, errors| accepted_names(new, errors),
+    warnings: |new, old, ctx| match ctx.subresource {
+        "" => definition::format_warnings(new, old),
+        _ => Vec::new(),
+    },
     allow_unconditional_update: false,
     ..Strategy::BASE
 };
@@ -65,11 +66,25 @@ fn definition_defaults(doc: &mut Doc) {
             default_str(names, n::LIST_KIND, &format!("{kind}List"));
         }
     }
+    webhook_port(doc);
     if doc
         .list(&[x::custom_resource_definition::STATUS, x::custom_resource_definition_status::STORED_VERSIONS])
         .is_empty()
     {
         store_version(doc);
+    }
+}
+
+fn webhook_port(doc: &mut Doc) {
+    let path = [
+        x::custom_resource_definition::SPEC,
+        x::custom_resource_definition_spec::CONVERSION,
+        x::custom_resource_conversion::WEBHOOK,
+        x::webhook_conversion::CLIENT_CONFIG,
+        x::webhook_client_config::SERVICE,
+    ];
+    if let Some(service) = doc.get_mut(&path).and_then(Value::as_struct_mut) {
+        default_int(service, x::service_reference::PORT, 443);
     }
 }
 
@@ -90,11 +105,12 @@ fn store_version(doc: &mut Doc) {
     }
 }
 
-fn definition(doc: &Doc, errors: &mut ErrorList) {
+fn definition(doc: &Doc, old: Option<&Doc>, errors: &mut ErrorList) {
     use x::custom_resource_definition_names as n;
     use x::custom_resource_definition_spec as s;
     let empty = Struct::new(crate::t::apiextensions_v1::CUSTOM_RESOURCE_DEFINITION_SPEC);
-    let spec = child(doc, x::custom_resource_definition::SPEC).unwrap_or(&empty);
+    let spec = definition::spec_of(doc).unwrap_or(&empty);
+    let old = old.map(|old| definition::spec_of(old).unwrap_or(&empty));
     let group = spec.str(s::GROUP);
     let at = SPEC.child("group");
     let wrong = names::dns1123_subdomain(group);
@@ -113,7 +129,7 @@ fn definition(doc: &Doc, errors: &mut ErrorList) {
             errors.not_supported(&at, other, &["Cluster", "Namespaced"]);
         }
     }
-    versions(spec, errors);
+    definition::validate_versions(spec, old, errors);
     let at = SPEC.child("names");
     let none = Struct::new(crate::t::apiextensions_v1::CUSTOM_RESOURCE_DEFINITION_NAMES);
     let kinds = spec.child(s::NAMES).unwrap_or(&none);
@@ -123,94 +139,15 @@ fn definition(doc: &Doc, errors: &mut ErrorList) {
         }
     }
     resource_names(kinds, &at, errors);
-    if spec.bool(s::PRESERVE_UNKNOWN_FIELDS) == Some(true) {
+    definition::validate_common(spec, old, errors);
+    definition::validate_conversion(spec, old, errors);
+    let before = old.is_some_and(|old| old.bool(s::PRESERVE_UNKNOWN_FIELDS) == Some(true));
+    if spec.bool(s::PRESERVE_UNKNOWN_FIELDS) == Some(true) && !before {
         let text = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.invalid(&SPEC.child("preserveUnknownFields"), true, text);
     }
     accepted_names(doc, errors);
     stored_versions(doc, spec, errors);
-}
-
-fn versions(spec: &Struct, errors: &mut ErrorList) {
-    use x::custom_resource_definition_version as v;
-    let list = SPEC.child("versions");
-    let all = || structs(spec, x::custom_resource_definition_spec::VERSIONS);
-    for (i, version) in all() {
-        let schema = version.child(v::SCHEMA);
-        if !schema.is_some_and(|schema| present(schema, x::custom_resource_validation::OPEN_APIV3_SCHEMA)) {
-            errors.required(&list.index(i).child("schema").child("openAPIV3Schema"), "");
-        }
-    }
-    let (mut seen, mut unique, mut storage) = (Vec::new(), true, 0);
-    for (i, version) in all() {
-        let (at, name) = (list.index(i), version.str(v::NAME));
-        storage += i32::from(version.bool(v::STORAGE) == Some(true));
-        unique &= !seen.contains(&name);
-        seen.push(name);
-        let wrong = names::dns1035_label(name);
-        if !wrong.is_empty() {
-            errors.invalid(&at.child("name"), name, wrong.join(","));
-        }
-        deprecation(version, &at.child("deprecationWarning"), errors);
-        for (j, column) in structs(version, v::ADDITIONAL_PRINTER_COLUMNS) {
-            printer_column(column, &at.child("additionalPrinterColumns").index(j), errors);
-        }
-    }
-    let value = || json_text(spec.get(x::custom_resource_definition_spec::VERSIONS));
-    if !unique {
-        errors.invalid(&list, value(), "must contain unique version names");
-    }
-    if storage != 1 {
-        errors.invalid(&list, value(), "must have exactly one version marked as storage version");
-    }
-}
-
-fn deprecation(version: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
-    use x::custom_resource_definition_version as v;
-    if !present(version, v::DEPRECATION_WARNING) {
-        return;
-    }
-    let text = version.str(v::DEPRECATION_WARNING);
-    if version.bool(v::DEPRECATED) != Some(true) {
-        errors.invalid(at, text, "can only be set for deprecated versions");
-        return;
-    }
-    if text.len() > 256 {
-        errors.invalid(at, text, "must be <= 256 characters long");
-    }
-    if text.is_empty() {
-        errors.invalid(at, text, "must not be an empty string");
-    }
-    if let Some((i, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
-        let what = format!(
-            "must only contain printable UTF-8 characters; non-printable character found at index {i}"
-        );
-        errors.invalid(at, text, what);
-    }
-}
-
-fn printer_column(column: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
-    use x::custom_resource_column_definition as c;
-    if column.str(c::NAME).is_empty() {
-        errors.required(&at.child("name"), "");
-    }
-    let kind = column.str(c::TYPE);
-    let kinds = || format!("must be one of {}", COLUMN_TYPES.join(","));
-    if kind.is_empty() {
-        errors.required(&at.child("type"), kinds());
-    } else if !COLUMN_TYPES.contains(&kind) {
-        errors.invalid(&at.child("type"), kind, kinds());
-    }
-    let format = column.str(c::FORMAT);
-    if !format.is_empty() && !COLUMN_FORMATS.contains(&format) {
-        errors.invalid(&at.child("format"), format, format!("must be one of {}", COLUMN_FORMATS.join(",")));
-    }
-    let path = column.str(c::JSON_PATH);
-    if path.is_empty() {
-        errors.required(&at.child("JSONPath"), "");
-    } else if !path.starts_with('.') {
-        errors.invalid(&at.child("JSONPath"), path, "must be a simple json path starting with .");
-    }
 }
 
 fn resource_names(kinds: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
@@ -262,6 +199,13 @@ fn stored_versions(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
         let value = string_list(stored, s::STORED_VERSIONS);
         errors.invalid(&at, value, "must have at least one stored version");
         return;
+    }
+    for (_, version) in definition::versions(spec).filter(|(_, one)| one.bool(v::STORAGE) == Some(true)) {
+        let name = version.str(v::NAME);
+        if !strs(stored, s::STORED_VERSIONS).any(|(_, known)| known == name) {
+            let value = string_list(stored, s::STORED_VERSIONS);
+            errors.invalid(&at, value, format!("must have the storage version {name}"));
+        }
     }
     let known = |name: &str| {
         structs(spec, x::custom_resource_definition_spec::VERSIONS).any(|(_, one)| one.str(v::NAME) == name)

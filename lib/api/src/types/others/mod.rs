@@ -4,6 +4,7 @@ use crate::schema::TypeId;
 use crate::t;
 use crate::types::{GENERIC, Strategy};
 
+pub mod definition;
 pub mod extensions;
 pub mod misc;
 pub mod networking;

@@ -1,7 +1,11 @@
 //! What pods need from the API beside themselves: ConfigMaps, Secrets, tokens of service accounts.
 //!
-//! A kubelet may read only what its pods refer to. What was read is kept for about one resync, so that pods that share
-//! an object share the call; a pod that starts always reads anew.
+//! A kubelet may read only what its pods refer to. What volumes hold is watched ([`watched`]), so that a change is there
+//! within seconds and nothing is asked while nothing changes; a pod that starts always reads anew. Variables of the
+//! environment and credentials for images are read when they are used.
+mod watched;
+
+use self::watched::{Content, Watched};
 use crate::plan::pod;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
@@ -10,10 +14,8 @@ use kube::api::PostParams;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// The same for objects that say of themselves that they never change.
-const IMMUTABLE: Duration = Duration::from_secs(3600);
 
 /// A read from the API that failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +29,6 @@ pub enum ObjectError {
     #[error("failed to fetch token: the answer holds none")]
     NoToken,
 }
-
-struct Entry<T> {
-    until: Instant,
-    object: Option<Arc<T>>,
-}
-
-type Kept<T> = Mutex<HashMap<(String, String), Entry<T>>>;
 
 #[derive(Clone, Hash, PartialEq, Eq)]
 struct TokenKey {
@@ -49,20 +44,33 @@ struct Token {
     ends: Instant,
 }
 
-#[derive(Default)]
-struct Cache {
-    config_maps: Kept<ConfigMap>,
-    secrets: Kept<Secret>,
+impl Content for ConfigMap {
+    const KIND: &'static str = "configmap";
+
+    fn immutable(&self) -> bool {
+        self.immutable == Some(true)
+    }
+}
+
+impl Content for Secret {
+    const KIND: &'static str = "secret";
+
+    fn immutable(&self) -> bool {
+        self.immutable == Some(true)
+    }
+}
+
+struct Inner {
+    client: Option<kube::Client>,
+    config_maps: Watched<ConfigMap>,
+    secrets: Watched<Secret>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
 }
 
 /// Reads objects that pods refer to; cheap to clone.
 #[derive(Clone)]
 pub struct Objects {
-    client: Option<kube::Client>,
-    /// How long an object that was read counts as current.
-    keep: Duration,
-    cache: Arc<Cache>,
+    inner: Arc<Inner>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -70,14 +78,44 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Objects {
-    /// `keep`: how long what was read counts as current.
+    /// `keep`: how long what was read counts as current before its watch has come about.
     pub fn new(client: Option<kube::Client>, keep: Duration) -> Self {
-        Objects { client, keep, cache: Arc::default() }
+        Objects {
+            inner: Arc::new(Inner {
+                config_maps: Watched::new(client.clone(), keep),
+                secrets: Watched::new(client.clone(), keep),
+                client,
+                tokens: Mutex::default(),
+            }),
+        }
     }
 
     /// For a kubelet that runs static pods only.
     pub fn without_api() -> Self {
         Objects::new(None, Duration::ZERO)
+    }
+
+    /// From now on `wake` is told when an object in the pod's volumes changes, until [`Objects::forget`].
+    pub fn refer(&self, pod: &Pod, wake: &Arc<Notify>) {
+        let (namespace, uid) = (pod::namespace(pod), pod::uid(pod));
+        let volumes = pod::spec(pod).volumes.iter().flatten();
+        let mut config_maps: Vec<&str> = Vec::new();
+        let mut secrets: Vec<&str> = Vec::new();
+        for volume in volumes {
+            config_maps.extend(volume.config_map.as_ref().map(|source| source.name.as_str()));
+            secrets.extend(volume.secret.as_ref().and_then(|source| source.secret_name.as_deref()));
+            for part in volume.projected.iter().flat_map(|source| source.sources.iter().flatten()) {
+                config_maps.extend(part.config_map.as_ref().map(|source| source.name.as_str()));
+                secrets.extend(part.secret.as_ref().map(|source| source.name.as_str()));
+            }
+        }
+        config_maps.iter().for_each(|name| self.inner.config_maps.refer(namespace, name, uid, wake));
+        secrets.iter().for_each(|name| self.inner.secrets.refer(namespace, name, uid, wake));
+    }
+
+    /// How many objects are watched.
+    pub fn watches(&self) -> usize {
+        self.inner.config_maps.watches() + self.inner.secrets.watches()
     }
 
     /// `None`: there is no such ConfigMap.
@@ -87,8 +125,7 @@ impl Objects {
         name: &str,
         fresh: bool,
     ) -> Result<Option<Arc<ConfigMap>>, ObjectError> {
-        let immutable = |map: &ConfigMap| map.immutable == Some(true);
-        self.get("configmap", &self.cache.config_maps, namespace, name, fresh, immutable).await
+        self.inner.config_maps.get(namespace, name, fresh).await
     }
 
     /// `None`: there is no such Secret.
@@ -98,44 +135,7 @@ impl Objects {
         name: &str,
         fresh: bool,
     ) -> Result<Option<Arc<Secret>>, ObjectError> {
-        let immutable = |secret: &Secret| secret.immutable == Some(true);
-        self.get("secret", &self.cache.secrets, namespace, name, fresh, immutable).await
-    }
-
-    async fn get<T>(
-        &self,
-        kind: &'static str,
-        kept: &Kept<T>,
-        namespace: &str,
-        name: &str,
-        fresh: bool,
-        immutable: fn(&T) -> bool,
-    ) -> Result<Option<Arc<T>>, ObjectError>
-    where
-        T: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-    {
-        let key = (namespace.to_owned(), name.to_owned());
-        let now = Instant::now();
-        if !fresh && let Some(entry) = lock(kept).get(&key).filter(|entry| entry.until > now) {
-            return Ok(entry.object.clone());
-        }
-        let client = self.client.clone().ok_or_else(|| ObjectError::NoApi { kind, name: name.to_owned() })?;
-        let api: Api<T> = Api::namespaced(client, namespace);
-        let object = api.get_opt(name).await.map_err(|source| ObjectError::Read {
-            kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            source: Box::new(source),
-        })?;
-        let object = object.map(Arc::new);
-        let keep = if object.as_deref().is_some_and(immutable) { IMMUTABLE } else { self.keep };
-        let mut kept = lock(kept);
-        kept.retain(|_, entry| entry.until > now);
-        kept.insert(key, Entry { until: now + keep, object: object.clone() });
-        Ok(object)
+        self.inner.secrets.get(namespace, name, fresh).await
     }
 
     /// A token of the pod's service account, bound to the pod; renewed when 80 % of its life or a day has passed.
@@ -154,19 +154,19 @@ impl Objects {
             seconds,
         };
         let now = Instant::now();
-        if let Some(token) = lock(&self.cache.tokens).get(&key).filter(|token| token.renew > now) {
+        if let Some(token) = lock(&self.inner.tokens).get(&key).filter(|token| token.renew > now) {
             return Ok(token.text.clone());
         }
         match self.request_token(pod, account, audience, seconds).await {
             Ok((text, life)) => {
                 let renew = now + (life * 4 / 5).min(Duration::from_secs(24 * 3600));
-                let mut tokens = lock(&self.cache.tokens);
+                let mut tokens = lock(&self.inner.tokens);
                 tokens.retain(|_, token| token.ends > now);
                 tokens.insert(key, Token { text: text.clone(), renew, ends: now + life });
                 Ok(text)
             }
             // The old one still holds: a pod does not lose its token because the API server is away.
-            Err(error) => match lock(&self.cache.tokens).get(&key).filter(|token| token.ends > now) {
+            Err(error) => match lock(&self.inner.tokens).get(&key).filter(|token| token.ends > now) {
                 Some(token) => Ok(token.text.clone()),
                 None => Err(error),
             },
@@ -181,7 +181,7 @@ impl Objects {
         seconds: i64,
     ) -> Result<(String, Duration), ObjectError> {
         let no_api = || ObjectError::NoApi { kind: "serviceaccount token", name: account.to_owned() };
-        let client = self.client.clone().ok_or_else(no_api)?;
+        let client = self.inner.client.clone().ok_or_else(no_api)?;
         let api: Api<ServiceAccount> = Api::namespaced(client, pod::namespace(pod));
         let request = TokenRequest {
             spec: TokenRequestSpec {
@@ -205,8 +205,10 @@ impl Objects {
         Ok((status.token, Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1))))
     }
 
-    /// Forgets the tokens of a pod that is gone.
+    /// Forgets what belonged to a pod that is gone: its tokens, and watches that no other pod needs.
     pub fn forget(&self, uid: &str) {
-        lock(&self.cache.tokens).retain(|key, _| key.uid != uid);
+        self.inner.config_maps.forget(uid);
+        self.inner.secrets.forget(uid);
+        lock(&self.inner.tokens).retain(|key, _| key.uid != uid);
     }
 }

@@ -1,0 +1,223 @@
+//! What must be agreed with containerd: its CRI plugin is on, the sandbox image is one this machine has, the folders of
+//! CNI, the cgroup driver. What has to change goes into a drop-in; containerd is restarted only then.
+
+use super::ledger::{Entry, Ledger};
+use super::run;
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// The drop-in, and the line that makes containerd read it.
+const DROP_IN: &str = "/etc/containerd/conf.d/keelson.toml";
+const MAIN: &str = "/etc/containerd/config.toml";
+const IMPORTS: &str = "imports = [\"/etc/containerd/conf.d/*.toml\"]\n";
+/// Sections of the CRI plugin, in containerd 1.6/1.7 and in 2.x.
+const CRI: [&str; 2] = ["plugins.\"io.containerd.grpc.v1.cri\"", "plugins.'io.containerd.cri.v1.images'"];
+/// Our pause image, and where the package puts its archive.
+pub const PAUSE: &str = "keelson.dev/pause:1";
+const PAUSE_ARCHIVES: [&str; 1] = ["/usr/share/keelson/images/pause.tar"];
+
+/// What `containerd config dump` says.
+pub struct Effective {
+    dump: String,
+}
+
+impl Effective {
+    pub fn read() -> Result<Effective> {
+        Ok(Effective { dump: run("containerd", &["config", "dump"])? })
+    }
+
+    fn value(&self, section_end: &str, key: &str) -> Option<String> {
+        let mut inside = false;
+        self.dump.lines().map(str::trim).find_map(|line| {
+            if line.starts_with('[') {
+                inside = line.trim_matches(['[', ']']).replace('\'', "\"").ends_with(section_end);
+            }
+            let (name, value) = line.split_once(" = ")?;
+            (inside && name == key).then(|| value.trim_matches(['"', '\'']).to_owned())
+        })
+    }
+
+    /// Whether the CRI plugin is switched off.
+    pub fn cri_disabled(&self) -> bool {
+        self.dump
+            .lines()
+            .any(|line| line.trim_start().starts_with("disabled_plugins") && line.contains("cri\""))
+    }
+
+    /// The image of the pods' first process.
+    pub fn sandbox_image(&self) -> String {
+        let old = self.value("io.containerd.grpc.v1.cri\"", "sandbox_image");
+        let new = || self.value("io.containerd.cri.v1.images\".pinned_images", "sandbox");
+        old.or_else(new).unwrap_or_default()
+    }
+
+    /// Where plugins and network configurations are looked for.
+    pub fn cni(&self) -> (PathBuf, PathBuf) {
+        let of = |key: &str, default: &str| {
+            let value = self.value("cri\".cni", key).or_else(|| self.value("cri.v1.runtime\".cni", key));
+            value.filter(|path| !path.is_empty()).map_or(PathBuf::from(default), PathBuf::from)
+        };
+        (of("bin_dir", keelson_base::consts::CNI_BIN_DIR), of("conf_dir", keelson_base::consts::CNI_CONF_DIR))
+    }
+
+    /// Whether runc is told to use systemd for cgroups.
+    pub fn systemd_cgroup(&self) -> bool {
+        self.value("runtimes.runc.options", "SystemdCgroup").as_deref() == Some("true")
+    }
+
+    /// The drop-in that names our sandbox image; `None` when that needs no change. containerd takes a plugin's section of a
+    /// drop-in for the whole section, so it holds all that is in force now.
+    fn drop_in(&self) -> Option<String> {
+        if self.sandbox_image() == PAUSE {
+            return None;
+        }
+        let mut text = String::from("# Written by keelson; `keelson reset` removes it.\nversion = 2\n");
+        let mut inside = false;
+        for line in self.dump.lines() {
+            let trimmed = line.trim();
+            if trimmed.starts_with('[') {
+                inside = CRI.iter().any(|section| trimmed.trim_start_matches('[').starts_with(section));
+            }
+            if !inside {
+                continue;
+            }
+            let is = |key: &str| trimmed.split_once(" = ").is_some_and(|(name, _)| name == key);
+            if is("sandbox_image") || is("sandbox") {
+                let (key, _) = trimmed.split_once(" = ")?;
+                text.push_str(&format!("{key} = \"{PAUSE}\"\n"));
+            } else {
+                text.push_str(trimmed);
+                text.push('\n');
+            }
+        }
+        // Version 2 of the file names no plugin of containerd 2.x.
+        Some(if self.dump.contains("version = 3") {
+            text.replace("version = 2", "version = 3")
+        } else {
+            text
+        })
+    }
+}
+
+/// Makes containerd use our sandbox image and imports it. Whether containerd was restarted.
+pub fn configure(ledger: &Ledger, socket: &Path) -> Result<bool> {
+    let archive = PAUSE_ARCHIVES.iter().map(Path::new).find(|path| path.exists());
+    let Some(archive) = archive else {
+        // Without the package of images the sandbox image must come from where the administrator has it.
+        return Ok(false);
+    };
+    import(ledger, socket, archive)?;
+    let Some(text) = Effective::read()?.drop_in() else { return Ok(false) };
+    let mut changed = ledger.write(Path::new(DROP_IN), text.as_bytes(), 0o644)?;
+    let main = std::fs::read_to_string(MAIN).unwrap_or_default();
+    let reads =
+        main.lines().any(|line| line.starts_with("imports") && line.contains("/etc/containerd/conf.d/"));
+    if !reads {
+        if main.lines().any(|line| line.starts_with("imports")) {
+            bail!(
+                "{MAIN} imports other files already; add \"/etc/containerd/conf.d/*.toml\" to its `imports` and run this \
+                 again"
+            );
+        }
+        changed |= ledger.write(Path::new(MAIN), format!("{IMPORTS}{main}").as_bytes(), 0o644)?;
+    }
+    if changed {
+        restart()?;
+        let now = Effective::read()?.sandbox_image();
+        if now != PAUSE {
+            bail!("containerd still uses the sandbox image {now:?} after {DROP_IN} was written");
+        }
+    }
+    Ok(changed)
+}
+
+/// Restarts containerd where systemd runs it.
+pub fn restart() -> Result<()> {
+    run("systemctl", &["restart", "containerd.service"])
+        .map(drop)
+        .context("containerd cannot be restarted; restart it yourself and run this again")
+}
+
+fn import(ledger: &Ledger, socket: &Path, archive: &Path) -> Result<()> {
+    let socket = socket.to_string_lossy();
+    let ctr = |arguments: &[&str]| {
+        let mut all = vec!["--address", &socket, "--namespace", "k8s.io"];
+        all.extend(arguments);
+        run("ctr", &all)
+    };
+    if ctr(&["images", "list", "--quiet"])?.lines().any(|name| name == PAUSE) {
+        return Ok(());
+    }
+    ledger.note(Entry::Image { name: PAUSE.to_owned() })?;
+    ctr(&["images", "import", &archive.to_string_lossy()])?;
+    // Never collected: there is no registry it could come back from.
+    ctr(&["images", "label", PAUSE, "io.cri-containerd.pinned=pinned"]).map(drop)
+}
+
+/// Removes an image of the ledger's.
+pub fn remove_image(socket: &Path, name: &str) -> Result<()> {
+    run("ctr", &["--address", &socket.to_string_lossy(), "--namespace", "k8s.io", "images", "remove", name])
+        .map(drop)
+}
+
+/// Puts the CNI plugin, and ours by the name `loopback` where there is none, into the runtime's folder.
+pub fn link_plugins(ledger: &Ledger, folder: &Path) -> Result<()> {
+    const OURS: [&str; 2] = ["/usr/lib/keelson/keelson-cni", "/opt/cni/bin/keelson-cni"];
+    let plugin = folder.join(keelson_base::consts::CNI_PLUGIN);
+    let Some(ours) = OURS.iter().map(Path::new).find(|path| path.exists()) else {
+        bail!("the CNI plugin is not at {}; install the package keelson", OURS[0]);
+    };
+    ledger.folder(folder)?;
+    if ours != plugin {
+        ledger.link(&plugin, ours)?;
+    }
+    ledger.link(&folder.join("loopback"), Path::new(keelson_base::consts::CNI_PLUGIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Debian 12's containerd 1.6 prints it, shortened.
+    const DUMP: &str = r#"disabled_plugins = []
+imports = ["/etc/containerd/config.toml"]
+version = 2
+
+[plugins]
+
+  [plugins."io.containerd.gc.v1.scheduler"]
+    deletion_threshold = 0
+
+  [plugins."io.containerd.grpc.v1.cri"]
+    sandbox_image = "registry.k8s.io/pause:3.6"
+    restrict_oom_score_adj = true
+
+    [plugins."io.containerd.grpc.v1.cri".cni]
+      bin_dir = "/usr/lib/cni"
+      conf_dir = "/etc/cni/net.d"
+
+    [plugins."io.containerd.grpc.v1.cri".containerd]
+
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+
+  [plugins."io.containerd.internal.v1.opt"]
+    path = "/var/lib/containerd"
+"#;
+
+    #[test]
+    fn a_drop_in_keeps_everything_but_the_sandbox_image() {
+        let effective = Effective { dump: DUMP.to_owned() };
+        assert_eq!(effective.sandbox_image(), "registry.k8s.io/pause:3.6");
+        assert_eq!(effective.cni(), (PathBuf::from("/usr/lib/cni"), PathBuf::from("/etc/cni/net.d")));
+        assert!(!effective.systemd_cgroup() && !effective.cri_disabled());
+        let text = effective.drop_in().unwrap();
+        assert!(text.contains("sandbox_image = \"keelson.dev/pause:1\"\nrestrict_oom_score_adj = true"));
+        assert!(text.contains("bin_dir = \"/usr/lib/cni\"") && text.contains("SystemdCgroup = false"));
+        assert!(!text.contains("io.containerd.internal") && !text.contains("gc.v1"));
+        let again = Effective { dump: DUMP.replace("registry.k8s.io/pause:3.6", PAUSE) };
+        assert_eq!(again.drop_in(), None);
+        let off = Effective { dump: "disabled_plugins = [\"cri\"]\n".into() };
+        assert!(off.cri_disabled());
+    }
+}

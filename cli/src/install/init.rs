@@ -1,0 +1,317 @@
+//! `keelson init`: makes a cluster on this machine. Each step looks first whether it is done, so that a run after a crash
+//! goes on where the last one stopped.
+
+use super::dropin::{self, Chosen};
+use super::ledger::Ledger;
+use super::preflight::{self, Role};
+use super::progress::{Output, Progress, until};
+use super::{containerd, machine, token, units};
+use crate::node::{self, NodeIdentity};
+use crate::node_certs::{self, Identity, NodeFiles};
+use crate::{control_plane, node_certs as certs};
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::Node;
+use keelson_base::consts::identity;
+use keelson_client::Issued;
+use keelson_daemon::Clock;
+use keelson_daemon::config::{self, Config};
+use keelson_pki::{BootstrapToken, ClusterPki};
+use kube::Api;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How the components run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Everything in one process (keelson.service).
+    AllInOne,
+    /// Control plane, kubelet and proxy as units of their own.
+    Units,
+}
+
+/// `keelson init`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Configuration file. What is given by flags is written beside it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One process, or a unit for each component.
+    #[arg(long, value_enum, default_value = "all-in-one")]
+    pub mode: Mode,
+    /// Address that the other machines know this one by.
+    #[arg(long, value_name = "IP")]
+    pub apiserver_advertise_address: Option<IpAddr>,
+    /// Port of the API server.
+    #[arg(long, value_name = "PORT")]
+    pub apiserver_bind_port: Option<u16>,
+    /// More names and addresses for the API server's certificate.
+    #[arg(long, visible_alias = "apiserver-cert-extra-sans", value_delimiter = ',', value_name = "NAME")]
+    pub extra_sans: Vec<String>,
+    /// Name of this node; the host name otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Addresses of pods.
+    #[arg(long, value_name = "CIDR")]
+    pub pod_network_cidr: Option<String>,
+    /// Addresses of Services.
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<String>,
+    /// Domain of cluster DNS.
+    #[arg(long, value_name = "DOMAIN")]
+    pub service_dns_domain: Option<String>,
+    /// Socket of the container runtime.
+    #[arg(long, value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
+    /// Checks whose failure is passed over; `all` for every one.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub ignore_preflight_errors: Vec<String>,
+    /// The first bootstrap token; a random one otherwise.
+    #[arg(long)]
+    pub token: Option<BootstrapToken>,
+    /// Only check and say what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// Makes the cluster, or goes on making it.
+pub async fn run(args: Args) -> Result<()> {
+    let progress = Progress::new(args.output);
+    let file = args.config.clone().unwrap_or_else(default_file);
+    let before = config::load(file.exists().then_some(file.as_path()))?;
+    let (address, why) = address(&args, &before)?;
+    let chosen = choose(&args, address);
+    let text = chosen.text("keelson init");
+    let config = config::load_with(file.exists().then_some(file.as_path()), &[text.as_str()])?;
+    let node = node::identify(&config.node)?;
+    progress.say(&format!("node {} at {address} ({why})", node.name));
+    let units: &[&str] = match args.mode {
+        Mode::AllInOne => &[units::ALL_IN_ONE],
+        Mode::Units => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
+    };
+    let running = units.iter().any(|unit| units::active(unit));
+    let checks = preflight::checks(&config, Role::ControlPlane, address, running).await;
+    preflight::judge(&checks, &args.ignore_preflight_errors, progress)?;
+    refuse_other(&config, args.mode)?;
+    if args.dry_run {
+        return plan(&file, &text, &config, units);
+    }
+    let ledger = Ledger::of(&config.paths.state);
+    progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
+    progress.step("making keys and certificates", || make_pki(&config, &node, args.mode))?;
+    progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
+    if !running {
+        progress.step("starting the units", || units::start(&ledger, units))?;
+    }
+    let client = progress
+        .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
+        .await
+        .with_context(|| failed(units[0]))?;
+    progress
+        .wait(
+            "waiting until the node is Ready",
+            until(Duration::from_secs(60), || ready(&client, &node.name)),
+        )
+        .await
+        .with_context(|| failed(units[units.len().min(2) - 1]))?;
+    let wanted = token::NewToken {
+        token: args.token.clone(),
+        description: "The first token, made by `keelson init`.".to_owned(),
+        ..token::NewToken::default()
+    };
+    let token = token::create(&client, &wanted).await?;
+    let join = token::join_command(&client, &token).await?;
+    result(&config, &node, &join, args.output)
+}
+
+/// The configuration file that is read when none is named.
+pub fn default_file() -> PathBuf {
+    Path::new(keelson_base::consts::CONFIG_DIR).join("config.yaml")
+}
+
+/// What a unit that did not come up said.
+pub fn failed(unit: &str) -> String {
+    let words = units::last_words(unit);
+    let said = if words.is_empty() { String::new() } else { format!("\nits last words:\n{words}\n") };
+    format!(
+        "{unit} did not get ready.{said}`journalctl -u {unit}` says more; the same command goes on from here"
+    )
+}
+
+fn address(args: &Args, config: &Config) -> Result<(IpAddr, String)> {
+    if let Some(address) = args.apiserver_advertise_address {
+        return Ok((address, "given by --apiserver-advertise-address".into()));
+    }
+    if let Some(address) = config.node.address {
+        return Ok((address, "given by node.address".into()));
+    }
+    let all = machine::addresses();
+    machine::choose_address(node::default_address().ok(), &all)
+        .map_err(|why| anyhow::anyhow!("{why}. Say which one with --apiserver-advertise-address IP"))
+}
+
+fn choose(args: &Args, address: IpAddr) -> Chosen {
+    let mut chosen = Chosen::default();
+    chosen.set("node.address", address.to_string());
+    chosen.set_some("node.name", args.node_name.clone());
+    if !args.extra_sans.is_empty() {
+        chosen.set("apiServer.extraSans", args.extra_sans.clone());
+    }
+    chosen.set_some("apiServer.bind", args.apiserver_bind_port.map(|port| format!("0.0.0.0:{port}")));
+    chosen.set_some("network.podCidr", args.pod_network_cidr.clone());
+    chosen.set_some("network.serviceCidr", args.service_cidr.clone());
+    chosen.set_some("network.clusterDomain", args.service_dns_domain.clone());
+    runtime_choices(&mut chosen, args.cri_socket.as_deref());
+    chosen
+}
+
+/// What follows from the runtime: its socket, its folders, its cgroup driver.
+pub fn runtime_choices(chosen: &mut Chosen, socket: Option<&Path>) {
+    chosen.set_some("kubelet.criSocket", socket.map(|path| path.to_string_lossy().into_owned()));
+    let Ok(effective) = containerd::Effective::read() else { return };
+    let (bin, conf) = effective.cni();
+    chosen.set("proxy.cniBinDir", bin.to_string_lossy().into_owned());
+    chosen.set("proxy.cniConfDir", conf.to_string_lossy().into_owned());
+    chosen.set("kubelet.cgroupDriver", if effective.systemd_cgroup() { "systemd" } else { "cgroupfs" });
+}
+
+/// A machine that is part of a cluster already is not made into another.
+fn refuse_other(config: &Config, mode: Mode) -> Result<()> {
+    let files = NodeFiles::of(config);
+    let authority = config.paths.pki().join("ca.key").exists();
+    if !authority && (files.kubelet.exists() || files.bootstrap.exists()) {
+        bail!(
+            "this machine has joined a cluster; `keelson reset --yes` takes it out before it can become one of its own"
+        );
+    }
+    let other = if mode == Mode::Units { units::ALL_IN_ONE } else { units::CONTROL_PLANE };
+    if units::active(other) {
+        bail!("{other} runs on this machine; give --mode as before, or run `keelson reset --yes` first");
+    }
+    Ok(())
+}
+
+fn plan(file: &Path, text: &str, config: &Config, units: &[&str]) -> Result<()> {
+    println!("would write {}:\n{text}", dropin::place(file, "10-init.yaml").display());
+    println!("would make the cluster's keys and certificates in {}", config.paths.pki().display());
+    println!("would make containerd use the image {} for pods, and import it", containerd::PAUSE);
+    println!("would link the CNI plugin into {}", config.proxy.cni_bin_dir.display());
+    println!("would enable and start {}", units.join(", "));
+    Ok(())
+}
+
+/// Writes the drop-in, and a configuration file to hang it on where there is none.
+pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Result<()> {
+    if !file.exists() {
+        ledger.write(file, crate::print_config::text().as_bytes(), 0o644)?;
+    }
+    ledger.write(&dropin::place(file, name), text.as_bytes(), 0o644).map(drop)
+}
+
+/// Sandbox image and CNI plugin.
+pub fn agree_with_runtime(ledger: &Ledger, config: &Config) -> Result<()> {
+    containerd::link_plugins(ledger, &config.proxy.cni_bin_dir)?;
+    // The proxy's unit may write there, and to little else: the folders must be there before it starts.
+    ledger.folder(&config.proxy.cni_conf_dir)?;
+    keelson_pki::ensure_dir(&config.paths.cni(), 0o755)?;
+    containerd::configure(ledger, &config.kubelet.cri_socket).map(drop)
+}
+
+/// Keys and certificates; with units of their own, the kubelet's and the proxy's identities, and the folders' owner.
+fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> {
+    keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
+    let clock = Clock::system();
+    let params = control_plane::pki_params(config, node, &clock)?;
+    let pki = ClusterPki::ensure(&config.paths.pki(), &params)
+        .context("the cluster's certificates cannot be made")?;
+    let admin = control_plane::admin_file(config);
+    let local = control_plane::local_endpoint(config);
+    pki.write_kubeconfig(&admin, &local, "keelson-admin", &pki.admin)?;
+    control_plane::link_admin(config)?;
+    if mode == Mode::AllInOne {
+        return Ok(());
+    }
+    let files = NodeFiles::of(config);
+    let cluster =
+        Identity { server: local, ca_pem: pki.ca.certificate_pem().to_owned(), cert_pem: String::new() };
+    let issued =
+        |who: &keelson_pki::Identity| Issued { cert_pem: who.cert_pem.clone(), key_pem: who.key_pem.clone() };
+    if !files.kubelet.exists() {
+        let user = format!("{}{}", identity::NODE_USER_PREFIX, node.name);
+        certs::write_kubeconfig(&files.kubelet, &cluster, &user, &issued(&pki.node))?;
+    }
+    if !files.proxy.exists() {
+        certs::write_kubeconfig(&files.proxy, &cluster, identity::PROXY, &issued(&pki.proxy))?;
+    }
+    if !files.serving_cert().exists() {
+        node_certs::ensure_serving(config, node, &clock)?;
+        node_certs::write_serving(&files, &issued(&pki.node_serving))?;
+    }
+    let Some(user) = nix::unistd::User::from_name(USER)? else {
+        bail!(
+            "there is no user {USER} for the control plane; install the package keelson, or run `systemd-sysusers` with \
+             its file"
+        );
+    };
+    keelson_pki::ensure_dir(&config.paths.database(), 0o700)?;
+    for folder in [config.paths.pki(), config.paths.database()] {
+        give(&folder, user.uid.as_raw(), user.gid.as_raw())?;
+    }
+    Ok(())
+}
+
+/// The control plane's user.
+pub const USER: &str = "keelson";
+
+/// Gives a folder and the files in it to a user.
+pub fn give(folder: &Path, uid: u32, gid: u32) -> Result<()> {
+    let chown = |path: &Path| {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+            .with_context(|| format!("cannot give {} to the control plane's user", path.display()))
+    };
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            give(&entry.path(), uid, gid)?;
+        } else {
+            chown(&entry.path())?;
+        }
+    }
+    chown(folder)
+}
+
+async fn api(config: &Config) -> Result<kube::Client> {
+    let client = super::admin(config, None).await?;
+    client.apiserver_version().await.context("the API server does not answer yet")?;
+    Ok(client)
+}
+
+/// An error unless the node is Ready.
+pub async fn ready(client: &kube::Client, name: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = nodes.get_opt(name).await?.context("the node has not registered yet")?;
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    match conditions.into_iter().find(|condition| condition.type_ == "Ready") {
+        Some(condition) if condition.status == "True" => Ok(()),
+        Some(condition) => bail!("the node is not Ready: {}", condition.message.unwrap_or_default()),
+        None => bail!("the node has not said yet whether it is Ready"),
+    }
+}
+
+fn result(config: &Config, node: &NodeIdentity, join: &str, output: Output) -> Result<()> {
+    let kubeconfig = config.paths.kubeconfig("admin");
+    if output == Output::Json {
+        let result = serde_json::json!({"node": node.name, "address": node.address.to_string(),
+            "kubeconfig": kubeconfig, "joinCommand": join});
+        println!("{}", serde_json::to_string_pretty(&result)?);
+        return Ok(());
+    }
+    println!(
+        "\nThe cluster runs. Use it:\n  export KUBECONFIG={}\nLet another machine join (the token holds for a day; \
+         `keelson token create` makes another):\n  {join}",
+        kubeconfig.display()
+    );
+    Ok(())
+}

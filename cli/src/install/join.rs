@@ -1,0 +1,291 @@
+//! `keelson join`: makes this machine a node of a cluster, in the form that `kubeadm join` has.
+
+use super::discovery::{self, Cluster, Pins};
+use super::dropin::Chosen;
+use super::init::{agree_with_runtime, default_file, failed, runtime_choices, write_config};
+use super::ledger::Ledger;
+use super::preflight::{self, Role};
+use super::progress::{Output, Progress, until};
+use super::{dropin, machine, units};
+use crate::node::{self, NodeIdentity};
+use crate::node_certs::{self, NodeFiles};
+use crate::publish;
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use keelson_daemon::config::{self, Config};
+use keelson_pki::{BootstrapToken, Kubeconfig, KubeconfigAuth};
+use kube::Api;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long an answer of the API server is waited for.
+const ANSWER: Duration = Duration::from_secs(4);
+
+/// `keelson join`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Address of the API server, HOST:PORT; not with --discovery-file.
+    #[arg(value_name = "HOST:PORT")]
+    pub endpoint: Option<String>,
+    /// Token for both discovery and the node's first certificate.
+    #[arg(long)]
+    pub token: Option<BootstrapToken>,
+    /// Token for discovery alone.
+    #[arg(long)]
+    pub discovery_token: Option<BootstrapToken>,
+    /// Token for the node's first certificate alone.
+    #[arg(long)]
+    pub tls_bootstrap_token: Option<BootstrapToken>,
+    /// Hash of the cluster's authority, sha256:HEX; may be given several times.
+    #[arg(long, value_name = "HASH", value_parser = pin)]
+    pub discovery_token_ca_cert_hash: Vec<String>,
+    /// Join without a hash: whoever knows the token can pass for the cluster.
+    #[arg(long)]
+    pub discovery_token_unsafe_skip_ca_verification: bool,
+    /// Kubeconfig file that names the API server and the authority, for sites without a way to check a hash.
+    #[arg(long, value_name = "FILE")]
+    pub discovery_file: Option<PathBuf>,
+    /// Join as a control plane. Not there yet.
+    #[arg(long)]
+    pub control_plane: bool,
+    /// Configuration file. What is given by flags is written beside it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Name of this node; the host name otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address that the other machines know this one by.
+    #[arg(long, visible_alias = "apiserver-advertise-address", value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Labels of the node, key=value.
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub node_labels: Vec<String>,
+    /// Taints of the node, key=value:Effect.
+    #[arg(long, value_delimiter = ',', value_name = "TAINT")]
+    pub node_taints: Vec<String>,
+    /// Socket of the container runtime.
+    #[arg(long, value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
+    /// Checks whose failure is passed over; `all` for every one.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub ignore_preflight_errors: Vec<String>,
+    /// Only check and say what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// A pin as it is compared: `sha256:` and 64 hex digits.
+fn pin(text: &str) -> Result<String, String> {
+    let hex = text.strip_prefix("sha256:").ok_or("it must begin with sha256:")?;
+    if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase().replace("SHA256", "sha256"));
+    }
+    Err("it must be sha256: and 64 hexadecimal digits".into())
+}
+
+/// Joins, or goes on joining.
+pub async fn run(args: Args) -> Result<()> {
+    let progress = Progress::new(args.output);
+    if args.control_plane {
+        bail!(
+            "further control planes need etcd, which this version does not set up yet; join as a worker by leaving out \
+             --control-plane"
+        );
+    }
+    let file = args.config.clone().unwrap_or_else(default_file);
+    let there = file.exists().then_some(file.as_path());
+    let before = config::load(there)?;
+    if before.paths.pki().join("ca.key").exists() {
+        bail!("this machine is a control plane of its own; `keelson reset --yes --state` takes it out first");
+    }
+    let found = progress.wait("finding the cluster", find(&args)).await?;
+    let token = args.tls_bootstrap_token.as_ref().or(args.token.as_ref()).context(
+        "no token is given to ask for the node's certificate with; add --token, or use the command that `keelson token \
+         create --print-join-command` prints",
+    )?;
+    let address = address(&args, &before)?;
+    let named = dropin_of(&args, address)?;
+    let node = node::identify(&config::load_with(there, &[&named.text("keelson join")])?.node)?;
+    let bootstrap = Kubeconfig {
+        cluster: "keelson",
+        server: &found.server,
+        ca_pem: &found.ca_pem,
+        user: "bootstrap",
+        auth: KubeconfigAuth::Token(&token.to_string()),
+    }
+    .render();
+    let running = units::active(units::KUBELET);
+    let shared = shared(&bootstrap, &node, running, token).await?;
+    let text = named.text("keelson join");
+    let config = config::load_with(there, &[&shared, &text])?;
+    let checks = preflight::checks(&config, Role::Worker, node.address, running).await;
+    preflight::judge(&checks, &args.ignore_preflight_errors, progress)?;
+    if args.dry_run {
+        println!("would join {} as node {} at {}", found.server, node.name, node.address);
+        println!("would write {}:\n{shared}", dropin::place(&file, "05-cluster.yaml").display());
+        println!("would write {}:\n{text}", dropin::place(&file, "10-join.yaml").display());
+        println!("would enable and start {}, {}", units::KUBELET, units::PROXY);
+        return Ok(());
+    }
+    let ledger = Ledger::of(&config.paths.state);
+    progress.step("writing the configuration", || {
+        write_config(&ledger, &file, "05-cluster.yaml", &shared)?;
+        write_config(&ledger, &file, "10-join.yaml", &text)
+    })?;
+    progress.step("writing the first identity", || first_identity(&config, &bootstrap))?;
+    progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
+    progress.step("starting the units", || units::start(&ledger, &[units::KUBELET, units::PROXY]))?;
+    progress
+        .wait("waiting until the node is Ready", until(Duration::from_secs(60), || own_ready(&config, &node)))
+        .await
+        .with_context(|| failed(units::KUBELET))?;
+    if args.output == Output::Json {
+        println!("{}", serde_json::json!({"node": node.name, "server": found.server}));
+    } else {
+        println!("\n{} is a node of the cluster at {}.", node.name, found.server);
+    }
+    Ok(())
+}
+
+async fn find(args: &Args) -> Result<Cluster> {
+    if let Some(file) = &args.discovery_file {
+        return discovery::by_file(file);
+    }
+    let endpoint = args.endpoint.as_deref().context(
+        "which cluster? Give HOST:PORT of its API server, or --discovery-file. `keelson token create \
+         --print-join-command` on a control plane prints the whole command",
+    )?;
+    let token = args.discovery_token.as_ref().or(args.token.as_ref()).context("no --token is given")?;
+    let unpinned = args.discovery_token_unsafe_skip_ca_verification;
+    if args.discovery_token_ca_cert_hash.is_empty() && !unpinned {
+        bail!(
+            "no --discovery-token-ca-cert-hash is given, so the cluster cannot be told from another that knows the token. \
+             `keelson token create --print-join-command` on a control plane prints it"
+        );
+    }
+    let hashes: &[String] = if unpinned { &[] } else { &args.discovery_token_ca_cert_hash };
+    discovery::by_token(endpoint, &Pins { token, hashes }).await
+}
+
+fn address(args: &Args, config: &Config) -> Result<IpAddr> {
+    if let Some(address) = args.node_ip.or(config.node.address) {
+        return Ok(address);
+    }
+    machine::choose_address(node::default_address().ok(), &machine::addresses())
+        .map(|(address, _)| address)
+        .map_err(|why| anyhow::anyhow!("{why}. Say which one with --node-ip IP"))
+}
+
+fn dropin_of(args: &Args, address: IpAddr) -> Result<Chosen> {
+    let mut chosen = Chosen::default();
+    chosen.set("node.address", address.to_string());
+    chosen.set_some("node.name", args.node_name.clone());
+    if !args.node_taints.is_empty() {
+        chosen.set("node.taints", args.node_taints.clone());
+    }
+    if !args.node_labels.is_empty() {
+        let mut labels = serde_json::Map::new();
+        for label in &args.node_labels {
+            let (key, value) =
+                label.split_once('=').with_context(|| format!("--node-labels {label:?} is not key=value"))?;
+            labels.insert(key.to_owned(), value.into());
+        }
+        chosen.set("node.labels", labels);
+    }
+    runtime_choices(&mut chosen, args.cri_socket.as_deref());
+    Ok(chosen)
+}
+
+/// The cluster's ranges; refuses when the token is not believed or the name is taken.
+async fn shared(
+    bootstrap: &str,
+    node: &NodeIdentity,
+    running: bool,
+    token: &BootstrapToken,
+) -> Result<String> {
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(bootstrap)?;
+    let options = kube::config::KubeConfigOptions::default();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    config.connect_timeout = Some(ANSWER);
+    let client = kube::Client::try_from(config)?;
+    let asked = async {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+        let map = maps.get(publish::CONFIG.0).await?;
+        let nodes: Api<Node> = Api::all(client.clone());
+        Ok::<_, kube::Error>((map, nodes.get_opt(&node.name).await?))
+    };
+    let (map, known) = match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(kube::Error::Api(status))) if status.code == 401 => bail!(
+            "the API server does not take the token {} for a login: it has expired, or is for signing alone. Make a new one \
+             on a control plane with `keelson token create --print-join-command`",
+            token.id()
+        ),
+        Ok(Err(error)) => return Err(error).context("the cluster's configuration cannot be read"),
+        Err(_) => bail!("the API server does not answer; run `keelson status` on the control plane"),
+    };
+    if known.is_some() && !running {
+        bail!(
+            "there is a node {} in the cluster already. If it is this machine from before, run `kubectl delete node {}` \
+             first; if it is another, give this one a name with --node-name",
+            node.name,
+            node.name
+        );
+    }
+    map.data.unwrap_or_default().remove(publish::CONFIG.1).context("the cluster publishes no configuration")
+}
+
+/// The token as a kubeconfig, with which the kubelet asks for its certificate.
+fn first_identity(config: &Config, bootstrap: &str) -> Result<()> {
+    let files = NodeFiles::of(config);
+    keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
+    if let Some(known) = node_certs::read_identity(&files.kubelet)? {
+        let (_, end) = keelson_pki::validity(&known.cert_pem)?;
+        if end > jiff::Timestamp::now() && bootstrap.contains(&known.server) {
+            return Ok(());
+        }
+        for old in [&files.kubelet, &files.proxy] {
+            remove(old)?;
+        }
+    }
+    keelson_pki::write_atomic(&files.bootstrap, bootstrap.as_bytes(), 0o600)
+        .with_context(|| format!("cannot write {}", files.bootstrap.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error unless this node, asked for with its own identity, is Ready.
+async fn own_ready(config: &Config, node: &NodeIdentity) -> Result<()> {
+    let files = NodeFiles::of(config);
+    if !files.kubelet.exists() {
+        bail!("the kubelet has not got its certificate yet");
+    }
+    let client = keelson_client::from_kubeconfig(&files.kubelet).await?;
+    super::init::ready(&client, &node.name).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_have_kubeadms_form() {
+        let hex = "AB".repeat(32);
+        assert_eq!(pin(&format!("sha256:{hex}")).unwrap(), format!("sha256:{}", hex.to_lowercase()));
+        for bad in
+            ["", "sha256:", "md5:00", &hex, &format!("sha256:{hex}0"), &format!("sha256:{}g", &hex[1..])]
+        {
+            assert!(pin(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `keelson node leave`: takes a node out of its cluster in order: no new pods, the old ones evicted as their disruption
+//! budgets allow, the Node object gone. What is on the machine itself is `keelson reset`'s.
+
+use super::progress::{Progress, until};
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
+use serde_json::json;
+use std::time::Duration;
+
+/// Leaves.
+pub async fn run(client: &kube::Client, name: &str, limit: Duration, progress: Progress) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    if nodes.get_opt(name).await?.is_none() {
+        bail!("there is no node {name}; `kubectl get nodes` lists them");
+    }
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch(name, &PatchParams::default(), &cordon).await.context("the node cannot be cordoned")?;
+    progress.wait("evicting pods", until(limit, || drained(client, name))).await.with_context(|| {
+        format!("{name} is cordoned, but not empty; `kubectl uncordon {name}` takes it back")
+    })?;
+    nodes.delete(name, &DeleteParams::default()).await.context("the node cannot be deleted")?;
+    progress.say(&format!("{name} has left; run `keelson reset --yes` on it"));
+    Ok(())
+}
+
+/// Evicts what is there; an error while something is.
+async fn drained(client: &kube::Client, node: &str) -> Result<()> {
+    let all: Api<Pod> = Api::all(client.clone());
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let mut left = Vec::new();
+    for pod in all.list(&params).await?.items {
+        let meta = &pod.metadata;
+        let daemon = meta.owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet");
+        let mirror = meta.annotations.iter().flatten().any(|(key, _)| key == "kubernetes.io/config.mirror");
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if daemon || mirror || matches!(phase, Some("Succeeded" | "Failed")) {
+            continue;
+        }
+        let (namespace, name) =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        if meta.deletion_timestamp.is_none() {
+            let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            // A budget that allows none now may allow it later.
+            if let Err(error) = pods.evict(&name, &EvictParams::default()).await {
+                left.push(format!("{namespace}/{name} ({error})"));
+                continue;
+            }
+        }
+        left.push(format!("{namespace}/{name}"));
+    }
+    if left.is_empty() { Ok(()) } else { bail!("these pods are still there: {}", left.join(", ")) }
+}

@@ -1,0 +1,59 @@
+//! Units of the service manager.
+
+use super::ledger::{Entry, Ledger};
+use super::{machine, run};
+use anyhow::{Result, bail};
+
+/// The units that a machine may run.
+pub const ALL_IN_ONE: &str = "keelson.service";
+pub const CONTROL_PLANE: &str = "keelson-control-plane.service";
+pub const KUBELET: &str = "keelson-kubelet.service";
+pub const PROXY: &str = "keelson-proxy.service";
+/// All of them, in the order they are stopped.
+pub const EVERY: [&str; 4] = [ALL_IN_ONE, KUBELET, PROXY, CONTROL_PLANE];
+
+/// Enables and starts units. Where no systemd runs, says what to run instead.
+pub fn start(ledger: &Ledger, units: &[&str]) -> Result<()> {
+    if !machine::systemd() {
+        let commands: Vec<String> = units.iter().map(|unit| format!("  {}", command(unit))).collect();
+        bail!(
+            "systemd does not run here, so nothing was started. Start this yourself, each as a service of its own:\n{}\n\
+             then run the same command again",
+            commands.join("\n")
+        );
+    }
+    for unit in units {
+        ledger.note(Entry::Unit { name: (*unit).to_owned() })?;
+    }
+    run("systemctl", &["daemon-reload"])?;
+    let mut arguments = vec!["enable", "--quiet"];
+    arguments.extend(units);
+    run("systemctl", &arguments)?;
+    for unit in units {
+        // The wait for readiness is ours, with its own words.
+        run("systemctl", &["restart", "--no-block", unit])?;
+    }
+    Ok(())
+}
+
+/// What a unit runs.
+pub fn command(unit: &str) -> &'static str {
+    match unit {
+        CONTROL_PLANE => "keelson control-plane",
+        KUBELET => "keelson kubelet",
+        PROXY => "keelson proxy",
+        _ => "keelson all-in-one",
+    }
+}
+
+/// Whether a unit is there and runs.
+pub fn active(unit: &str) -> bool {
+    machine::systemd() && run("systemctl", &["is-active", "--quiet", unit]).is_ok()
+}
+
+/// The last lines that a unit logged, for an error's text.
+pub fn last_words(unit: &str) -> String {
+    run("journalctl", &["--unit", unit, "--lines", "5", "--no-pager", "--output", "cat"])
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,62 @@
+//! What a joining machine reads: `kube-public/cluster-info` (address and authority; the bootstrap signer signs it) and
+//! `kube-system/keelson-config` (ranges, domain, DNS address; for bootstrap tokens and nodes).
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::ConfigMap;
+use keelson_daemon::config::Config;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Name and key of the ranges.
+pub const CONFIG: (&str, &str) = ("keelson-config", "config.yaml");
+
+/// Makes both or brings them up to date.
+pub async fn ensure(client: &kube::Client, config: &Config, address: IpAddr, ca_pem: &str) -> Result<()> {
+    let server = format!("https://{}", SocketAddr::new(address, config.api_server.bind.port()));
+    // The form that kubeadm's join reads.
+    let kubeconfig = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: {server}\n  name: \"\"\n\
+         contexts: null\ncurrent-context: \"\"\nkind: Config\npreferences: {{}}\nusers: null\n",
+        STANDARD.encode(ca_pem)
+    );
+    put(client, "kube-public", "cluster-info", "kubeconfig", kubeconfig).await?;
+    put(client, "kube-system", CONFIG.0, CONFIG.1, shared_config(config)).await
+}
+
+/// The part of the configuration that all machines of a cluster share, as a configuration file.
+pub fn shared_config(config: &Config) -> String {
+    let network = &config.network;
+    let text = |text: String| serde_json::Value::from(text).to_string();
+    format!(
+        "apiVersion: {}\nkind: Configuration\nnetwork:\n  podCidr: {}\n  serviceCidr: {}\n  clusterDomain: {}\n  \
+         dnsAddress: {}\n",
+        keelson_base::consts::CONFIG_API_VERSION,
+        text(network.pod_cidr.to_string()),
+        text(network.service_cidr.to_string()),
+        text(network.cluster_domain.clone()),
+        text(network.dns_address.to_string()),
+    )
+}
+
+async fn put(client: &kube::Client, namespace: &str, name: &str, key: &str, text: String) -> Result<()> {
+    let what = || format!("cannot publish ConfigMap {namespace}/{name}");
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    match api.get_opt(name).await.with_context(what)? {
+        Some(map) if map.data.as_ref().and_then(|data| data.get(key)) == Some(&text) => Ok(()),
+        Some(_) => {
+            let patch = Patch::Merge(json!({"data": {key: text}}));
+            api.patch(name, &PatchParams::default(), &patch).await.map(drop).with_context(what)
+        }
+        None => {
+            let mut map =
+                ConfigMap { data: Some(BTreeMap::from([(key.to_owned(), text)])), ..ConfigMap::default() };
+            map.metadata.name = Some(name.to_owned());
+            api.create(&PostParams::default(), &map).await.map(drop).with_context(what)
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One process as a service: signals, the drain, and what the service manager is told (`sd_notify(3)`; nothing happens
+//! where none listens).
+
+use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
+use keelson_daemon::drain::{self, DrainTrigger, DrainWatcher};
+use keelson_daemon::supervise::supervise;
+use keelson_daemon::{Clock, Context, Readiness};
+use sd_notify::NotifyState;
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+/// How long each part of the drain may take.
+pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// SIGTERM and SIGINT.
+pub struct Signals(Signal, Signal);
+
+impl Signals {
+    /// Takes the signals over; from here on they no longer end the process by themselves.
+    pub fn take() -> Result<Signals> {
+        Ok(Signals(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    /// Waits for either.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// Components as supervised tasks with one drain and one readiness.
+pub struct Components {
+    pub context: Context,
+    tasks: JoinSet<()>,
+    trigger: DrainTrigger,
+}
+
+impl Components {
+    pub fn new(clock: Clock, readiness: Readiness) -> Components {
+        let (trigger, drain) = drain::channel();
+        Components { context: Context { clock, drain, readiness }, tasks: JoinSet::new(), trigger }
+    }
+
+    /// Starts a component and keeps it running. The process is not ready before the component has begun and has let go of
+    /// what it registered itself.
+    pub fn start<F, Fut, E>(&mut self, name: &'static str, mut run: F)
+    where
+        F: FnMut(Context) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let context = self.context.clone();
+        let mut begun = Some(context.readiness.register(format!("start of {name}")));
+        self.tasks.spawn(supervise(name, context.drain.clone(), move || {
+            let (begun, mut work) = (begun.take(), Box::pin(run(context.clone())));
+            async move {
+                // A component registers what it waits for when it is first polled.
+                let first = first_poll(work.as_mut()).await;
+                drop(begun);
+                match first {
+                    Some(ended) => ended,
+                    None => work.await,
+                }
+            }
+        }));
+    }
+
+    /// Runs a task that needs no supervision; it ends with the drain.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Tells all to end and waits.
+    pub async fn stop(mut self) {
+        drop(self.context);
+        let ended = self.trigger.drain(DRAIN).await;
+        tracing::info!(?ended, "components stopped");
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn first_poll<F: Future + ?Sized>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|context| std::task::Poll::Ready(work.as_mut().poll(context)))
+        .map(|polled| match polled {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+        .await
+}
+
+/// Tells the service manager READY when nothing is waited for any more, and feeds its watchdog as long as `alive`
+/// answers. Ends with the drain.
+pub async fn report<F, Fut>(readiness: Readiness, drain: DrainWatcher, mut alive: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    if drain.until(readiness.ready()).await.is_none() {
+        return;
+    }
+    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    tracing::info!("ready");
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let every = limit / 3;
+    while drain.until(tokio::time::sleep(every)).await.is_some() {
+        if tokio::time::timeout(every, alive()).await == Ok(true) {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            tracing::warn!("the process does not answer itself; the watchdog is not fed");
+        }
+    }
+}
+
+/// Tells the service manager that the end begins.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
+
+/// The runtime that a service's tasks run on.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("keelson")
+        .build()
+        .context("cannot start the asynchronous runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_ready_when_its_components_say_so() {
+        let readiness = Readiness::default();
+        let mut components = Components::new(Clock::system(), readiness.clone());
+        let (allow, mut allowed) = tokio::sync::watch::channel(false);
+        components.start("test", move |context| {
+            let mut allowed = allowed.clone();
+            async move {
+                let guard = context.readiness.register("test");
+                let _ = allowed.wait_for(|yes| *yes).await;
+                drop(guard);
+                context.drain.drained().await;
+                Ok::<_, String>(())
+            }
+        });
+        assert_eq!(readiness.pending(), ["start of test"]);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(readiness.pending(), ["test"], "begun, but not ready");
+        allow.send_replace(true);
+        readiness.ready().await;
+        components.stop().await;
+    }
+}
