@@ -43,15 +43,17 @@ pub(super) fn due(connection: &Connection, now: i64) -> rusqlite::Result<Vec<Str
     statement.query_map(params![now, AT_ONCE as i64], |row| row.get(0))?.collect()
 }
 
-/// A key expires from now on, or no longer.
-pub(super) fn set(connection: &Connection, key: &str, ttl: Option<Duration>) -> rusqlite::Result<()> {
-    match ttl {
-        Some(ttl) => connection
-            .prepare_cached("INSERT OR REPLACE INTO expiry (key, at) VALUES (?1, ?2)")?
-            .execute(params![key, moment(now(), ttl)]),
-        None => connection.prepare_cached("DELETE FROM expiry WHERE key = ?1")?.execute([key]),
-    }
-    .map(drop)
+/// A key expires from now on; gives the moment.
+pub(super) fn set(connection: &Connection, key: &str, ttl: Duration) -> rusqlite::Result<i64> {
+    let at = moment(now(), ttl);
+    let sql = "INSERT OR REPLACE INTO expiry (key, at) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![key, at])?;
+    Ok(at)
+}
+
+/// A key expires no longer.
+pub(super) fn clear(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM expiry WHERE key = ?1")?.execute([key]).map(drop)
 }
 
 #[cfg(test)]

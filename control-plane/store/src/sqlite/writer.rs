@@ -68,7 +68,7 @@ pub(super) struct Writer {
     sweeping: bool,
     vacuuming: bool,
     history: History,
-    /// When the first key expires, in seconds since 1970.
+    /// No key expires before this, in seconds since 1970; `None` while none does.
     expires: Option<i64>,
     full: Option<Instant>,
     pace: Pace,
@@ -303,9 +303,11 @@ impl Writer {
                 Write::Delete { .. } if prev.is_none() => continue,
                 Write::Delete { key } => (key, None, None),
             };
-            if ttl.is_some() || (self.expires.is_some() && prev.is_some()) {
-                expiry::set(&self.connection, &key, ttl)?;
-                self.expires = expiry::next(&self.connection)?;
+            if let Some(ttl) = ttl {
+                let at = expiry::set(&self.connection, &key, ttl)?;
+                self.expires = Some(self.expires.map_or(at, |first| first.min(at)));
+            } else if self.expires.is_some() && prev.is_some() {
+                expiry::clear(&self.connection, &key)?;
             }
             let created = prev.as_ref().map_or(revision, |prev| prev.create_revision - base);
             // Checked to be UTF-8 above; TEXT, so that an administrator reads it with sqlite3.
@@ -326,6 +328,8 @@ impl Writer {
     /// Deletes keys whose time has come, each as a change of its own.
     fn expire(&mut self, work: &mut Work) -> rusqlite::Result<()> {
         for key in expiry::due(&self.connection, expiry::now())? {
+            // A row whose key is gone must not be met again.
+            expiry::clear(&self.connection, &key)?;
             let transaction = Transaction { guards: Vec::new(), writes: vec![Write::Delete { key }] };
             if let Err(error) = self.apply(transaction, work)? {
                 tracing::error!(error = %error, "a key could not be expired");
