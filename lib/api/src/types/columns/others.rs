@@ -27,7 +27,7 @@ fn child(doc: &Doc, field: Field) -> Option<&Struct> {
 }
 
 fn binding(doc: &Doc, now: Timestamp, role: Field, subjects: Field) -> Vec<Cell> {
-    let reference = child(doc, role).map_or(String::new(), |role| {
+    let reference = child(doc, role).map_or("/".to_owned(), |role| {
         format!("{}/{}", role.str(r::role_ref::KIND), role.str(r::role_ref::NAME))
     });
     let (mut users, mut groups, mut accounts) = (Vec::new(), Vec::new(), Vec::new());

@@ -61,6 +61,7 @@ fn prepare_create(doc: &mut Doc, ctx: &Ctx<'_>) {
             let mut condition = Struct::new(t::POD_CONDITION);
             condition.set(c::pod_condition::TYPE, "PodScheduled");
             condition.set(c::pod_condition::STATUS, "False");
+            condition.set(c::pod_condition::LAST_TRANSITION_TIME, Value::Str(ctx.now_text()));
             condition.set(c::pod_condition::REASON, "SchedulingGated");
             condition
                 .set(c::pod_condition::MESSAGE, "Scheduling is blocked due to non-empty scheduling gates");
