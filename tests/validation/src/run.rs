@@ -9,7 +9,8 @@ use keelson_api::json::{FieldValidation, decode};
 use keelson_api::schema::TypeId;
 use keelson_api::table::{Resource, Table};
 use keelson_api::types::columns::Cell;
-use keelson_api::types::{Ctx, User};
+use keelson_api::types::convert::convert;
+use keelson_api::types::{Ctx, User, strategy};
 use keelson_base::gates::Gates;
 use serde_json::Value;
 
@@ -44,6 +45,7 @@ pub fn check(group: &Group, row: &Row, table: &Table, gates: &Gates) -> Result<O
     let ctx = Ctx {
         now,
         gates,
+        group: group_name,
         subresource,
         namespaced: resource.namespaced,
         has_status: resource.has_status(),
@@ -83,8 +85,8 @@ fn read(resource: &Resource, object: &Value) -> Result<Doc> {
 }
 
 fn create(row: &Row, resource: &Resource, object: &Value, ctx: &Ctx<'_>) -> Result<Outcome> {
-    let rules = resource.strategy();
-    let mut doc = read(resource, object)?;
+    let rules = strategy(resource.storage_ty());
+    let mut doc = stored_as(resource, read(resource, object)?)?;
     rules.before_create(&mut doc, ctx);
     let mut meta = doc.meta_mut();
     if meta.view().uid().is_empty() {
@@ -106,13 +108,31 @@ fn create(row: &Row, resource: &Resource, object: &Value, ctx: &Ctx<'_>) -> Resu
     if warnings != row.warn {
         return Ok(Outcome::Differs(format!("warnings\n    got  {warnings:?}\n    want {:?}", row.warn)));
     }
-    compare_objects(object, &row.gives, &doc)
+    let shown = match resource.ty.and_then(|ty| convert(&doc, ty)) {
+        Some(mut shown) => {
+            shown.gvk = resource.gvk();
+            shown
+        }
+        None => doc,
+    };
+    compare_objects(object, &row.gives, &shown)
+}
+
+/// The object in the version it is stored in.
+fn stored_as(resource: &Resource, doc: Doc) -> Result<Doc> {
+    if resource.is_hub() {
+        return Ok(doc);
+    }
+    let to = resource.storage_ty().context("a custom resource")?;
+    let mut out = convert(&doc, to).context("no conversion")?;
+    out.gvk = resource.storage_gvk();
+    Ok(out)
 }
 
 fn update(row: &Row, resource: &Resource, object: &Value, old: &Value, ctx: &Ctx<'_>) -> Result<Outcome> {
-    let rules = resource.strategy();
-    let before = read(resource, &stored(old))?;
-    let mut doc = read(resource, &stored(object))?;
+    let rules = strategy(resource.storage_ty());
+    let before = stored_as(resource, read(resource, &stored(old))?)?;
+    let mut doc = stored_as(resource, read(resource, &stored(object))?)?;
     rules.before_update(&mut doc, &before, ctx);
     Ok(compare_errors(&row.say, &rules.check_update(&doc, &before, ctx)))
 }

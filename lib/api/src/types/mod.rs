@@ -49,6 +49,8 @@ pub struct User<'a> {
 pub struct Ctx<'a> {
     pub now: Timestamp,
     pub gates: &'a Gates,
+    /// The API group the request names; not the object's own where it is converted.
+    pub group: &'a str,
     /// Empty for the main resource.
     pub subresource: &'a str,
     /// Whether the resource is namespaced.
