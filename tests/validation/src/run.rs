@@ -266,6 +266,7 @@ fn cells(row: &Row, resource: &Resource, object: &Value, now: Timestamp) -> Resu
         .map(|cell| match cell {
             Cell::Str(text) => Value::from(text),
             Cell::Int(number) => Value::from(number),
+            Cell::Float(number) => Value::from(number),
             Cell::Bool(value) => Value::from(value),
             Cell::Null => Value::Null,
         })

@@ -63,7 +63,7 @@ impl Lab {
     }
 
     /// Makes a definition and waits until it is established.
-    async fn define(&self, definition: &Value) -> Value {
+    pub(super) async fn define(&self, definition: &Value) -> Value {
         self.post(CRDS, definition).await.expect(201);
         self.until(definition["metadata"]["name"].as_str().unwrap(), "Established", "True").await
     }

@@ -1,7 +1,7 @@
 //! A CustomResourceDefinition as rows of the resource table, one per served version.
 
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use compact_str::CompactString;
 use jiff::Timestamp;
@@ -43,6 +43,8 @@ pub struct Custom {
     pub deprecation: Option<String>,
     /// Its definition is being deleted.
     pub terminating: bool,
+    /// The schema as field ownership reads it, made when first asked for.
+    pub(crate) fields: OnceLock<(crate::apply::shape::Schema, crate::apply::shape::NodeId)>,
 }
 
 impl std::fmt::Debug for Custom {
@@ -145,6 +147,7 @@ pub fn rows(definition: &Doc) -> Result<Vec<Resource>, ParseError> {
             scale: scale_of(version),
             deprecation: deprecation_of(spec, names, version),
             terminating,
+            fields: OnceLock::new(),
         };
         rows.push(row(spec, names, storage.str(v::NAME), version, custom));
     }
@@ -263,6 +266,12 @@ fn columns_of(version: &Struct) -> Vec<CustomColumn> {
 }
 
 impl Custom {
+    /// What field ownership knows of the version's objects.
+    pub fn shape(&self) -> crate::apply::shape::Shape<'_> {
+        let (schema, root) = self.fields.get_or_init(|| crate::apply::custom::compile(&self.schema));
+        crate::apply::shape::Shape::Custom(Some((schema, *root)))
+    }
+
     /// An object's cells: its name, then a cell per column.
     pub fn cells(&self, doc: &Doc, now: Timestamp) -> Vec<Cell> {
         let mut cells = vec![columns::name_cell(doc)];
