@@ -201,9 +201,11 @@ impl Controller {
     }
 
     fn put(&mut self, name: String, claim: Claim) {
-        self.touch_group(&claim.group);
         self.dirty.insert(name.clone());
-        self.known.insert(name, claim);
+        if self.known.get(&name) != Some(&claim) {
+            self.touch_group(&claim.group);
+            self.known.insert(name, claim);
+        }
     }
 
     fn remove(&mut self, name: &str) {
