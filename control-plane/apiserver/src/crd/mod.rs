@@ -202,6 +202,10 @@ impl Controller {
 
     fn put(&mut self, name: String, claim: Claim) {
         self.dirty.insert(name.clone());
+        self.claim(name, claim);
+    }
+
+    fn claim(&mut self, name: String, claim: Claim) {
         if self.known.get(&name) != Some(&claim) {
             self.touch_group(&claim.group);
             self.known.insert(name, claim);
@@ -236,7 +240,7 @@ impl Controller {
             if let Some(planned) = planned {
                 match write_status(&self.service, &planned).await {
                     // What was written is what the next one is judged by.
-                    Ok(()) => drop(self.known.insert(name.clone(), Claim::of(&planned))),
+                    Ok(()) => self.claim(name.clone(), Claim::of(&planned)),
                     Err(status) if status.is_not_found() => {}
                     Err(status) => {
                         if status.code != 409 {
