@@ -94,7 +94,9 @@ fn main() -> std::process::ExitCode {
         Task::Schema(options) => schema::run(&options),
         Task::Dist { debug } => dist::build(debug),
         Task::TestImage { archive } => images::test_image(&archive),
-        Task::Packages => packages::install_all().and_then(|()| packages::prepare_kubectl()),
+        Task::Packages => packages::install_all()
+            .and_then(|()| packages::prepare_kubectl())
+            .and_then(|()| packages::etcd(&run::target().join("packages"))),
         Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {
