@@ -164,7 +164,22 @@ where
 }
 
 fn client(server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
-    keelson_client::in_process(server.service(UserInfo::authenticated(user, groups)), "default")
+    let service = server.service(UserInfo::authenticated(user, groups));
+    keelson_client::named(keelson_client::in_process(service, "default"), component(user))
+}
+
+/// The component behind a user, under upstream's name: it is what owns the fields it writes.
+fn component(user: &str) -> &'static str {
+    match user {
+        identity::SCHEDULER => "kube-scheduler",
+        identity::PROXY => "kube-proxy",
+        _ if user.starts_with(identity::NODE_USER_PREFIX) => "kubelet",
+        // The controllers' service accounts.
+        _ if user == identity::CONTROLLER_MANAGER || user.starts_with("system:serviceaccount:") => {
+            "kube-controller-manager"
+        }
+        _ => "keelson",
+    }
 }
 
 /// What the cluster's certificates must say on this machine.

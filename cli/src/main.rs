@@ -283,9 +283,9 @@ async fn administer(command: Command) -> Result<()> {
     }
 }
 
-/// Commands with a progress display log warnings alone.
+/// Commands with a progress display log nothing unless asked for by KEELSON_LOG: they say themselves what went wrong.
 fn quiet() {
-    keelson_daemon::telemetry::init(keelson_daemon::telemetry::LogFormat::Text, "error");
+    keelson_daemon::telemetry::init(keelson_daemon::telemetry::LogFormat::Text, "off");
 }
 
 impl Common {

@@ -2,6 +2,9 @@
 //! run one after the other (`--test-threads=1`); each leaves the sample as it found it.
 #![forbid(unsafe_code)]
 
+mod isolation;
 mod recovery;
 mod sample;
+mod sockets;
 mod streams;
+mod volumes;

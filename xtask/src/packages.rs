@@ -15,6 +15,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/busybox", "busybox-static"),
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/sqlite3", "sqlite3"),
+    // The tests' kill(1).
+    ("/usr/bin/kill", "procps"),
     ("/usr/bin/gcc", "gcc"),
     ("/usr/share/doc/libc6-dev", "libc6-dev"),
     // etcd-client's build generates its messages with these.
@@ -94,7 +96,7 @@ fn apt() -> Command {
     command
 }
 
-/// Where a new enough kubectl is: on the PATH, or unpacked from Debian's next suites into `folder`.
+/// Where a new enough kubectl is: in `folder`, on the PATH, or fetched into `folder`.
 pub fn kubectl(folder: &Path) -> Result<PathBuf> {
     let ours = folder.join("kubectl");
     for candidate in [ours.clone(), PathBuf::from("kubectl")] {
@@ -102,15 +104,34 @@ pub fn kubectl(folder: &Path) -> Result<PathBuf> {
             return Ok(candidate);
         }
     }
+    let fetched = fetched_kubectl()?;
+    std::fs::create_dir_all(folder)?;
+    std::fs::copy(&fetched, &ours).with_context(|| format!("cannot copy {}", fetched.display()))?;
+    Ok(ours)
+}
+
+/// Fetches kubectl where none is on the PATH, so that a cluster can be started where nothing can be fetched.
+pub fn prepare_kubectl() -> Result<()> {
+    match minor(Path::new("kubectl")) {
+        Some(32..) => Ok(()),
+        _ => fetched_kubectl().map(drop),
+    }
+}
+
+/// A kubectl unpacked from Debian's next suites; one from before is used again.
+fn fetched_kubectl() -> Result<PathBuf> {
+    const SUITES: &[&str] = &["trixie", "sid"];
+    let folder = run::target().join("packages");
+    let unpacked = |suite: &&str| folder.join(format!("apt-{suite}")).join("kubectl/usr/bin/kubectl");
+    if let Some(there) = SUITES.iter().map(unpacked).find(|path| minor(path).is_some_and(|minor| minor >= 32))
+    {
+        return Ok(there);
+    }
     let hint = "A kubectl of 1.32 or later on the PATH is used instead.";
     step("fetching kubectl from Debian's packages", hint, |_| {
-        let unpacked =
-            fetch_from_later_suite("kubectl", &["trixie", "sid"], &run::target().join("packages"))?;
-        std::fs::create_dir_all(folder)?;
-        std::fs::copy(unpacked.join("usr/bin/kubectl"), &ours)
-            .context("the package has no usr/bin/kubectl")?;
-        match minor(&ours) {
-            Some(minor) if minor >= 32 => Ok(ours.clone()),
+        let program = fetch_from_later_suite("kubectl", SUITES, &folder)?.join("usr/bin/kubectl");
+        match minor(&program) {
+            Some(minor) if minor >= 32 => Ok(program),
             other => bail!("the package's kubectl is of minor {other:?}, not 32 or later"),
         }
     })

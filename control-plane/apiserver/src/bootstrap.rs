@@ -71,7 +71,7 @@ impl Client {
             .uri(path)
             .header("content-type", "application/json")
             .header("accept", "application/json")
-            .header("user-agent", "keelson-apiserver")
+            .header("user-agent", "kube-apiserver")
             .body(Full::new(bytes::Bytes::from(bytes)))
             .map_err(Status::internal)?;
         let answer = self.0.call(request).await.map_err(Status::internal)?;

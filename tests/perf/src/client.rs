@@ -73,12 +73,22 @@ pub struct Connection {
 impl Connection {
     /// Sends a request and returns the answer with its body unread.
     pub async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<http::Response<Incoming>> {
+        self.send_as(method, path, body, "application/json").await
+    }
+
+    async fn send_as(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+        kind: &str,
+    ) -> Result<http::Response<Incoming>> {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", &self.host)
             .header("accept", "application/json")
-            .header("content-type", "application/json")
+            .header("content-type", kind)
             .body(Full::new(body))?;
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
@@ -86,7 +96,12 @@ impl Connection {
 
     /// Sends a request and reads the answer, which must be a success.
     pub async fn call(&mut self, method: &str, path: &str, body: Bytes) -> Result<Bytes> {
-        let response = self.send(method, path, body).await?;
+        self.call_as(method, path, body, "application/json").await
+    }
+
+    /// As [`Connection::call`] with a body of another media type.
+    pub async fn call_as(&mut self, method: &str, path: &str, body: Bytes, kind: &str) -> Result<Bytes> {
+        let response = self.send_as(method, path, body, kind).await?;
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
         if !status.is_success() {

@@ -6,8 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod churn;
 mod client;
+mod delete;
 mod etcd;
+mod first;
 mod floor;
 mod idle;
 mod pods;
@@ -38,6 +41,12 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
+    /// Measure these only: idle, api, churn, pods, etcd, start, first; and delete, which is not measured otherwise.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
+    #[arg(long, hide = true)]
+    first_start_in: Option<PathBuf>,
     /// Measure on etcd only, with this binary of keelson; no cluster is needed.
     #[arg(long, value_name = "BINARY")]
     etcd_with: Option<PathBuf>,
@@ -57,6 +66,9 @@ struct Bench {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(folder) = &args.first_start_in {
+        return first::start_here(folder).await;
+    }
     if let Some(binary) = &args.etcd_with {
         let mut report = Report::new(args.report);
         etcd::measure(binary, &mut report).await?;
@@ -77,17 +89,35 @@ async fn main() -> Result<()> {
         cri_socket: args.cri_socket.unwrap_or_else(|| places.run.join("containerd.sock")),
         places,
     };
-    if !args.no_idle {
+    let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|one| one == part);
+    if wanted("idle") && !args.no_idle {
         idle::measure(&mut bench).await?;
+    }
+    if args.only.iter().any(|one| one == "delete") {
+        delete::measure(&mut bench).await?;
     }
     let before = bench.process.pss_kib()?;
     let seeded = seed::pods(&bench, args.pods).await?;
-    api::measure(&mut bench, &seeded, before).await?;
-    pods::measure(&mut bench).await?;
-    let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
-    etcd::measure(&binary, &mut bench.report).await?;
-    start::measure(&mut bench).await?;
+    if wanted("api") {
+        api::measure(&mut bench, &seeded, before).await?;
+    }
+    if wanted("churn") {
+        churn::measure(&mut bench).await?;
+    }
+    if wanted("pods") {
+        pods::measure(&mut bench).await?;
+    }
+    if wanted("etcd") {
+        let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
+        etcd::measure(&binary, &mut bench.report).await?;
+    }
+    if wanted("start") {
+        start::measure(&mut bench).await?;
+    }
     seed::remove(&bench).await?;
+    if wanted("first") {
+        first::measure(&mut bench)?;
+    }
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()
 }

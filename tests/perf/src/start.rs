@@ -1,6 +1,7 @@
 //! How long a restart of keelson takes with the seeded pods in the database.
 
 use crate::Bench;
+use crate::client::Kubeconfig;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use serde_json::Value;
@@ -29,15 +30,15 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
         .spawn()?;
     bench.process = crate::process::Process::of(child.id());
     std::fs::write(bench.places.keelson_pid(), format!("{} {}\n", child.id(), bench.process.start_time()?))?;
-    let api = wait(begun, || ready(bench)).await?;
+    let api = wait(begun, || ready(&bench.kubeconfig)).await?;
     bench.report.add("api_ready_ms", api, "ms", 400.0);
-    let node = wait(begun, || heartbeat(bench, wall)).await?;
+    let node = wait(begun, || heartbeat(&bench.kubeconfig, wall)).await?;
     bench.report.add("node_ready_ms", node, "ms", 2000.0);
     Ok(())
 }
 
 /// Milliseconds since `begun` when `check` first holds.
-async fn wait<F, Fut>(begun: Instant, mut check: F) -> Result<f64>
+pub async fn wait<F, Fut>(begun: Instant, mut check: F) -> Result<f64>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool>>,
@@ -53,14 +54,14 @@ where
     }
 }
 
-async fn ready(bench: &Bench) -> Result<bool> {
-    let mut connection = bench.kubeconfig.connect().await?;
+async fn ready(kubeconfig: &Kubeconfig) -> Result<bool> {
+    let mut connection = kubeconfig.connect().await?;
     Ok(&connection.call("GET", "/readyz", Bytes::new()).await?[..] == b"ok")
 }
 
 /// A Ready condition whose heartbeat is not older than the start (to the second, as the API keeps it).
-async fn heartbeat(bench: &Bench, since: SystemTime) -> Result<bool> {
-    let mut connection = bench.kubeconfig.connect().await?;
+pub async fn heartbeat(kubeconfig: &Kubeconfig, since: SystemTime) -> Result<bool> {
+    let mut connection = kubeconfig.connect().await?;
     let nodes: Value = serde_json::from_slice(&connection.call("GET", "/api/v1/nodes", Bytes::new()).await?)?;
     let conditions = nodes["items"][0]["status"]["conditions"].as_array().context("no conditions")?;
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready").context("no Ready")?;

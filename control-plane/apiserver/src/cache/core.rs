@@ -435,6 +435,17 @@ impl WatchCaches {
         cache
     }
 
+    /// How many objects each resource has whose cache is filled, by prefix.
+    pub fn counts(&self) -> AHashMap<String, usize> {
+        let caches: Vec<_> =
+            self.caches.lock().iter().map(|(prefix, cache)| (prefix.clone(), cache.clone())).collect();
+        let count = |cache: &WatchCache| {
+            let state = cache.inner.state.lock();
+            state.ready.then(|| state.objects.len())
+        };
+        caches.into_iter().filter_map(|(prefix, cache)| Some((prefix, count(&cache)?))).collect()
+    }
+
     /// Forgets a resource that is no longer served: its watches end.
     pub fn remove(&self, prefix: &str) {
         self.forget(prefix, CacheError::Gone { prefix: prefix.to_owned() });

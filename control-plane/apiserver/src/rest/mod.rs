@@ -1,5 +1,6 @@
 //! The one pipeline for all resources: what a path asks for, done on the row of the table.
 
+mod apply;
 mod create;
 pub mod custom;
 mod decode;

@@ -85,6 +85,14 @@ impl Lab {
 
     pub async fn with(change: impl FnOnce(&mut ApiServerConfig)) -> Lab {
         let (trigger, ctx) = Context::for_tests();
+        Lab::in_context(trigger, ctx, change).await
+    }
+
+    pub async fn in_context(
+        trigger: DrainTrigger,
+        ctx: Context,
+        change: impl FnOnce(&mut ApiServerConfig),
+    ) -> Lab {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let pki = pki();
         let mut config =

@@ -24,6 +24,26 @@ const EVENT: [(Field, Field); 7] = [
     (e::event::DEPRECATED_COUNT, c::event::COUNT),
 ];
 
+/// The labels that field selectors know in a version which names them otherwise than the storage version, with that
+/// version's names; `None` where they are the same.
+pub fn field_labels(ty: TypeId) -> Option<&'static [(&'static str, &'static str)]> {
+    const EVENT_LABELS: &[(&str, &str)] = &[
+        ("metadata.name", "metadata.name"),
+        ("metadata.namespace", "metadata.namespace"),
+        ("reason", "reason"),
+        ("regarding.kind", "involvedObject.kind"),
+        ("regarding.namespace", "involvedObject.namespace"),
+        ("regarding.name", "involvedObject.name"),
+        ("regarding.uid", "involvedObject.uid"),
+        ("regarding.apiVersion", "involvedObject.apiVersion"),
+        ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+        ("regarding.fieldPath", "involvedObject.fieldPath"),
+        ("reportingController", "reportingComponent"),
+        ("type", "type"),
+    ];
+    (ty == t::events_v1::EVENT).then_some(EVENT_LABELS)
+}
+
 /// The object in another version of its type; `None` where no rule of ours is needed. The result's [`Doc::gvk`] is the
 /// target's first.
 pub fn convert(doc: &Doc, to: TypeId) -> Option<Doc> {

@@ -7,7 +7,7 @@ use crate::names;
 use crate::schema::Field;
 use crate::types::Ctx;
 use crate::types::core::container::{self, PodFacts};
-use crate::types::core::{env, resources, scheduling, security, volumes};
+use crate::types::core::{env, resources, scheduling, security, volumes, windows};
 use crate::types::meta::{validate_annotations, validate_labels};
 use crate::types::walk::{json_text, present, strs, structs};
 
@@ -70,6 +70,7 @@ pub fn validate(
     dns_config(spec, &path.child("dnsConfig"), errors);
     gates(spec, path, errors);
     scheduling::validate_topology_spread(spec, &path.child("topologySpreadConstraints"), errors);
+    windows::host_process_pod(spec, path, errors);
     host_users(spec, path, errors);
     names_and_numbers(spec, path, errors);
     let comparisons = ctx.gates.enabled("TaintTolerationComparisonOperators");
@@ -82,11 +83,16 @@ pub fn validate(
             errors.required(&at.child("name"), "");
         } else if !matches!(name, "linux" | "windows") {
             errors.not_supported(&at, name, &["linux", "windows"]);
+        } else {
+            windows::other_system(spec, name, path, errors);
         }
     }
+    let overhead = path.child("overhead");
+    let limits = overhead.child("limits");
     for (name, amount) in resources::amounts(spec.map(ps::OVERHEAD)) {
-        let at = path.child("overhead");
-        resources::validate_amount(name, amount, &at.key(name), errors);
+        let at = limits.key(name);
+        resources::validate_container_name(name, &at, errors);
+        resources::validate_amount(name, amount, &at, errors);
     }
     env::validate_file_keys(spec, path, errors);
 }
@@ -106,6 +112,14 @@ fn resource_claims<'a>(spec: &'a Struct, path: &FieldPath<'_>, errors: &mut Erro
         }
         let direct = present(claim, c::pod_resource_claim::RESOURCE_CLAIM_NAME);
         let template = present(claim, c::pod_resource_claim::RESOURCE_CLAIM_TEMPLATE_NAME);
+        for field in
+            [c::pod_resource_claim::RESOURCE_CLAIM_NAME, c::pod_resource_claim::RESOURCE_CLAIM_TEMPLATE_NAME]
+        {
+            if present(claim, field) {
+                let value = claim.str(field);
+                errors.invalid_each(&at.child(field.def().json), value, names::dns1123_subdomain(value));
+            }
+        }
         if direct == template {
             let value = json_text(Some(&Value::Struct(claim.clone())));
             let text = if direct {

@@ -273,6 +273,7 @@ fn pod_term(term: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     }
     label_keys(term, p::MATCH_LABEL_KEYS, selector, path, errors);
     label_keys(term, p::MISMATCH_LABEL_KEYS, selector, path, errors);
+    keys_in_selector(term, p::MATCH_LABEL_KEYS, selector, path, errors);
     let keys = path.child("matchLabelKeys");
     for (i, key) in strs(term, p::MATCH_LABEL_KEYS) {
         if strs(term, p::MISMATCH_LABEL_KEYS).any(|(_, other)| other == key) {
@@ -303,6 +304,28 @@ fn label_keys(
     }
     for (i, key) in strs(s, field) {
         errors.invalid_each(&at.index(i), key, names::qualified_name(key));
+    }
+}
+
+/// A key both in `matchLabelKeys` and said twice in the selector: once by the merge of the keys, once by the client.
+fn keys_in_selector(
+    s: &Struct,
+    field: Field,
+    selector: Option<&Struct>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
+    use crate::f::meta_v1 as m;
+    let Some(selector) = selector.filter(|_| !s.list(field).is_empty()) else { return };
+    let mut seen: Vec<&str> =
+        crate::types::walk::pairs(selector, m::label_selector::MATCH_LABELS).map(|(key, _)| key).collect();
+    for (_, one) in structs(selector, m::label_selector::MATCH_EXPRESSIONS) {
+        let key = one.str(m::label_selector_requirement::KEY);
+        let at = strs(s, field).filter(|(_, other)| *other == key).last();
+        if let Some((i, _)) = at.filter(|_| seen.contains(&key)) {
+            errors.invalid(&path.index(i), key, "exists in both matchLabelKeys and labelSelector");
+        }
+        seen.push(key);
     }
 }
 
@@ -345,6 +368,7 @@ pub fn validate_topology_spread(spec: &Struct, path: &FieldPath<'_>, errors: &mu
         }
         let selector = constraint.child(tsc::LABEL_SELECTOR);
         label_keys(constraint, tsc::MATCH_LABEL_KEYS, selector, &at, errors);
+        keys_in_selector(constraint, tsc::MATCH_LABEL_KEYS, selector, &at, errors);
         validate_label_selector(selector, &at.child("labelSelector"), errors);
     }
 }
