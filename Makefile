@@ -16,11 +16,18 @@ test: ## Run every test that belongs on every change (root)
 test-containerd2: ## Run the kubelet's container tests on a containerd 2 (root)
 	@xtask/bootstrap && cargo xtask test-containerd2
 
+test-cgroup2: ## Run the kubelet's container tests on cgroup v2, with both drivers, in a guest (root)
+	@tests/cgroup2
+
 tidy: ## Check what no compiler checks
 	@xtask/bootstrap && cargo xtask tidy
 
 images: ## Build the sample's images into target/images
 	@xtask/bootstrap && cargo xtask images
+
+etcd-soak: ## Two API servers on a failing etcd cluster, for MINUTES (10)
+	@cargo xtask packages
+	@KEELSON_SOAK_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --package keelson --test etcd -- --nocapture
 
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench

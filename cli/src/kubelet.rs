@@ -14,14 +14,15 @@ pub async fn run(config: Config) -> Result<()> {
     let node = node::identify(&config.node)?;
     let clock = Clock::system();
     tokio::select! {
-        made = node_certs::ensure_client(&config, &node, &clock) => made?,
+        made = node_certs::first_identity(&config, &node, &clock) => made?,
         () = signals.wait() => return Ok(()),
     }
     node_certs::ensure_serving(&config, &node, &clock)?;
     let files = NodeFiles::of(&config);
     let mut components = Components::new(clock.clone(), Readiness::default());
     let drain = components.context.drain.clone();
-    let client = keelson_client::following(&files.kubelet, drain.clone()).await?;
+    let client =
+        keelson_client::named(keelson_client::following(&files.kubelet, drain.clone()).await?, "kubelet");
 
     let serving =
         ServingFiles { cert: files.serving_cert(), key: files.serving_key(), client_ca: files.authority() };

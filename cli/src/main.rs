@@ -15,6 +15,7 @@ mod publish;
 mod reset;
 mod service;
 mod settings;
+mod store;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -80,7 +81,9 @@ enum Command {
     },
     /// Run API server, scheduler and controllers as one process (needs no privilege).
     ///
-    /// With `paths.state` in a folder of yours and `apiServer.bind` on a free port it runs from a checkout too.
+    /// With `paths.state` in a folder of yours and `apiServer.bind` on a free port it runs from a checkout too. Section
+    /// `etcd` of the configuration makes it one of several on an etcd cluster; these share the ca, front-proxy-ca and sa
+    /// files of their PKI folders.
     ControlPlane {
         #[command(flatten)]
         file: ConfigFile,
@@ -280,9 +283,9 @@ async fn administer(command: Command) -> Result<()> {
     }
 }
 
-/// Commands with a progress display log warnings alone.
+/// Commands with a progress display log nothing unless asked for by KEELSON_LOG: they say themselves what went wrong.
 fn quiet() {
-    keelson_daemon::telemetry::init(keelson_daemon::telemetry::LogFormat::Text, "error");
+    keelson_daemon::telemetry::init(keelson_daemon::telemetry::LogFormat::Text, "off");
 }
 
 impl Common {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use keelson_base::consts::identity;
-use keelson_client::{CertificateRequest, Issued, request_certificate};
+use keelson_client::{CertificateRequest, Issued, RequestError, request_certificate};
 use keelson_daemon::config::Config;
 use keelson_daemon::{Clock, DrainWatcher};
 use keelson_pki::{Kubeconfig, KubeconfigAuth, Profile, ensure_dir, write_atomic};
@@ -101,8 +101,29 @@ fn third(from: Timestamp, to: Timestamp) -> Timestamp {
     Timestamp::from_second(from.as_second() + seconds / 3).unwrap_or(from)
 }
 
+/// As [`ensure_client`], again and again while an answer of the API server is missing: it may be starting too.
+pub async fn first_identity(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<()> {
+    let mut wait = RETRY.0;
+    loop {
+        let Err(error) = ensure_client(config, node, clock).await else { return Ok(()) };
+        if error.downcast_ref::<RequestError>().is_none() {
+            return Err(error);
+        }
+        tracing::warn!(error = %chain(error.as_ref()), "the node's certificate was not had, trying again");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY.1);
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
 /// The kubelet's client identity: kept while it holds, else asked for with the bootstrap token.
-pub async fn ensure_client(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<()> {
+async fn ensure_client(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<()> {
     let files = NodeFiles::of(config);
     if let Some(identity) = read_identity(&files.kubelet)? {
         let (_, end) = keelson_pki::validity(&identity.cert_pem)
@@ -300,30 +321,5 @@ impl Keeper {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_third_of_life_counts_from_when_the_certificate_was_had() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("x.conf");
-        std::fs::write(&file, "x").unwrap();
-        let now = Timestamp::now();
-        let profile = Profile::client("jane", &[]);
-        let (cert, key) = keelson_pki::self_signed(&profile, now, Duration::from_secs(900)).unwrap();
-        // It begins an hour before now, and still it is not due for five minutes.
-        let due = renewal(&file, &cert).unwrap().as_second() - now.as_second();
-        assert!((299..=301).contains(&due), "{due}");
-
-        let cluster = Identity {
-            server: "https://192.0.2.1:6443".into(),
-            ca_pem: cert.clone(),
-            cert_pem: String::new(),
-        };
-        write_kubeconfig(&file, &cluster, "jane", &Issued { cert_pem: cert.clone(), key_pem: key.clone() })
-            .unwrap();
-        let read = read_identity(&file).unwrap().unwrap();
-        assert_eq!((read.server, read.cert_pem), (cluster.server, cert));
-        assert!(read_identity(&folder.path().join("none")).unwrap().is_none());
-    }
-}
+#[path = "node_certs_tests.rs"]
+mod tests;

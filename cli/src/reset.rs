@@ -41,7 +41,8 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
         Ok(left)
     })?);
     if !ledger.is_empty() {
-        left.extend(progress.step("removing what was installed", || Ok(undo(config, &ledger)))?);
+        let undone = async { Ok(undo(config, &cri, &ledger).await) };
+        left.extend(progress.wait("removing what was installed", undone).await?);
     }
     if left.is_empty() && !last_copy {
         left.extend(remove_state(config, state || installed));
@@ -86,20 +87,19 @@ fn stop_units(ledger: &[Entry]) -> Vec<String> {
         if !ledger.iter().any(|entry| matches!(entry, Entry::Unit { name } if name == unit)) {
             continue;
         }
-        let stopped = crate::install::run("systemctl", &["disable", "--now", "--quiet", unit]);
-        left.extend(stopped.err().map(|error| format!("unit {unit}: {error:#}")));
+        left.extend(units::stop(unit).err().map(|error| format!("unit {unit}: {error:#}")));
     }
     left
 }
 
 /// Undoes the ledger, the last made first; then forgets it.
-fn undo(config: &Config, ledger: &[Entry]) -> Vec<String> {
+async fn undo(config: &Config, cri: &Cri, ledger: &[Entry]) -> Vec<String> {
     let mut left = Vec::new();
     let mut runtime_changed = false;
     for entry in ledger {
         if let Entry::Image { name } = entry {
-            let removed = containerd::remove_image(&config.kubelet.cri_socket, name);
-            left.extend(removed.err().map(|error| format!("image {name}: {error:#}")));
+            // Through CRI, which knows the image's other names.
+            left.extend(cri.remove_image(name).await.err().map(|error| format!("image {name}: {error}")));
         }
         if let Entry::Changed { path, .. } | Entry::File { path } = entry {
             runtime_changed |= path.starts_with("/etc/containerd");

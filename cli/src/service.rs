@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -48,8 +49,8 @@ impl Components {
         Components { context: Context { clock, drain, readiness }, tasks: JoinSet::new(), trigger }
     }
 
-    /// Starts a component and keeps it running. The process is not ready before the component has begun and has let go of
-    /// what it registered itself.
+    /// Starts a component and keeps it running. The process is not ready before a run of the component has begun, has let
+    /// go of all that it registered, and has not ended meanwhile.
     pub fn start<F, Fut, E>(&mut self, name: &'static str, mut run: F)
     where
         F: FnMut(Context) -> Fut + Send + 'static,
@@ -57,17 +58,23 @@ impl Components {
         E: Display + Send + 'static,
     {
         let context = self.context.clone();
-        let mut begun = Some(context.readiness.register(format!("start of {name}")));
+        let pending = Arc::new(Mutex::new(Some(context.readiness.register(name))));
         self.tasks.spawn(supervise(name, context.drain.clone(), move || {
-            let (begun, mut work) = (begun.take(), Box::pin(run(context.clone())));
+            let own = Readiness::default();
+            let mut work = Box::pin(run(Context { readiness: own.clone(), ..context.clone() }));
+            let pending = pending.clone();
             async move {
                 // A component registers what it waits for when it is first polled.
-                let first = first_poll(work.as_mut()).await;
-                drop(begun);
-                match first {
-                    Some(ended) => ended,
-                    None => work.await,
+                if let Some(ended) = first_poll(work.as_mut()).await {
+                    return ended;
                 }
+                tokio::select! {
+                    biased;
+                    ended = work.as_mut() => return ended,
+                    () = own.ready() => {}
+                }
+                pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+                work.await
             }
         }));
     }
@@ -142,26 +149,34 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_process_is_ready_when_its_components_say_so() {
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_ready_when_its_components_are() {
         let readiness = Readiness::default();
         let mut components = Components::new(Clock::system(), readiness.clone());
-        let (allow, mut allowed) = tokio::sync::watch::channel(false);
+        let (allow, allowed) = tokio::sync::watch::channel(false);
+        let mut runs = 0;
         components.start("test", move |context| {
-            let mut allowed = allowed.clone();
+            runs += 1;
+            let (mut allowed, fails) = (allowed.clone(), runs == 1);
             async move {
                 let guard = context.readiness.register("test");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if fails {
+                    return Err("the first run fails after it has registered");
+                }
                 let _ = allowed.wait_for(|yes| *yes).await;
                 drop(guard);
                 context.drain.drained().await;
-                Ok::<_, String>(())
+                Ok(())
             }
         });
-        assert_eq!(readiness.pending(), ["start of test"]);
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(readiness.pending(), ["test"], "begun, but not ready");
+        assert_eq!(readiness.pending(), ["test"]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(
+            readiness.pending(),
+            ["test"],
+            "a run that failed made nothing ready, and the second one waits"
+        );
         allow.send_replace(true);
         readiness.ready().await;
         components.stop().await;

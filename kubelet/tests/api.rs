@@ -255,13 +255,15 @@ async fn nothing_is_written_while_nothing_happens(api: &FakeApi, config: &Kubele
         views.iter().any(|v| v.observed.running().next().is_some()).then_some(())
     })
     .await;
-    let settled = api.writes().len();
+    let (settled, asked) = (api.writes().len(), api.reads().len());
     tokio::time::sleep(Duration::from_secs(5)).await;
+    let reads = &api.reads()[asked..];
+    assert!(reads.iter().all(|read| !read.contains("configmaps") && !read.contains("secrets")), "{reads:?}");
     let writes: Vec<String> =
         api.writes()[settled..].iter().filter(|w| !w.contains("/leases/")).cloned().collect();
     let unexpected: Vec<&String> =
         writes.iter().filter(|w| w.contains("/pods/") || w.contains("/events")).collect();
-    assert!(unexpected.is_empty(), "{unexpected:?}");
+    assert!(unexpected.is_empty(), "{unexpected:?}\n{:#?}", api.below("/api/v1/namespaces/default/events/"));
     assert!(writes.iter().filter(|w| w.contains("/nodes/")).count() <= 1, "{writes:?}");
     let after = api.get(&pods("gated")).unwrap();
     assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);

@@ -23,6 +23,7 @@ async fn pods_live_and_die() {
     storage_limit(&lab).await;
     leftovers(&lab).await;
     rotation(&lab).await;
+    runtime_events(&lab).await;
     lab.finish().await;
 }
 
@@ -248,6 +249,38 @@ async fn rotation(lab: &Lab) {
     let fresh = std::fs::read_to_string(&path).unwrap();
     assert_eq!(number(fresh.lines().next().unwrap().to_owned()), last + 1);
     pod.delete(1).await;
+}
+
+/// containerd 2 tells of ends over CRI, 1.6 over its own service; a stream stands before anything has happened.
+async fn runtime_events(lab: &Lab) {
+    use keelson_kubelet::cri::events::{Source, follow};
+    let cri = &lab.kubelet().kubelet.cri;
+    let version = cri.version().await.unwrap().runtime_version;
+    let over_cri = !version.trim_start_matches('v').starts_with("1.");
+    println!("containerd {version}: events over {}", if over_cri { "CRI" } else { "its own service" });
+    for source in [Source::Cri, Source::Containerd] {
+        let (sender, mut events) = tokio::sync::mpsc::channel(100);
+        let (live, stands) = tokio::sync::oneshot::channel();
+        let own = cri.clone();
+        let following =
+            tokio::spawn(async move { follow(&own, source, &sender, || live.send(()).unwrap()).await });
+        if source == Source::Cri && !over_cri {
+            let status = following.await.unwrap().unwrap_err();
+            assert_eq!(status.code(), tonic::Code::Unimplemented, "{status:?}");
+            continue;
+        }
+        let limit = Duration::from_secs(10) * patience();
+        if tokio::time::timeout(limit, stands).await.expect("the stream stands at once").is_err() {
+            panic!("{source:?}: the stream ended: {:?}", following.await);
+        }
+        let pod = lab.run("ends", json!({"restartPolicy": "Never", "containers": [shell("c", "exit 0")]}));
+        let view = pod.phase("Succeeded").await;
+        let id = &view.observed.latest("c").unwrap().id;
+        let told = async { while events.recv().await.expect("events go on").id != *id {} };
+        tokio::time::timeout(limit, told).await.expect("the end is told");
+        pod.delete(1).await;
+        following.abort();
+    }
 }
 
 async fn storage_limit(lab: &Lab) {

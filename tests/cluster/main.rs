@@ -7,3 +7,4 @@ mod recovery;
 mod sample;
 mod sockets;
 mod streams;
+mod volumes;

@@ -4,6 +4,7 @@ use keelson_tests::{Cluster, Said, run};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 const NS: &str = "two-tier";
@@ -143,7 +144,7 @@ fn several_clients_attach_to_one_process() {
         // Both are attached once a line comes back to both.
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let typing = std::thread::spawn(move || {
-            while stopped.recv_timeout(Duration::from_millis(200)).is_err() {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(200)) {
                 if stdin.write_all(b"hello\n").is_err() {
                     break;
                 }
@@ -263,4 +264,26 @@ fn a_forwarded_connection_is_closed_one_way_at_a_time() {
             assert_eq!(String::from_utf8_lossy(&answer[1_000_000..]), size.to_string(), "{name}");
         }
     }
+}
+
+/// Pages of a pod and of a Service through the API server, as `kubectl get --raw` asks for them.
+#[test]
+fn pages_through_the_proxy() {
+    let Some(cluster) = Cluster::find("proxy subresources") else { return };
+    let pod = cluster
+        .kubectl(&["-n", NS, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"])
+        .ok();
+    let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    let base = format!("/api/v1/namespaces/{NS}");
+    for place in ["pods/http:{pod}:8080", "pods/{pod}:8080", "services/web:80", "services/http:web:80"] {
+        let place = place.replace("{pod}", &pod);
+        let page = cluster.kubectl(&["get", "--raw", &format!("{base}/{place}/proxy/healthz")]).ok();
+        assert_eq!(page, "ok\n", "{place}");
+    }
+    let missing = cluster.kubectl(&["get", "--raw", &format!("{base}/services/web:1/proxy/")]);
+    assert!(missing.code != 0 && missing.err.contains("no service port 1 found"), "{missing:?}");
+    let health = cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/healthz")]).ok();
+    assert_eq!(health, "ok");
+    let logs = cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}:10250/proxy/pods")]).ok();
+    assert!(logs.contains(&pod));
 }

@@ -44,7 +44,7 @@ machine_up() {
     local name=$1 address="$SUBNET.$2" dir="$MACHINES/$1" leader
     shift 2
     machines_bridge
-    mkdir -p "$dir"/{upper,work,root,containerd,pods}
+    mkdir -p "$dir"/{upper,work,root,containerd}
     mountpoint -q "$dir/root" ||
         mount -t overlay "overlay-$name" -o "lowerdir=$MACHINE_CACHE/base,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
     echo "$name" >"$dir/root/etc/hostname"
@@ -58,21 +58,26 @@ machine_up() {
     mkdir -p "$dir/root/etc/containerd"
     printf 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n' \
         >"$dir/root/etc/containerd/config.toml"
+    # The machines share this host's cgroups of version 1 and its disk: each has a root of its own there, and collects no
+    # images when others fill the disk.
+    mkdir -p "$dir/root/etc/keelson/config.yaml.d"
+    printf 'apiVersion: keelson/v1\nkubelet:\n  cgroupRoot: /keelson-machine-%s\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\n' "$name" \
+        >"$dir/root/etc/keelson/config.yaml.d/90-machine.yaml"
     SYSTEMD_SECCOMP=0 setsid systemd-nspawn --quiet --directory="$dir/root" --machine="$name" --boot --register=no --keep-unit \
         --network-bridge="$BRIDGE" --capability=all --system-call-filter='@keyring @privileged @mount bpf' \
-        --bind="$dir/containerd:/var/lib/containerd" --bind="$dir/pods:/var/lib/keelson" \
+        --bind="$dir/containerd:/var/lib/containerd" \
         --resolv-conf=off --timezone=off --console=pipe "$@" \
         </dev/null >"$dir/console.log" 2>&1 &
     echo $! >"$dir/nspawn.pid"
     for _ in $(seq 200); do
-        leader=$(pgrep -P "$(cat "$dir/nspawn.pid")" | head -n 1)
+        leader=$(pgrep -P "$(cat "$dir/nspawn.pid")" | head -n 1 || true)
         [ -n "$leader" ] && [ -S "/proc/$leader/root/run/systemd/private" ] && break
         sleep 0.1
     done
     [ -n "$leader" ] || { tail "$dir/console.log" >&2; return 1; }
     echo "$leader" >"$dir/leader.pid"
     # nspawn mounts the controllers read-only; a node's kubelet makes cgroups.
-    nsenter -t "$leader" -m sh -c 'for c in /sys/fs/cgroup/*/ /sys/fs/cgroup; do mount -o remount,rw "$c" 2>/dev/null; done; mount -o remount,rw /proc/sys 2>/dev/null; true'
+    nsenter -t "$leader" -m sh -c 'for c in /sys/fs/cgroup/*/ /sys/fs/cgroup; do mount -o remount,bind,rw "$c" 2>/dev/null; done; mount -o remount,bind,rw /proc/sys 2>/dev/null; true'
     machine "$name" systemctl is-system-running --wait >/dev/null 2>&1 || true
 }
 

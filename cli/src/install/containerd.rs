@@ -154,12 +154,6 @@ fn import(ledger: &Ledger, socket: &Path, archive: &Path) -> Result<()> {
     ctr(&["images", "label", PAUSE, "io.cri-containerd.pinned=pinned"]).map(drop)
 }
 
-/// Removes an image of the ledger's.
-pub fn remove_image(socket: &Path, name: &str) -> Result<()> {
-    run("ctr", &["--address", &socket.to_string_lossy(), "--namespace", "k8s.io", "images", "remove", name])
-        .map(drop)
-}
-
 /// Puts the CNI plugin, and ours by the name `loopback` where there is none, into the runtime's folder.
 pub fn link_plugins(ledger: &Ledger, folder: &Path) -> Result<()> {
     const OURS: [&str; 2] = ["/usr/lib/keelson/keelson-cni", "/opt/cni/bin/keelson-cni"];

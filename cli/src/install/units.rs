@@ -2,7 +2,8 @@
 
 use super::ledger::{Entry, Ledger};
 use super::{machine, run};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use std::path::Path;
 
 /// The units that a machine may run.
 pub const ALL_IN_ONE: &str = "keelson.service";
@@ -34,6 +35,22 @@ pub fn start(ledger: &Ledger, units: &[&str]) -> Result<()> {
         run("systemctl", &["restart", "--no-block", unit])?;
     }
     Ok(())
+}
+
+/// Stops and disables a unit. One whose file went with its package is disabled by removing what enabled it.
+pub fn stop(unit: &str) -> Result<()> {
+    let there =
+        ["/lib/systemd/system", "/etc/systemd/system"].iter().any(|at| Path::new(at).join(unit).exists());
+    if there {
+        return run("systemctl", &["disable", "--now", "--quiet", unit]).map(drop);
+    }
+    let link = Path::new("/etc/systemd/system/multi-user.target.wants").join(unit);
+    match std::fs::remove_file(&link) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", link.display()))
+        }
+        _ => run("systemctl", &["daemon-reload"]).map(drop),
+    }
 }
 
 /// What a unit runs.

@@ -29,14 +29,14 @@ use crate::cache::{Settings, WatchCaches};
 use crate::config::ApiServerConfig;
 use crate::core::{Core, Peer};
 use crate::flow::FlowControl;
-use crate::metrics::Metrics;
+use crate::metrics::{Measured, Metrics};
 use crate::nonresource::{Documents, Health};
 use crate::reads::{CachedReads, Followers};
 use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{crd, keys, renewal, services, upkeep};
+use crate::{crd, keys, masters, renewal, services};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,9 @@ impl ApiServer {
         bootstrap::run(&api, &config).await?;
         tokio::spawn(crd::run(core.clone(), api.own_service()));
         tokio::spawn(services::repair::run(core.clone()));
-        tokio::spawn(upkeep::expire_events(core.clone()));
+        if config.several {
+            masters::Masters::new(&api, &config).start().await;
+        }
         tokio::spawn(renewal::run(core.clone(), config.pki.clone(), tls));
         tokio::spawn(async move {
             ctx.drain.drained().await;
@@ -121,6 +123,8 @@ async fn build(
 ) -> Result<Arc<Core>, StartError> {
     let service_range =
         ServiceRange::parse(&config.service_cidr).map_err(|source| StartError::Services { source })?;
+    let metrics = Metrics::default();
+    let store: Arc<dyn Store> = Arc::new(Measured::new(store, metrics.storage.clone()));
     let caches = Arc::new(WatchCaches::new(store.clone()));
     let table = Arc::new(ArcSwap::from_pointee(Table::builtin(&config.gates)));
     let stop = CancellationToken::new();
@@ -178,7 +182,7 @@ async fn build(
             relays: Arc::new(tokio::sync::Semaphore::new(MAX_RELAYS)),
         },
         admission,
-        metrics: Metrics::default(),
+        metrics,
         flow: FlowControl::new(config.max_reads, config.max_writes),
         stop,
         documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),

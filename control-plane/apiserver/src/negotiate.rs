@@ -110,8 +110,9 @@ fn accept(clause: &Clause<'_>, offer: Offer) -> Option<Output> {
     };
     let shape = match param(clause.params, "as") {
         None => Shape::Whole,
+        Some(_) if !offer.shapes => return None,
         // Rows carry JSON; the next clause serves who asks for them in protobuf.
-        Some(_) if !offer.shapes || encoding == Encoding::Protobuf => return None,
+        Some("Table") if encoding == Encoding::Protobuf => return None,
         Some("Table") => Shape::Table(version()?),
         Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Shape::Metadata(version()?),
         Some(_) => return None,
@@ -197,7 +198,10 @@ mod tests {
         check("text/html", OFFER, None);
         check("application/json;q=0.1,application/yaml", OFFER, Some((Encoding::Yaml, Shape::Whole)));
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        check(metadata, OFFER, Some((Encoding::Json, Shape::Metadata("v1"))));
+        check(metadata, OFFER, Some((Encoding::Protobuf, Shape::Metadata("v1"))));
+        check(metadata, Offer { protobuf: false, ..OFFER }, Some((Encoding::Json, Shape::Metadata("v1"))));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json";
+        check(table, OFFER, Some((Encoding::Json, Shape::Whole)));
         check("application/json;as=Unknown;v=v1;g=meta.k8s.io", OFFER, None);
         let stream = Offer { stream: true, ..OFFER };
         check(

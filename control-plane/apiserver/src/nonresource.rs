@@ -14,6 +14,8 @@ use crate::authn::{JWKS_PATH, OPENID_CONFIG_PATH};
 use crate::body::{Body, RequestBody};
 use crate::core::Call;
 use crate::documents;
+use crate::keys;
+use crate::metrics::StoredIn;
 use crate::negotiate::JSON;
 use crate::respond;
 
@@ -123,7 +125,23 @@ fn version() -> Vec<u8> {
 }
 
 fn metrics(call: &Call<'_>) -> Response<Body> {
-    respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", call.core.metrics.render())
+    let core = call.core;
+    let counts = core.caches.counts();
+    let mut resources: Vec<StoredIn> = Vec::new();
+    for row in core.table.load().rows() {
+        let prefix = keys::row_prefix(row);
+        if !resources.iter().any(|known| known.prefix == prefix) {
+            let objects = counts.get(&prefix).copied();
+            resources.push(StoredIn {
+                prefix,
+                group: row.group.to_string(),
+                resource: row.plural.to_string(),
+                objects,
+            });
+        }
+    }
+    let text = core.metrics.render(&resources);
+    respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 
 fn openid(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
@@ -186,6 +204,15 @@ async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Resu
             format!("[+]{name} ok\n")
         };
         text.push_str(&line);
+    }
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| !checks.iter().any(|(check, _)| check == *name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(",");
+        text.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
     }
     let what = prefix.trim_start_matches('/');
     Ok(match (failed, call.query.first("verbose").is_some()) {

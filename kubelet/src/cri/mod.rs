@@ -188,6 +188,17 @@ impl Cri {
         }
     }
 
+    /// The sandbox's network namespace as a path, where the runtime tells (it tells in the specification it ran with).
+    pub async fn sandbox_netns(&self, id: &str) -> Option<std::path::PathBuf> {
+        let request = api::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let answer =
+            timed("PodSandboxStatus", id, READ, self.runtime.clone().pod_sandbox_status(request)).await;
+        let info: serde_json::Value = serde_json::from_str(answer.ok()?.info.get("info")?).ok()?;
+        let namespaces = info.pointer("/runtimeSpec/linux/namespaces")?.as_array()?;
+        let network = namespaces.iter().find(|namespace| namespace["type"] == "network")?;
+        Some(network["path"].as_str()?.into())
+    }
+
     /// All sandboxes, or those of one pod.
     pub async fn list_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<api::PodSandbox>, CriError> {
         let filter =

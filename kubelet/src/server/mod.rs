@@ -3,6 +3,7 @@
 //! Every request is authenticated (client certificate or bearer token; anonymous is off) and authorized by the API
 //! server; without one nothing is answered. There is no other port.
 pub mod auth;
+mod forward;
 mod logs;
 mod metrics;
 mod stats;

@@ -1,7 +1,7 @@
-//! exec, attach, port-forward: the runtime is asked for a streaming address, the client's upgrade is repeated towards
+//! exec, attach, and port-forward where [`forward`] cannot do it: the runtime is asked for a streaming address, the client's upgrade is repeated towards
 //! it, and from then on bytes are relayed both ways, unread. The runtime's streaming server listens on loopback or a
 //! local address; nothing but what CRI answered is ever connected to.
-use super::{Body, Query, Server, text};
+use super::{Body, Query, Server, forward, text};
 use crate::cri::api;
 use crate::plan::observed::RunState;
 use crate::plan::pod;
@@ -106,6 +106,16 @@ impl Server {
                 }
             }
         }
+        if forward::wanted(&request) {
+            let netns = match pod::host_network(&view.pod) {
+                true => Some(forward::Place::Host),
+                false => self.kubelet.cri.sandbox_netns(&sandbox.id).await.map(forward::Place::Netns),
+            };
+            if let Some(place) = netns {
+                return forward::serve(request, place, pod_name.to_owned());
+            }
+        }
+        // A runtime that does not tell where the pod's network is forwards itself.
         match self.kubelet.cri.port_forward_url(&sandbox.id, ports).await {
             Ok(url) => relay(request, &url).await,
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.runtime_message()),

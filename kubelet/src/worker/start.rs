@@ -12,7 +12,7 @@ use crate::images::ImageState;
 use crate::plan::observed::{ObservedContainer, RunState};
 use crate::plan::pod::{self, Kind};
 use crate::plan::status::Waiting;
-use crate::plan::{Plan, SandboxAction, Start, qos};
+use crate::plan::{Plan, SandboxAction, Start, fields, qos};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -324,6 +324,9 @@ impl Worker {
         volumes: &VolumePaths,
     ) -> Result<api::ContainerConfig, String> {
         let kubelet = &self.kubelet;
+        if start.container.kind == Kind::Ephemeral {
+            fields::check_container(container).map_err(|refused| refused.message)?;
+        }
         let services = kubelet
             .services_for(&self.pod)
             .ok_or("services have not yet been read at least once, cannot construct envvars")?;

@@ -82,6 +82,12 @@ impl FakeApi {
         self.state.lock().unwrap().objects.get(path).cloned()
     }
 
+    /// All objects whose paths begin so.
+    pub fn below(&self, prefix: &str) -> Vec<Value> {
+        let state = self.state.lock().unwrap();
+        state.objects.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, o)| o.clone()).collect()
+    }
+
     pub fn writes(&self) -> Vec<String> {
         self.state.lock().unwrap().writes.clone()
     }

@@ -108,12 +108,12 @@ impl FieldSelector {
 
     /// Refuses fields that are not in `selectable` (`metadata.name` and, of namespaced types, `metadata.namespace`
     /// belong in it), with upstream's text. `typed` says that the type declares its own fields.
-    pub fn check(&self, selectable: &[&str], kind: Option<&str>) -> Result<(), FieldSelectorError> {
+    pub fn check(&self, selectable: &[&str], typed: bool) -> Result<(), FieldSelectorError> {
         for term in &self.terms {
             if !selectable.contains(&term.field.as_str()) {
-                let text = match kind {
-                    Some(kind) => format!("field label not supported for {kind}: {}", term.field),
-                    None => format!(
+                let text = match typed {
+                    true => format!("field label not supported: {}", term.field),
+                    false => format!(
                         "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
                         crate::field_errors::quoted(&term.field)
                     ),
@@ -122,6 +122,16 @@ impl FieldSelector {
             }
         }
         Ok(())
+    }
+
+    /// The selector with fields named otherwise: pairs of the name here and the name there. Others stay.
+    pub fn renamed(&self, names: &[(&str, &str)]) -> FieldSelector {
+        let rename = |field: &str| {
+            let pair = names.iter().find(|(from, _)| *from == field);
+            pair.map_or(field, |(_, to)| to).to_owned()
+        };
+        let terms = self.terms.iter().map(|term| FieldTerm { field: rename(&term.field), ..term.clone() });
+        FieldSelector { terms: terms.collect() }
     }
 
     /// Whether all terms hold; a field that `lookup` does not know reads as empty.
@@ -182,10 +192,12 @@ mod tests {
         assert_eq!(text("a=b=c"), "invalid field selector: unescaped character in value: 61");
         assert_eq!(text("a=\\b"), "invalid field selector: invalid escape sequence: \\b");
         let selector = FieldSelector::parse("spec.x=1").unwrap();
-        let refused = selector.check(&["metadata.name"], Some("Pod")).unwrap_err();
-        assert_eq!(refused.to_string(), "field label not supported for Pod: spec.x");
+        let refused = selector.check(&["metadata.name"], true).unwrap_err();
+        assert_eq!(refused.to_string(), "field label not supported: spec.x");
+        let renamed = selector.renamed(&[("spec.x", "spec.y"), ("a", "b")]);
+        assert_eq!(renamed, FieldSelector::equals("spec.y", "1"));
         assert_eq!(
-            selector.check(&["metadata.name"], None).unwrap_err().to_string(),
+            selector.check(&["metadata.name"], false).unwrap_err().to_string(),
             "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         );
     }

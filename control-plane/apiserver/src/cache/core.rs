@@ -226,9 +226,9 @@ impl Inner {
 
     /// Waits until everything the store has published is applied.
     async fn catch_up(&self, progress: &mut Receiver<Progress>) -> Result<Revision, CacheError> {
-        let told = self.frontier.lock().as_ref().and_then(|frontier| frontier.now());
-        let (newest, needed) = match told {
-            Some(told) => told,
+        let frontier = self.frontier.lock().clone();
+        let (newest, needed) = match frontier {
+            Some(frontier) => frontier.latest().await.map_err(CacheError::from_store)?,
             None => {
                 let newest = self.store.revision().await.map_err(CacheError::from_store)?;
                 (newest, newest)
@@ -262,7 +262,7 @@ impl Inner {
 
     /// The newest revision up to which every event has been handed to the watchers.
     pub fn delivered(&self) -> Revision {
-        let told = self.frontier.lock().as_ref().and_then(|frontier| frontier.now());
+        let told = self.frontier.lock().as_ref().map(|frontier| frontier.now());
         let state = self.state.lock();
         match told {
             Some((newest, needed)) if state.applied >= needed && state.ready => newest.max(state.applied),
@@ -433,6 +433,17 @@ impl WatchCaches {
         let cache = Arc::new(WatchCache::new(self.store.clone(), settings()));
         caches.insert(prefix.to_owned(), cache.clone());
         cache
+    }
+
+    /// How many objects each resource has whose cache is filled, by prefix.
+    pub fn counts(&self) -> AHashMap<String, usize> {
+        let caches: Vec<_> =
+            self.caches.lock().iter().map(|(prefix, cache)| (prefix.clone(), cache.clone())).collect();
+        let count = |cache: &WatchCache| {
+            let state = cache.inner.state.lock();
+            state.ready.then(|| state.objects.len())
+        };
+        caches.into_iter().filter_map(|(prefix, cache)| Some((prefix, count(&cache)?))).collect()
     }
 
     /// Forgets a resource that is no longer served: its watches end.

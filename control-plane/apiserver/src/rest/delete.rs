@@ -15,7 +15,7 @@ use crate::body::{Body, RequestBody};
 use crate::cache::{ListQuery, ReadAt};
 use crate::negotiate::{self, Encoding};
 use crate::options::{DeleteOptions, ListOptions, Propagation};
-use crate::services;
+use crate::{services, upkeep};
 
 const ORPHAN: &str = "orphan";
 /// Objects of a collection deleted at once: they share the store's commits.
@@ -36,9 +36,8 @@ pub async fn delete(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, St
     let output = op.output()?;
     let options = read_options(op, body).await?;
     let deleted = delete_one(op, &op.info().name, &options).await?;
-    let waits = !deleted.gone;
-    let accepted = waits
-        && (options.orphan_dependents == Some(false) || options.propagation == Some(Propagation::Foreground));
+    // Upstream's, for clients of the old option only: others would not expect it.
+    let accepted = !deleted.gone && options.orphan_dependents == Some(false);
     let code = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
     if deleted.gone && !returns_object(op) {
         let details = Details {
@@ -164,18 +163,20 @@ fn preconditions(op: &Op<'_>, name: &str, options: &DeleteOptions, old: &Doc) ->
     if let Some(uid) = &options.uid
         && uid != meta.uid()
     {
-        let text =
-            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta.uid());
-        return Err(Status::conflict(&op.gr(), name, text));
+        let text = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            meta.uid()
+        );
+        return Err(Status::conflict(&op.gk(), name, text));
     }
     if let Some(version) = &options.resource_version
         && version != meta.resource_version()
     {
         let text = format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
             meta.resource_version()
         );
-        return Err(Status::conflict(&op.gr(), name, text));
+        return Err(Status::conflict(&op.gk(), name, text));
     }
     Ok(())
 }
@@ -344,7 +345,7 @@ async fn mark(
     let key = op.key(name);
     let transaction = Transaction {
         guards: vec![(key.clone(), Expect::Revision(old.revision))],
-        writes: vec![Write::Put { key, value: json.clone() }],
+        writes: vec![upkeep::put(&op.row, key, json.clone())],
     };
     match op.core.commit(transaction).await {
         Ok(revision) => {

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::proto;
 use keelson_api::selectors::Labels;
@@ -18,7 +19,7 @@ use crate::body::Body;
 use crate::cache::{CacheError, Filter, Form, List, ListQuery, Object, Part, ReadAt, Scope};
 use crate::negotiate::{self, Encoding, Output, Shape};
 use crate::options::{ListOptions, Match, Version};
-use crate::respond;
+use crate::{respond, scan};
 
 /// Serves a GET of a collection.
 pub async fn list(op: &Op<'_>) -> Result<Response<Body>, Status> {
@@ -49,8 +50,9 @@ async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
         }
     };
     let continued = after.clone();
-    let query =
-        ListQuery { scope: op.scope(options), filter: op.filter(options)?, limit: options.limit, after, at };
+    // As upstream's watch cache: who takes any version gets all of it.
+    let limit = if options.version == Version::Any { 0 } else { options.limit };
+    let query = ListQuery { scope: op.scope(options), filter: op.filter(options)?, limit, after, at };
     op.cache.list(query).await.map_err(|error| match (error, continued) {
         (CacheError::Expired { .. }, Some(after)) => expired(op, &after),
         (CacheError::Expired { .. }, None) => {
@@ -84,20 +86,25 @@ impl Op<'_> {
 
     /// The selectors as the cache takes them; `None` selects everything in the scope.
     pub fn filter(&self, options: &ListOptions) -> Result<Option<Filter>, Status> {
+        // Labels are those of the requested version; the objects have the storage version's.
+        let labels = self.row.ty.and_then(keelson_api::types::convert::field_labels);
         let mut selectable = vec!["metadata.name"];
         if self.row.namespaced {
             selectable.push("metadata.namespace");
         }
-        selectable.extend(self.selectable());
-        let offered = options
-            .fields
-            .check(&selectable, (!self.strategy.selectable.is_empty()).then_some(self.row.kind.as_str()));
+        match labels {
+            Some(pairs) => selectable.extend(pairs.iter().map(|(label, _)| *label)),
+            None => selectable.extend(self.selectable()),
+        }
+        // Custom resources answer as types with labels of their own, whether they have some or not.
+        let typed = self.row.ty.is_none() || !self.strategy.selectable.is_empty();
+        let offered = options.fields.check(&selectable, typed);
         offered.map_err(|error| Status::bad_request(error.to_string()))?;
+        let fields = options.fields.renamed(labels.unwrap_or_default());
         if options.labels.is_everything() && options.fields.is_everything() {
             return Ok(None);
         }
         let labels = options.labels.clone();
-        let fields = options.fields.clone();
         let indices: Vec<(String, usize)> = fields
             .terms()
             .iter()
@@ -125,7 +132,14 @@ impl Op<'_> {
             .map(|after| encode_token(found.revision, self.token_start(after)));
         let meta = Meta { revision: found.revision, token: token.as_deref(), remaining: found.remaining };
         match (output.shape, output.encoding) {
-            (Shape::Whole, Encoding::Protobuf) => self.proto_list(&found, meta),
+            (Shape::Whole, Encoding::Protobuf) => {
+                let document = |object: &Object| {
+                    decode(&self.hub, &self.row, object)
+                        .ok_or_else(|| Status::internal("a stored object cannot be read"))
+                };
+                let api_version = self.row.api_version();
+                self.proto_list(&found, meta, &api_version, &self.row.list_kind, document)
+            }
             (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {
                 let custom = self.row.ty.is_none();
                 let form = Form { head: if custom { self.head() } else { Bytes::new() }, part: Part::Whole };
@@ -176,7 +190,19 @@ impl Op<'_> {
                 };
                 self.mapped_list(found, head, Box::new(write), output)
             }
-            (Shape::Metadata(_), _) => Err(Status::not_acceptable(&[negotiate::JSON])),
+            (Shape::Metadata(version), Encoding::Yaml) => {
+                let head = list_head("PartialObjectMetadataList", &format!("meta.k8s.io/{version}"), meta);
+                let write = move |object: &Object, out: &mut Vec<u8>| {
+                    scan::push_metadata(out, version, object.json(), object.revision());
+                };
+                self.mapped_list(found, head, Box::new(write), output)
+            }
+            (Shape::Metadata(version), Encoding::Protobuf) => {
+                let api_version = format!("meta.k8s.io/{version}");
+                let document =
+                    |object: &Object| super::output::partial(version, object.json(), object.revision());
+                self.proto_list(&found, meta, &api_version, "PartialObjectMetadataList", document)
+            }
         }
     }
 
@@ -204,8 +230,7 @@ impl Op<'_> {
         if output.pretty || output.encoding == Encoding::Yaml {
             let all: Vec<u8> = pieces.flat_map(|piece| piece.to_vec()).collect();
             if output.encoding == Encoding::Yaml {
-                let value: serde_json::Value = serde_json::from_slice(&all).map_err(Status::internal)?;
-                let text = serde_saphyr::to_string(&value).map_err(Status::internal)?;
+                let text = super::output::to_yaml(&all)?;
                 return Ok(respond::bytes(StatusCode::OK, negotiate::YAML, text));
             }
             return Ok(self.json(StatusCode::OK, all, true));
@@ -213,14 +238,20 @@ impl Op<'_> {
         Ok(self.pieces(negotiate::JSON, pieces, None, estimate))
     }
 
-    fn proto_list(&self, found: &List, meta: Meta<'_>) -> Result<Response<Body>, Status> {
+    /// A list of documents as protobuf.
+    fn proto_list(
+        &self,
+        found: &List,
+        meta: Meta<'_>,
+        api_version: &str,
+        kind: &str,
+        document: impl Fn(&Object) -> Result<Doc, Status>,
+    ) -> Result<Response<Body>, Status> {
         let not_acceptable = || Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]);
         let mut items: Vec<Vec<u8>> = Vec::with_capacity(found.objects.len());
         for object in &found.objects {
-            let doc = decode(&self.hub, &self.row, object)
-                .ok_or_else(|| Status::internal("a stored object cannot be read"))?;
             let mut out = Vec::with_capacity(object.json().len());
-            proto::encode_raw(&doc, &mut out).map_err(|_| not_acceptable())?;
+            proto::encode_raw(&document(object)?, &mut out).map_err(|_| not_acceptable())?;
             items.push(out);
         }
         let slices: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
@@ -231,7 +262,7 @@ impl Op<'_> {
             continue_token: meta.token.unwrap_or_default(),
             remaining: meta.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
         };
-        proto::encode_list(&self.row.api_version(), &self.row.list_kind, meta, &slices, &mut out);
+        proto::encode_list(api_version, kind, meta, &slices, &mut out);
         let length = out.len() as u64;
         Ok(self.pieces(negotiate::PROTOBUF, std::iter::once(Bytes::from(out)), Some(length), length))
     }
@@ -255,17 +286,12 @@ fn list_head(kind: &str, api_version: &str, meta: Meta<'_>) -> Vec<u8> {
 }
 
 /// A stored object in the requested version.
-pub fn decode(hub: &Resource, row: &Resource, object: &Object) -> Option<keelson_api::doc::Doc> {
+pub fn decode(hub: &Resource, row: &Resource, object: &Object) -> Option<Doc> {
     decode_at(hub, row, object, object.revision())
 }
 
 /// As [`decode`], with another revision as its resourceVersion (the last state of a deleted object).
-pub fn decode_at(
-    hub: &Resource,
-    row: &Resource,
-    object: &Object,
-    revision: u64,
-) -> Option<keelson_api::doc::Doc> {
+pub fn decode_at(hub: &Resource, row: &Resource, object: &Object, revision: u64) -> Option<Doc> {
     let decoded = json::decode_any(hub.ty, object.json(), FieldValidation::Ignore);
     let mut doc = match decoded {
         Ok((doc, _)) => doc,
@@ -358,26 +384,28 @@ fn pack(token: &Token) -> String {
 
 /// The revision (none: the newest) and the key after which the next page starts, relative to the path's scope.
 fn decode_token(text: &str) -> Result<(Option<u64>, String), Status> {
-    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+    let bad =
+        |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let raw = URL_SAFE_NO_PAD
         .decode(text)
         .or_else(|_| URL_SAFE.decode(text))
         .map_err(|error| bad(&error.to_string()))?;
     let token: Token = serde_json::from_slice(&raw).map_err(|error| bad(&error.to_string()))?;
     if token.v != "meta.k8s.io/v1" {
-        return Err(bad(&format!("server does not recognize this encoded version {:?}", token.v)));
-    }
-    if token.start.is_empty() {
-        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
+        return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
     }
     if token.rv == 0 {
         return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
     }
-    let start = token.start.strip_suffix('\0').unwrap_or(&token.start);
-    if start.split('/').any(|part| part == "..") {
+    if token.start.is_empty() {
+        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
+    }
+    // Only a clean path stays below the prefix that it is joined to.
+    let path = token.start.strip_prefix('/').unwrap_or(&token.start);
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(bad(&token.start));
     }
-    Ok((u64::try_from(token.rv).ok(), start.trim_start_matches('/').to_owned()))
+    Ok((u64::try_from(token.rv).ok(), path.strip_suffix('\0').unwrap_or(path).to_owned()))
 }
 
 /// The cache key a token's start stands for; it cannot leave the path's namespace.
@@ -408,6 +436,22 @@ mod tests {
         let traversal = URL_SAFE_NO_PAD.encode(br#"{"v":"meta.k8s.io/v1","rv":1,"start":"../../secrets/x"}"#);
         for bad in ["", "!", "e30", &traversal] {
             assert_eq!(decode_token(bad).unwrap_err().code, 400, "{bad}");
+        }
+        for (token, why) in [
+            (r#"{"v":"v0","rv":1,"start":"a"}"#, "server does not recognize this encoded version v0"),
+            (
+                r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#,
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ),
+            (
+                r#"{"v":"meta.k8s.io/v1","rv":1,"start":""}"#,
+                "encoded start key empty (version meta.k8s.io/v1)",
+            ),
+            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"/a//b"}"#, "/a//b"),
+            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/./b"}"#, "a/./b"),
+        ] {
+            let message = decode_token(&URL_SAFE_NO_PAD.encode(token)).unwrap_err().message;
+            assert_eq!(message, format!("invalid continue token: continue key is not valid: {why}"));
         }
     }
 }

@@ -23,7 +23,8 @@ const GZIP_FROM: u64 = 128 * 1024;
 impl Op<'_> {
     /// What the client accepts, or 406.
     pub fn output(&self) -> Result<Output, Status> {
-        let offer = Offer { protobuf: self.row.ty.is_some(), shapes: true, stream: false };
+        // Reviews and the like have no rows and no metadata to show.
+        let offer = Offer { protobuf: self.row.ty.is_some(), shapes: self.row.stored, stream: false };
         let mut output = negotiate::negotiate(self.call.headers, offer).ok_or_else(|| {
             if offer.protobuf {
                 Status::not_acceptable(&negotiate::OBJECT_TYPES)
@@ -74,6 +75,10 @@ impl Op<'_> {
             (Shape::Whole, encoding) => {
                 let doc = self.to_requested(self.decode_stored(stored, revision)?)?;
                 self.answer_doc(code, &doc, encoding, output.pretty)
+            }
+            (Shape::Metadata(version), Encoding::Protobuf) => {
+                let doc = partial(version, stored, revision)?;
+                self.answer_doc(code, &doc, Encoding::Protobuf, false)
             }
             (Shape::Metadata(version), encoding) => {
                 let mut out = Vec::new();
@@ -129,7 +134,7 @@ impl Op<'_> {
         pretty: bool,
     ) -> Result<Response<Body>, Status> {
         match encoding {
-            Encoding::Yaml => Err(Status::not_acceptable(&[negotiate::JSON])),
+            Encoding::Yaml => Ok(respond::bytes(code, negotiate::YAML, to_yaml(&out)?)),
             _ => Ok(self.json(code, out, pretty)),
         }
     }
@@ -168,6 +173,22 @@ impl Op<'_> {
         }
         respond::with_body(StatusCode::OK, media_type, Body::Lazy { pieces: Box::new(pieces), left: length })
     }
+}
+
+/// The metadata of stored bytes as a PartialObjectMetadata document.
+pub fn partial(version: &str, stored: &[u8], revision: u64) -> Result<Doc, Status> {
+    let mut out = Vec::with_capacity(1024);
+    scan::push_metadata(&mut out, version, stored, revision);
+    let ty = keelson_api::t::meta_v1::PARTIAL_OBJECT_METADATA;
+    let (mut doc, _) = json::decode(ty, &out, json::FieldValidation::Ignore).map_err(Status::internal)?;
+    doc.gvk = keelson_api::doc::Gvk::new("meta.k8s.io", version, "PartialObjectMetadata");
+    Ok(doc)
+}
+
+/// JSON that was written here as YAML.
+pub fn to_yaml(json: &[u8]) -> Result<String, Status> {
+    let value: serde_json::Value = serde_json::from_slice(json).map_err(Status::internal)?;
+    serde_saphyr::to_string(&value).map_err(Status::internal)
 }
 
 /// `"kind":"Pod","apiVersion":"v1",`

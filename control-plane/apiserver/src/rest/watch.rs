@@ -2,7 +2,6 @@
 
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +23,6 @@ use crate::body::Body;
 use crate::cache::{
     CacheError, Delivery, EventKind, Form, Part, ReadAt, Start, WatchItem, WatchQuery, WatchStream,
 };
-use crate::core::Core;
 use crate::negotiate::{self, Encoding, Offer, Shape};
 use crate::options::{ListOptions, Version};
 use crate::{respond, scan};
@@ -57,7 +55,7 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
             let timeout = options
                 .timeout_seconds
                 .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..=2 * MIN_TIMEOUT));
-            stream_body(op.core, stream, frames, Duration::from_secs(timeout))
+            stream_body(op, stream, frames, Duration::from_secs(timeout))
         }
         // As upstream's watch cache: the failure is the stream's only event, so that every client's watch code sees it.
         Err(error @ CacheError::Expired { .. }) => {
@@ -90,25 +88,10 @@ fn start(options: &ListOptions) -> Start {
     }
 }
 
-/// Counts a watch as long as it lives.
-struct Counted(Arc<Core>);
-
-impl Counted {
-    fn new(core: &Arc<Core>) -> Counted {
-        core.metrics.watchers.fetch_add(1, Ordering::Relaxed);
-        Counted(core.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.metrics.watchers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn stream_body(core: &Arc<Core>, stream: WatchStream, frames: Frames, timeout: Duration) -> Body {
-    let counted = Counted::new(core);
-    let stop = core.stop.clone();
+fn stream_body(op: &Op<'_>, stream: WatchStream, frames: Frames, timeout: Duration) -> Body {
+    let open = op.core.metrics.long_running(op.info());
+    let sent = op.core.metrics.watched(&op.row.group, &op.row.version, &op.row.plural);
+    let stop = op.core.stop.clone();
     let end = async move {
         tokio::select! {
             () = tokio::time::sleep(timeout) => {}
@@ -117,16 +100,17 @@ fn stream_body(core: &Arc<Core>, stream: WatchStream, frames: Frames, timeout: D
     };
     let mut frames = frames;
     let items = stream.into_stream().take_until(end).map(move |item| {
-        let _held = &counted;
-        counted.0.metrics.watch_events.fetch_add(1, Ordering::Relaxed);
-        Ok(match item {
+        let _held = &open;
+        let frame = match item {
             Ok(WatchItem::Event(delivery)) => frames.event(&delivery),
             Ok(WatchItem::Bookmark(revision)) => frames.bookmark(revision, false),
             Ok(WatchItem::InitialEventsEnd(revision)) => frames.bookmark(revision, true),
             // The resource is served no more: the stream ends.
             Err(CacheError::Gone { .. }) => Bytes::new(),
             Err(error) => frames.error(&cache_status(error)),
-        })
+        };
+        sent.sent(frame.len());
+        Ok(frame)
     });
     Body::Stream(
         items
@@ -198,10 +182,13 @@ impl Frames {
             out.extend_from_slice(b"}\n");
             return out.into();
         }
-        match decode_at(&self.hub, &self.row, object, delivery.revision()) {
-            Some(doc) => self.frame_doc(kind, &doc),
-            None => Bytes::new(),
-        }
+        let doc = match self.shape {
+            Shape::Metadata(version) => {
+                super::output::partial(version, object.json(), delivery.revision()).ok()
+            }
+            _ => decode_at(&self.hub, &self.row, object, delivery.revision()),
+        };
+        doc.map_or_else(Bytes::new, |doc| self.frame_doc(kind, &doc))
     }
 
     fn frame_doc(&self, kind: &str, doc: &Doc) -> Bytes {
@@ -243,8 +230,15 @@ impl Frames {
         if self.encoding == Encoding::Protobuf
             && let Some(ty) = self.row.ty
         {
+            let (ty, gvk) = match self.shape {
+                Shape::Metadata(version) => (
+                    keelson_api::t::meta_v1::PARTIAL_OBJECT_METADATA,
+                    keelson_api::doc::Gvk::new("meta.k8s.io", version, "PartialObjectMetadata"),
+                ),
+                _ => (ty, super::gvk(&self.row)),
+            };
             let mut doc = Doc::new(ty);
-            doc.gvk = super::gvk(&self.row);
+            doc.gvk = gvk;
             let mut meta = doc.meta_mut();
             meta.set_resource_version(&revision.to_string());
             if initial_end {

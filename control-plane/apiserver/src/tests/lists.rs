@@ -206,3 +206,107 @@ async fn negotiation_and_methods() {
     lab.get(&format!("{CONFIG_MAPS}?limit=x")).await.expect(400);
     lab.get(&format!("{CONFIG_MAPS}?labelSelector=a%20b")).await.expect(400);
 }
+
+#[tokio::test]
+async fn metadata_in_every_encoding() {
+    use keelson_api::{f, proto, t};
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({"x": "y"}))).await.expect(201);
+    let shape = |kind: &str, shape: &str| format!("{kind};as={shape};g=meta.k8s.io;v=v1");
+    let one = shape("application/vnd.kubernetes.protobuf", "PartialObjectMetadata");
+    let answer = lab.send("GET", &format!("{CONFIG_MAPS}/a"), &[("accept", &one)], "").await;
+    assert_eq!(answer.headers["content-type"], "application/vnd.kubernetes.protobuf");
+    let doc = proto::decode(t::meta_v1::PARTIAL_OBJECT_METADATA, &answer.bytes).unwrap();
+    assert_eq!(
+        (&*doc.gvk.kind, doc.meta().name(), doc.meta().labels().is_some()),
+        ("PartialObjectMetadata", "a", true)
+    );
+    let many = shape("application/vnd.kubernetes.protobuf", "PartialObjectMetadataList");
+    let answer = lab.send("GET", CONFIG_MAPS, &[("accept", &many)], "").await;
+    let list = proto::decode(t::meta_v1::PARTIAL_OBJECT_METADATA_LIST, &answer.bytes).unwrap();
+    assert_eq!(&*list.gvk.kind, "PartialObjectMetadataList");
+    assert_eq!(list.list(&[f::meta_v1::partial_object_metadata_list::ITEMS]).len(), 1);
+    for (accept, path, text) in [
+        (
+            shape("application/yaml", "PartialObjectMetadata"),
+            format!("{CONFIG_MAPS}/a"),
+            "kind: PartialObjectMetadata\n",
+        ),
+        (
+            shape("application/yaml", "PartialObjectMetadataList"),
+            CONFIG_MAPS.into(),
+            "kind: PartialObjectMetadataList\n",
+        ),
+        (shape("application/yaml", "Table"), format!("{CONFIG_MAPS}/a"), "kind: Table\n"),
+        (shape("application/yaml", "Table"), CONFIG_MAPS.into(), "kind: Table\n"),
+    ] {
+        let answer = lab.send("GET", &path, &[("accept", &accept)], "").await;
+        let body = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(
+            (answer.code, &answer.headers["content-type"]),
+            (200, &"application/yaml".parse().unwrap())
+        );
+        assert!(body.contains(text) && body.contains("name: a\n"), "{body}");
+    }
+    // A watch says the same, bookmarks too.
+    let query = "watch=1&resourceVersion=0&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&allowWatchBookmarks=true";
+    let mut watch = lab.watch(&format!("{CONFIG_MAPS}?{query}"), &[("accept", &one)]).await;
+    for (kind, name) in [("ADDED", "a"), ("BOOKMARK", "")] {
+        let frame = watch.binary().await;
+        let at = frame.windows(4).position(|window| window == b"k8s\0").expect("an envelope");
+        assert!(frame[..at].windows(kind.len()).any(|window| window == kind.as_bytes()), "{kind}");
+        let doc = proto::decode(t::meta_v1::PARTIAL_OBJECT_METADATA, &frame[at..]).unwrap();
+        assert_eq!((&*doc.gvk.kind, doc.meta().name()), ("PartialObjectMetadata", name));
+    }
+}
+
+#[tokio::test]
+async fn field_labels_are_those_of_the_version() {
+    let lab = Lab::start().await;
+    const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+        "regarding": {"namespace": "default", "name": "p"}, "eventTime": "2017-09-19T13:49:16.000000Z",
+        "action": "Do", "reason": "Test", "type": "Normal", "reportingController": "c", "reportingInstance": "n",
+    });
+    lab.post(EVENTS, &event).await.expect(201);
+    const CORE: &str = "/api/v1/namespaces/default/events";
+    for (path, selector, found) in [
+        (EVENTS, "reportingController%3Dc", Some(1)),
+        (EVENTS, "reportingController%3Dother", Some(0)),
+        (EVENTS, "regarding.name%3Dp,reason%3DTest", Some(1)),
+        (EVENTS, "metadata.name%3De", Some(1)),
+        (EVENTS, "involvedObject.name%3Dp", None),
+        (EVENTS, "source%3Dc", None),
+        (CORE, "source%3Dc", Some(1)),
+        (CORE, "involvedObject.name%3Dp,reportingComponent%3Dc", Some(1)),
+        (CORE, "regarding.name%3Dp", None),
+    ] {
+        let answer = lab.get(&format!("{path}?fieldSelector={selector}")).await;
+        match found {
+            Some(count) => assert_eq!(names(&answer.expect(200)).len(), count, "{path} {selector}"),
+            None => {
+                let message = answer.expect(400)["message"].as_str().unwrap().to_owned();
+                assert!(message.starts_with("field label not supported: "), "{message}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn reviews_have_no_table() {
+    let lab = Lab::start().await;
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    for (accept, code) in [
+        ("application/json;as=Table;v=v1;g=meta.k8s.io", 406),
+        ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", 406),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", 201),
+    ] {
+        let headers = [("accept", accept), ("content-type", "application/json")];
+        assert_eq!(lab.send("POST", path, &headers, review.to_string()).await.code, code, "{accept}");
+    }
+}

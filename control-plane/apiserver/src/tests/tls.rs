@@ -88,7 +88,8 @@ async fn one_connection_carries_many_watches() {
             .unwrap();
         assert!(frame.starts_with(b"{\"type\":\"ADDED\""));
     }
-    assert!(get(&mut admin, "/metrics").await.1.contains("apiserver_longrunning_requests 400"));
+    let open = "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 400\n";
+    assert!(get(&mut admin, "/metrics").await.1.contains(open));
 }
 
 #[tokio::test]

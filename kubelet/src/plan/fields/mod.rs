@@ -6,7 +6,7 @@
 pub mod tables;
 
 use super::pod;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::Value;
 use tables::{Care, Row};
 
@@ -83,6 +83,15 @@ pub fn check(pod: &Pod) -> Result<(), Refusal> {
         Err(error) => Some(format!("spec: {error}")),
     };
     refused.map_or(Ok(()), |message| Err(refusal("UnsupportedPodField", message)))
+}
+
+/// Checks one container by itself: an ephemeral one comes when its pod was admitted long ago.
+pub fn check_container(container: &Container) -> Result<(), Refusal> {
+    let walk = Walk { path: format!("container {}", container.name) };
+    let checked = serde_json::to_value(container).map_err(|error| error.to_string());
+    checked
+        .and_then(|value| walk.container(&value))
+        .map_err(|message| refusal("UnsupportedPodField", message))
 }
 
 /// What this node's kernel and runtime can confine with.

@@ -1,6 +1,6 @@
 use super::tables::{ALL, CONTAINER, Care};
 use super::*;
-use k8s_openapi::api::core::v1::{Container, Volume};
+use k8s_openapi::api::core::v1::Volume;
 use keelson_api::schema::TypeId;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -118,6 +118,16 @@ fn every_refused_field_is_refused() {
         }
     }
     assert!(refused > 30, "{refused}");
+}
+
+#[test]
+fn a_container_that_comes_later_is_checked_too() {
+    let container = |value: serde_json::Value| serde_json::from_value::<Container>(value).unwrap();
+    let file = serde_json::json!({"fileKeyRef": {"volumeName": "v", "path": "p", "key": "k"}});
+    let refused = container(serde_json::json!({"name": "d", "env": [{"name": "A", "valueFrom": file}]}));
+    let message = check_container(&refused).unwrap_err().message;
+    assert!(message.starts_with("container d.env[0].valueFrom.fileKeyRef: "), "{message}");
+    assert_eq!(check_container(&container(serde_json::json!({"name": "d", "tty": true}))), Ok(()));
 }
 
 #[test]

@@ -206,6 +206,14 @@ pub fn validate_image_spaces(container: &Struct, path: &FieldPath<'_>, errors: &
     }
 }
 
+/// The image of a container in an update: there, without space around it.
+pub fn validate_image_change(container: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    if container.str(c::container::IMAGE).is_empty() {
+        errors.required(&path.child("image"), "");
+    }
+    validate_image_spaces(container, path, errors);
+}
+
 fn common(container: &Struct, facts: &PodFacts<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let name = container.str(c::container::NAME);
     if name.is_empty() {
@@ -252,7 +260,7 @@ fn restart_policy(container: &Struct, path: &FieldPath<'_>, errors: &mut ErrorLi
     let policy = container.str(c::container::RESTART_POLICY);
     let rules = container.list(c::container::RESTART_POLICY_RULES);
     let at = path.child("restartPolicy");
-    if policy.is_empty() {
+    if !present(container, c::container::RESTART_POLICY) {
         if rules.is_empty() {
             return;
         }

@@ -7,8 +7,10 @@ use crate::names;
 use crate::schema::Field;
 use crate::t::core_v1 as t;
 use crate::types::core::pod_spec::{self, Options};
-use crate::types::core::{container, pod_defaults, pod_resize, resources, scheduling};
-use crate::types::walk::{json_text, present, same, strs, structs};
+use crate::types::core::{
+    container, pod_annotations, pod_defaults, pod_resize, pod_status, resources, scheduling,
+};
+use crate::types::walk::{json_text, present, same, structs};
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
 /// The rules of pods.
@@ -19,7 +21,7 @@ pub static STRATEGY: Strategy = Strategy {
     prepare_status_update,
     validate_create,
     validate_update,
-    validate_status_update,
+    validate_status_update: pod_status::validate,
     warnings,
     generation: GenerationRule::Spec,
     grace,
@@ -41,7 +43,6 @@ pub static STRATEGY: Strategy = Strategy {
 };
 
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
-const STATUS: FieldPath<'static> = FieldPath::new("status");
 
 fn spec(doc: &Doc) -> Option<&Struct> {
     doc.root()?.child(c::pod::SPEC)
@@ -60,6 +61,7 @@ fn prepare_create(doc: &mut Doc, ctx: &Ctx<'_>) {
             let mut condition = Struct::new(t::POD_CONDITION);
             condition.set(c::pod_condition::TYPE, "PodScheduled");
             condition.set(c::pod_condition::STATUS, "False");
+            condition.set(c::pod_condition::LAST_TRANSITION_TIME, Value::Str(ctx.now_text()));
             condition.set(c::pod_condition::REASON, "SchedulingGated");
             condition
                 .set(c::pod_condition::MESSAGE, "Scheduling is blocked due to non-empty scheduling gates");
@@ -68,6 +70,8 @@ fn prepare_create(doc: &mut Doc, ctx: &Ctx<'_>) {
     }
     doc.set(&[c::pod::STATUS], status);
     drop_disabled(doc, ctx);
+    super::pod_labels::merge(doc);
+    pod_annotations::sync_app_armor(doc);
 }
 
 fn drop_disabled(doc: &mut Doc, ctx: &Ctx<'_>) {
@@ -160,7 +164,7 @@ fn validate_common(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     let empty = Struct::new(t::POD_SPEC);
     let spec = spec(doc).unwrap_or(&empty);
     let name = doc.meta().name();
-    annotations(doc, errors);
+    pod_annotations::validate(doc, spec, errors);
     pod_spec::validate(spec, Options { pod_name: name, is_pod: true }, ctx, &SPEC, errors);
     if spec.str(c::pod_spec::SERVICE_ACCOUNT_NAME).is_empty() {
         tokens_need_an_account(spec, errors);
@@ -189,18 +193,6 @@ fn tokens_need_an_account(spec: &Struct, errors: &mut ErrorList) {
     }
 }
 
-fn annotations(doc: &Doc, errors: &mut ErrorList) {
-    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    if let Some(cost) = doc.meta().annotation(COST) {
-        let canonical = cost.parse::<i32>().is_ok_and(|number| number.to_string() == cost);
-        if !canonical {
-            let metadata = FieldPath::new("metadata");
-            let at = metadata.child("annotations");
-            errors.invalid(&at.key(COST), cost, "must be a 32bit integer");
-        }
-    }
-}
-
 fn validate_create(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     validate_common(doc, ctx, errors);
     let Some(spec) = spec(doc) else { return };
@@ -211,14 +203,23 @@ fn validate_create(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
         errors
             .forbidden(&SPEC.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
+    pod_annotations::validate_create(doc, spec, errors);
 }
 
 fn validate_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     validate_common(new, ctx, errors);
     let (Some(now), Some(before)) = (spec(new), spec(old)) else { return };
+    if ctx.subresource != "resize" {
+        pod_annotations::validate_update(new, old, errors);
+    }
+    if let Some(text) = not_for_all(old, ctx.subresource) {
+        *errors = ErrorList::new();
+        errors.forbidden(&FieldPath::new("[]"), text);
+        return;
+    }
     match ctx.subresource {
         "ephemeralcontainers" => return ephemeral_update(now, before, errors),
-        "resize" => return pod_resize::validate(new, old, errors),
+        "resize" => return pod_resize::validate(new, old, ctx, errors),
         _ => {}
     }
     for list in [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS] {
@@ -226,6 +227,10 @@ fn validate_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) 
             let at = SPEC.child(list.def().json);
             errors.forbidden(&at, "pod updates may not add or remove containers");
             return;
+        }
+        let at = SPEC.child(list.def().json);
+        for (i, one) in structs(now, list) {
+            container::validate_image_change(one, &at.index(i), errors);
         }
     }
     if !deadline(now, before, errors) {
@@ -235,6 +240,20 @@ fn validate_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) 
     only_removed_gates(now, before, errors);
     if now != before {
         only_allowed_changes(now, before, errors);
+    }
+}
+
+/// Why a subresource is not for this pod at all.
+fn not_for_all(old: &Doc, subresource: &str) -> Option<&'static str> {
+    let mirror = pod_annotations::is_mirror(old);
+    let windows = spec(old)
+        .and_then(|spec| spec.child(c::pod_spec::OS))
+        .is_some_and(|os| os.str(c::pod_os::NAME) == "windows");
+    match subresource {
+        "ephemeralcontainers" if mirror => Some("static pods do not support ephemeral containers"),
+        "resize" if mirror => Some("static pods cannot be resized"),
+        "resize" if windows => Some("windows pods cannot be resized"),
+        _ => None,
     }
 }
 
@@ -324,6 +343,40 @@ fn only_allowed_changes(now: &Struct, before: &Struct, errors: &mut ErrorList) {
     }
 }
 
+/// Required node affinity of a gated pod: as many terms as before, each with what it had first.
+fn only_added_terms(new: Option<&Value>, old: Option<&Value>, errors: &mut ErrorList) {
+    use c::node_selector_term as nt;
+    let required = c::node_affinity::REQUIRED_DURING_SCHEDULING_IGNORED_DURING_EXECUTION;
+    let terms = |affinity: Option<&Value>| -> Vec<Value> {
+        affinity
+            .and_then(|affinity| affinity.get(&[required, c::node_selector::NODE_SELECTOR_TERMS]))
+            .and_then(Value::as_list)
+            .map(<[Value]>::to_vec)
+            .unwrap_or_default()
+    };
+    let (now, before) = (terms(new), terms(old));
+    let affinity = SPEC.child("affinity");
+    let node = affinity.child("nodeAffinity");
+    let selector = node.child("requiredDuringSchedulingIgnoredDuringExecution");
+    let at = selector.child("nodeSelectorTerms");
+    if !before.is_empty() && before.len() != now.len() {
+        let text = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        let shown = (!now.is_empty()).then(|| Value::List(now));
+        return errors.invalid(&at, json_text(shown.as_ref()), text);
+    }
+    for (i, (now, before)) in now.iter().zip(&before).enumerate() {
+        let list = |term: &Value, field| term.get(&[field]).and_then(Value::as_list).unwrap_or(&[]).to_vec();
+        let fields = [nt::MATCH_EXPRESSIONS, nt::MATCH_FIELDS];
+        let was_empty = fields.iter().all(|field| list(before, *field).is_empty());
+        let added = fields.iter().all(|field| list(now, *field).starts_with(&list(before, *field)));
+        let is_empty = fields.iter().all(|field| list(now, *field).is_empty());
+        if !added || (was_empty && !is_empty) {
+            let text = "only additions are allowed (no mutations or deletions)";
+            errors.invalid(&at.index(i), json_text(Some(now)), text);
+        }
+    }
+}
+
 /// The changed fields, old with `-` and new with `+`.
 fn differences(now: &Struct, before: &Struct, fields: &[&str]) -> String {
     let mut out = String::new();
@@ -344,7 +397,7 @@ fn gated_changes(munged: &mut Struct, before: &Struct, errors: &mut ErrorList) {
     let at = SPEC.child("nodeSelector");
     for (key, value) in crate::types::walk::pairs(before, ps::NODE_SELECTOR) {
         if munged.map(ps::NODE_SELECTOR).and_then(|map| map.get_str(key)) != Some(value) {
-            let text = "only additions are allowed (no mutations or deletions)";
+            let text = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
             errors.invalid(&at, pod_spec::labels_json(munged.map(ps::NODE_SELECTOR)), text);
             break;
         }
@@ -354,6 +407,17 @@ fn gated_changes(munged: &mut Struct, before: &Struct, errors: &mut ErrorList) {
         spec.child(ps::AFFINITY).and_then(|affinity| affinity.get(c::affinity::NODE_AFFINITY)).cloned()
     };
     let old = node_affinity(before);
+    let new = node_affinity(munged);
+    if old != new {
+        only_added_terms(new.as_ref(), old.as_ref(), errors);
+    }
+    if !present(munged, ps::AFFINITY)
+        && let Some(old) = &old
+    {
+        let mut affinity = Struct::new(t::AFFINITY);
+        affinity.set(c::affinity::NODE_AFFINITY, old.clone());
+        munged.set(ps::AFFINITY, affinity);
+    }
     if let Some(affinity) = munged.child_mut(ps::AFFINITY) {
         set_or_remove(affinity, c::affinity::NODE_AFFINITY, old.as_ref());
         if affinity.is_empty() && !present(before, ps::AFFINITY) {
@@ -388,86 +452,6 @@ fn ephemeral_update(now: &Struct, before: &Struct, errors: &mut ErrorList) {
     }
 }
 
-fn validate_status_update(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
-    use c::pod_status as st;
-    let empty = Struct::new(t::POD_STATUS);
-    let (now, before) = (status(new).unwrap_or(&empty), status(old).unwrap_or(&empty));
-    let at = STATUS.child("conditions");
-    for (i, condition) in structs(now, st::CONDITIONS) {
-        let generation = condition.int(c::pod_condition::OBSERVED_GENERATION).unwrap_or(0);
-        if generation < 0 {
-            let at = at.index(i);
-            errors.invalid(
-                &at.child("observedGeneration"),
-                generation,
-                "must be greater than or equal to zero",
-            );
-        }
-    }
-    let nominated = now.str(st::NOMINATED_NODE_NAME);
-    if nominated != before.str(st::NOMINATED_NODE_NAME) && !nominated.is_empty() {
-        let at = STATUS.child("nominatedNodeName");
-        errors.invalid_each(&at, nominated, names::dns1123_subdomain(nominated));
-        if !old.str(&[c::pod::SPEC, c::pod_spec::NODE_NAME]).is_empty() {
-            errors.forbidden(&at, "may not be set on pods that are already bound to a node");
-        }
-    }
-    let class = STATUS.child("qosClass");
-    crate::types::meta::immutable(now.get(st::QOS_CLASS), before.get(st::QOS_CLASS), &class, errors);
-    let restarts = old.str(&[c::pod::SPEC, c::pod_spec::RESTART_POLICY]);
-    if restarts != "Always" {
-        for field in [st::CONTAINER_STATUSES, st::INIT_CONTAINER_STATUSES] {
-            state_transitions(now, before, field, restarts, old, errors);
-        }
-    }
-    for (field, inner) in [(st::POD_IPS, c::pod_ip::IP), (st::HOST_IPS, c::host_ip::IP)] {
-        let at = STATUS.child(field.def().json);
-        for (i, ip) in structs(now, field) {
-            names::validate_ip_legacy(&at.index(i), ip.str(inner), errors);
-        }
-    }
-}
-
-fn state_transitions(
-    now: &Struct,
-    before: &Struct,
-    field: Field,
-    restarts: &str,
-    old: &Doc,
-    errors: &mut ErrorList,
-) {
-    use c::container_status as cs;
-    let terminated = |status: &Struct| {
-        status
-            .child(cs::STATE)
-            .and_then(|state| state.child(c::container_state::TERMINATED))
-            .map(|end| end.int(c::container_state_terminated::EXIT_CODE).unwrap_or(0))
-    };
-    let at = STATUS.child(field.def().json);
-    for (i, was) in structs(before, field) {
-        let Some(code) = terminated(was) else { continue };
-        let name = was.str(cs::NAME);
-        if (code != 0 && restarts == "OnFailure") || has_own_restart_policy(old, name) {
-            continue;
-        }
-        let now = structs(now, field).find(|(_, status)| status.str(cs::NAME) == name);
-        if now.is_some_and(|(_, status)| terminated(status).is_none()) {
-            let text = "may not be transitioned to non-terminated state";
-            errors.forbidden(&at.index(i).child("state"), text);
-        }
-    }
-}
-
-fn has_own_restart_policy(pod: &Doc, name: &str) -> bool {
-    let Some(spec) = spec(pod) else { return false };
-    [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS].into_iter().any(|list| {
-        structs(spec, list).any(|(_, one)| {
-            one.str(c::container::NAME) == name
-                && matches!(one.str(c::container::RESTART_POLICY), "Always" | "OnFailure")
-        })
-    })
-}
-
 fn warnings(new: &Doc, old: Option<&Doc>, _: &Ctx<'_>) -> Vec<String> {
     let mut out = Vec::new();
     if old.is_some() {
@@ -482,30 +466,8 @@ fn warnings(new: &Doc, old: Option<&Doc>, _: &Ctx<'_>) -> Vec<String> {
         ));
     }
     let Some(spec) = spec(new) else { return out };
-    if spec.int(c::pod_spec::TERMINATION_GRACE_PERIOD_SECONDS).is_some_and(|seconds| seconds < 0) {
-        out.push("spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1".into());
-    }
-    for (i, one) in structs(spec, c::pod_spec::CONTAINERS) {
-        let mut seen: Vec<&str> = Vec::new();
-        for (j, variable) in structs(one, c::container::ENV) {
-            let name = variable.str(c::env_var::NAME);
-            if seen.contains(&name) {
-                out.push(format!(
-                    "spec.containers[{i}].env[{j}]: hides previous definition of {}, which may be dropped when using apply",
-                    crate::field_errors::quoted(name)
-                ));
-            }
-            seen.push(name);
-        }
-    }
-    for (i, name) in strs(spec, c::pod_spec::IMAGE_PULL_SECRETS) {
-        if name.is_empty() {
-            out.push(format!(
-                "spec.imagePullSecrets[{i}].name: invalid empty name {}",
-                crate::field_errors::quoted("")
-            ));
-        }
-    }
+    pod_annotations::app_armor_warnings(new, spec, &mut out);
+    out.extend(super::warnings::pod(spec, new.meta().annotations(), ""));
     out
 }
 

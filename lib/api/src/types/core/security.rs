@@ -6,6 +6,7 @@ use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::schema::Field;
 use crate::types::core::volumes::descending_path;
+use crate::types::core::windows;
 use crate::types::walk::{json_text, present, structs};
 
 fn id(s: &Struct, field: Field, path: &FieldPath<'_>, errors: &mut ErrorList) {
@@ -34,6 +35,9 @@ pub fn validate_container(context: &Struct, host_users: bool, path: &FieldPath<'
     if let Some(profile) = context.child(sc::SECCOMP_PROFILE) {
         seccomp(profile, &path.child("seccompProfile"), errors);
     }
+    if let Some(options) = context.child(sc::WINDOWS_OPTIONS) {
+        windows::options(options, &path.child("windowsOptions"), errors);
+    }
     if context.bool(sc::ALLOW_PRIVILEGE_ESCALATION) == Some(false) {
         let value = || json_text(Some(&Value::Struct(context.clone())));
         if context.bool(sc::PRIVILEGED) == Some(true) {
@@ -51,8 +55,14 @@ pub fn validate_container(context: &Struct, host_users: bool, path: &FieldPath<'
     }
 }
 
-/// A pod's security context.
-pub fn validate_pod(context: &Struct, spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+/// A pod's security context; `by_mount` says whether SELinux labels may be set by mount options.
+pub fn validate_pod(
+    context: &Struct,
+    spec: &Struct,
+    by_mount: bool,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     use c::pod_security_context as psc;
     for field in [psc::FS_GROUP, psc::RUN_AS_USER, psc::RUN_AS_GROUP] {
         id(context, field, path, errors);
@@ -78,8 +88,12 @@ pub fn validate_pod(context: &Struct, spec: &Struct, path: &FieldPath<'_>, error
     if let Some(profile) = context.child(psc::APP_ARMOR_PROFILE) {
         app_armor(profile, &path.child("appArmorProfile"), errors);
     }
+    if let Some(options) = context.child(psc::WINDOWS_OPTIONS) {
+        windows::options(options, &path.child("windowsOptions"), errors);
+    }
     optional_one_of(context, psc::SUPPLEMENTAL_GROUPS_POLICY, &["Merge", "Strict"], path, errors);
-    optional_one_of(context, psc::SE_LINUX_CHANGE_POLICY, &["MountOption", "Recursive"], path, errors);
+    let policies: &[&str] = if by_mount { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    optional_one_of(context, psc::SE_LINUX_CHANGE_POLICY, policies, path, errors);
 }
 
 /// One of the values where it is set.
@@ -185,4 +199,27 @@ fn app_armor(profile: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
             errors.not_supported(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]);
         }
     }
+}
+
+/// The profile that a container's annotation of old means; `None` where it means none that there is.
+pub fn app_armor_of(annotation: &str) -> Option<Struct> {
+    use c::app_armor_profile as ap;
+    let (kind, local) = match annotation {
+        "unconfined" => ("Unconfined", None),
+        "runtime/default" => ("RuntimeDefault", None),
+        other => ("Localhost", Some(other.strip_prefix("localhost/").filter(|local| !local.is_empty())?)),
+    };
+    let mut profile = Struct::new(crate::t::core_v1::APP_ARMOR_PROFILE);
+    profile.set(ap::TYPE, kind);
+    if let Some(local) = local {
+        profile.set(ap::LOCALHOST_PROFILE, local);
+    }
+    Some(profile)
+}
+
+/// Whether the profile has no mistakes.
+pub fn app_armor_valid(profile: &Struct) -> bool {
+    let mut errors = ErrorList::new();
+    app_armor(profile, &FieldPath::new(""), &mut errors);
+    errors.is_empty()
 }

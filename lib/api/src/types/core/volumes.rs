@@ -10,6 +10,7 @@ use crate::types::core::env::{
     CONTAINER_FIELDS, validate_object_field_selector, validate_resource_field_selector,
 };
 use crate::types::core::pvc;
+use crate::types::core::sources::{self, required};
 use crate::types::walk::{present, structs};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
@@ -32,6 +33,12 @@ pub fn validate<'a>(
     errors: &mut ErrorList,
 ) -> Vec<KnownVolume<'a>> {
     let mut known: Vec<KnownVolume<'a>> = Vec::new();
+    let made = |claim: &str| {
+        claim.strip_prefix(pod_name).and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| {
+            structs(spec, c::pod_spec::VOLUMES)
+                .any(|(_, other)| other.str(c::volume::NAME) == rest && present(other, c::volume::EPHEMERAL))
+        })
+    };
     for (i, volume) in structs(spec, c::pod_spec::VOLUMES) {
         let path = path.index(i);
         let name = volume.str(c::volume::NAME);
@@ -45,10 +52,18 @@ pub fn validate<'a>(
         if known.iter().any(|k| k.name == name) {
             errors.duplicate(&path.child("name"), name);
         }
+        let claim_name = volume
+            .child(c::volume::PERSISTENT_VOLUME_CLAIM)
+            .map_or("", |source| source.str(c::persistent_volume_claim_volume_source::CLAIM_NAME));
         if errors.len() == before {
             let claim =
                 present(volume, c::volume::PERSISTENT_VOLUME_CLAIM) || present(volume, c::volume::EPHEMERAL);
             known.push(KnownVolume { name, claim });
+        }
+        if !pod_name.is_empty() && !claim_name.is_empty() && made(claim_name) {
+            let at = path.child("persistentVolumeClaim");
+            let text = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.invalid(&at.child("claimName"), claim_name, text);
         }
     }
     known
@@ -83,12 +98,6 @@ fn validate_source(
     }
     if sources == 0 {
         errors.required(path, "must specify a volume type");
-    }
-}
-
-fn required(s: &Struct, field: Field, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    if s.str(field).is_empty() {
-        errors.required(&path.child(field.def().json), "");
     }
 }
 
@@ -131,16 +140,12 @@ fn validate_one(
             required(source, c::persistent_volume_claim_volume_source::CLAIM_NAME, path, errors);
         }
         c::volume::NFS => {
-            required(source, c::nfs_volume_source::SERVER, path, errors);
-            required(source, c::nfs_volume_source::PATH, path, errors);
-            let nfs = source.str(c::nfs_volume_source::PATH);
-            if !nfs.starts_with('/') {
-                errors.invalid(&path.child("path"), nfs, "must be an absolute path");
-            }
+            nfs(source, path, errors);
         }
         c::volume::CSI => {
             let driver = source.str(c::csi_volume_source::DRIVER);
             validate_csi_driver(driver, &path.child("driver"), errors);
+            publish_secret(source, path, errors);
         }
         c::volume::EPHEMERAL => ephemeral(source, name, pod_name, volume_path, path, errors),
         c::volume::IMAGE => {
@@ -155,7 +160,31 @@ fn validate_one(
             let directory = source.str(c::git_repo_volume_source::DIRECTORY);
             descending_path(directory, &path.child("directory"), errors);
         }
-        _ => {}
+        // Upstream's path for this source is not the field's own.
+        c::volume::GCE_PERSISTENT_DISK => {
+            sources::validate(source, name, volume_path, &volume_path.child("persistentDisk"), errors);
+        }
+        _ => sources::validate(source, name, volume_path, path, errors),
+    }
+}
+
+/// An NFS export.
+pub fn nfs(source: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    required(source, c::nfs_volume_source::SERVER, path, errors);
+    required(source, c::nfs_volume_source::PATH, path, errors);
+    let export = source.str(c::nfs_volume_source::PATH);
+    if !export.starts_with('/') {
+        errors.invalid(&path.child("path"), export, "must be an absolute path");
+    }
+}
+
+fn publish_secret(source: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    use c::csi_volume_source as s;
+    let Some(secret) = source.child(s::NODE_PUBLISH_SECRET_REF) else { return };
+    match secret.str(c::local_object_reference::NAME) {
+        "" => errors.required(&path.child("nodePublishSecretRef").child("name"), ""),
+        // As upstream, without the field's own name.
+        name => errors.invalid_each(&path.child("name"), name, names::dns1123_subdomain(name)),
     }
 }
 
@@ -163,6 +192,7 @@ fn validate_one(
 pub fn validate_csi_driver(driver: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
     if driver.is_empty() {
         errors.required(path, "");
+        return;
     }
     if driver.len() > 63 {
         errors.too_long(path, 63);
@@ -170,7 +200,8 @@ pub fn validate_csi_driver(driver: &str, path: &FieldPath<'_>, errors: &mut Erro
     errors.invalid_each(path, driver, names::dns1123_subdomain(&driver.to_ascii_lowercase()));
 }
 
-fn host_path(source: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+/// A host path: its path without `..`, its type.
+pub fn host_path(source: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let host = source.str(c::host_path_volume_source::PATH);
     if host.is_empty() {
         errors.required(&path.child("path"), "");

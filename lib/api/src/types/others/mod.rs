@@ -4,6 +4,7 @@ use crate::schema::TypeId;
 use crate::t;
 use crate::types::{GENERIC, Strategy};
 
+mod autoscaling;
 pub mod definition;
 pub mod extensions;
 pub mod misc;
@@ -15,7 +16,7 @@ pub mod storage;
 /// The rules of a type of these groups.
 pub fn strategy(ty: TypeId) -> &'static Strategy {
     match ty {
-        t::core_v1::PERSISTENT_VOLUME => &super::core::pvc::VOLUME,
+        t::core_v1::PERSISTENT_VOLUME => &super::core::persistent_volume::STRATEGY,
         t::core_v1::PERSISTENT_VOLUME_CLAIM => &super::core::pvc::CLAIM,
         t::rbac_v1::ROLE => &rbac::ROLE,
         t::rbac_v1::CLUSTER_ROLE => &rbac::CLUSTER_ROLE,
