@@ -144,7 +144,7 @@ fn a_kubelets_certificate_opens_nothing_of_another_node() {
     node.refused(&["create", "-f", "-"], &pod("elsewhere"));
     // Not even on itself: only what stands for a static pod is a node's to create.
     node.refused(&["create", "-f", "-"], &pod(&own));
-    let eviction = "apiVersion: policy/v1\nkind: Eviction\nmetadata: {name: theirs, namespace: elsewhere}\n";
+    let eviction = r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"theirs","namespace":"elsewhere"}}"#;
     node.refused(
         &["create", "--raw", "/api/v1/namespaces/elsewhere/pods/theirs/eviction", "-f", "-"],
         eviction,
