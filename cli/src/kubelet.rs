@@ -21,7 +21,8 @@ pub async fn run(config: Config) -> Result<()> {
     let files = NodeFiles::of(&config);
     let mut components = Components::new(clock.clone(), Readiness::default());
     let drain = components.context.drain.clone();
-    let client = keelson_client::following(&files.kubelet, drain.clone()).await?;
+    let client =
+        keelson_client::named(keelson_client::following(&files.kubelet, drain.clone()).await?, "kubelet");
 
     let serving =
         ServingFiles { cert: files.serving_cert(), key: files.serving_key(), client_ca: files.authority() };

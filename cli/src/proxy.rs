@@ -23,7 +23,8 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let mut components = Components::new(Clock::system(), Readiness::default());
     let drain = components.context.drain.clone();
-    let client = keelson_client::following(&identity, drain.clone()).await?;
+    let client =
+        keelson_client::named(keelson_client::following(&identity, drain.clone()).await?, "kube-proxy");
     let settings = settings::proxy(&config, &node);
     components.start("proxy", move |context| keelson_proxy::run(client.clone(), settings.clone(), context));
     components.spawn(service::report(components.context.readiness.clone(), drain, || async { true }));

@@ -109,7 +109,7 @@ impl Running {
         let elsewhere = self.folder.path().join("elsewhere.yaml");
         let state = self.folder.path().join("elsewhere");
         let text = format!(
-            "apiVersion: keelson/v1\nnode: {{address: 127.0.0.1}}\npaths: {{state: {}}}\n",
+            "apiVersion: keelson/v1\nnode: {{name: n9, address: 127.0.0.1}}\npaths: {{state: {}}}\n",
             state.display()
         );
         std::fs::write(&elsewhere, text).unwrap();

@@ -160,10 +160,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub validation: FieldValidation,
     /// The given manager, or the user agent's first word.
-    #[allow(dead_code, reason = "for managed fields, which come with server-side apply")]
     pub manager: String,
     /// Server-side apply: take fields over from others.
-    #[allow(dead_code, reason = "for server-side apply")]
     pub force: bool,
 }
 
@@ -187,8 +185,8 @@ impl WriteOptions {
                 errors.forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch");
             }
         }
-        if manager.len() > 128 {
-            errors.too_long(&manager_path, 128);
+        if manager.len() > MAX_MANAGER {
+            errors.too_long(&manager_path, MAX_MANAGER);
         }
         if let Some((at, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
             errors.invalid(
@@ -229,12 +227,20 @@ fn dry_run(query: &Query<'_>, errors: &mut ErrorList) -> bool {
     asked
 }
 
+/// Most bytes of a field manager's name.
+const MAX_MANAGER: usize = 128;
+
 /// The first word of the user agent, as upstream names a manager that does not name itself.
 fn agent_manager(headers: &HeaderMap) -> String {
     let agent =
         headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name: String =
-        agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
+    let mut name = String::new();
+    for c in agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > MAX_MANAGER {
+            break;
+        }
+        name.push(c);
+    }
     if name.is_empty() { "unknown".to_owned() } else { name }
 }
 

@@ -3,7 +3,11 @@
 
 use std::time::Instant;
 
-use keelson_api::doc::Doc;
+use keelson_api::apply::manage::{self, Request};
+use keelson_api::apply::reset;
+use keelson_api::apply::shape::Shape;
+use keelson_api::apply::versions::KindVersions;
+use keelson_api::doc::{Doc, Gvk, Value};
 use keelson_api::json::{EncodeOptions, FieldValidation, decode, encode_canonical};
 use keelson_api::schema::TypeId;
 use keelson_api::types::{Ctx, Strategy, User, strategy};
@@ -48,13 +52,27 @@ fn run(name: &str, ty: TypeId, body: &str) {
         custom: None,
     };
     let (decoded, _) = decode(ty, body.as_bytes(), FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}"));
-    let (mut defaulting, mut preparing, mut checking) = (0u128, 0u128, 0u128);
+    let (mut defaulting, mut preparing, mut checking, mut owning) = (0u128, 0u128, 0u128, 0u128);
     let mut stored = Vec::new();
+    let nothing = |_: &Gvk| None;
+    let versions = KindVersions { kind: &decoded.gvk.kind, shape: &nothing };
+    let request = Request {
+        manager: "kubectl",
+        gvk: &decoded.gvk,
+        shape: Shape::Struct(ty),
+        subresource: "",
+        now: "2026-01-01T00:00:00Z",
+        versions: &versions,
+        filter: reset::filter(&decoded.gvk.group, &decoded.gvk.kind, false, true, ""),
+    };
     for _ in 0..ROUNDS {
         let mut doc: Doc = decoded.clone();
         let start = Instant::now();
         defaults::apply(&mut doc);
         defaulting += start.elapsed().as_nanos();
+        let start = Instant::now();
+        manage::update(&request, None, &mut doc);
+        owning += start.elapsed().as_nanos();
         let start = Instant::now();
         rules.before_create(&mut doc, &ctx);
         preparing += start.elapsed().as_nanos();
@@ -67,15 +85,57 @@ fn run(name: &str, ty: TypeId, body: &str) {
     }
     let micros = |nanos: u128| nanos as f64 / f64::from(ROUNDS) / 1000.0;
     println!(
-        "{name}: {} bytes stored; defaults {:.1} µs, prepare {:.1} µs, validate {:.1} µs",
+        "{name}: {} bytes stored; defaults {:.1} µs, managed fields {:.1} µs, prepare {:.1} µs, validate {:.1} µs",
         stored.len(),
         micros(defaulting),
+        micros(owning),
         micros(preparing),
         micros(checking)
     );
 }
 
+/// A change of an image, and an apply of the same, to the pod after it was created.
+fn changes(ty: TypeId, body: &str) {
+    const ROUNDS: u32 = 10_000;
+    let (mut live, _) =
+        decode(ty, body.as_bytes(), FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}"));
+    defaults::apply(&mut live);
+    live.meta_mut().set_uid("8d9e");
+    let nothing = |_: &Gvk| None;
+    let gvk = live.gvk.clone();
+    let versions = KindVersions { kind: &gvk.kind, shape: &nothing };
+    let request = Request {
+        manager: "kubectl",
+        gvk: &gvk,
+        shape: Shape::Struct(ty),
+        subresource: "",
+        now: "2026-01-01T00:00:00Z",
+        versions: &versions,
+        filter: reset::filter("", "Pod", false, true, ""),
+    };
+    manage::update(&request, None, &mut live);
+    let text = body.replace("web:1.2", "web:1.3");
+    let (mut changed, _) =
+        decode(ty, text.as_bytes(), FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}"));
+    defaults::apply(&mut changed);
+    let config = keelson_api::json::decode_untyped(text.as_bytes()).unwrap_or(Value::Null);
+    let (mut updating, mut applying) = (0u128, 0u128);
+    for _ in 0..ROUNDS {
+        let mut new = changed.clone();
+        let start = Instant::now();
+        manage::update(&Request { manager: "patcher", ..request }, Some(&live), &mut new);
+        updating += start.elapsed().as_nanos();
+        let start = Instant::now();
+        let applied = manage::apply(&Request { manager: "applier", ..request }, &live, &config, true);
+        applying += start.elapsed().as_nanos();
+        assert!(applied.is_ok_and(|applied| applied.changed));
+    }
+    let micros = |nanos: u128| nanos as f64 / f64::from(ROUNDS) / 1000.0;
+    println!("pod, one field changed: update {:.1} µs, apply {:.1} µs", micros(updating), micros(applying));
+}
+
 fn main() {
+    changes(t::core_v1::POD, &pod());
     run("pod", t::core_v1::POD, &pod());
     let map = format!(
         r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"a","namespace":"b"}},"data":{{"k":"{}"}}}}"#,

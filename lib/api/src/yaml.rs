@@ -2,7 +2,7 @@
 
 use serde_saphyr::{DuplicateKeyPolicy, Options};
 
-use crate::doc::Doc;
+use crate::doc::{Doc, Value};
 use crate::json::{DecodeError, FieldValidation, Warning};
 use crate::schema::TypeId;
 
@@ -45,6 +45,17 @@ pub fn to_json(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let value = parse(bytes, DuplicateKeyPolicy::LastWins)
         .map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: {e}")))?;
     serde_json::to_vec(&value).map_err(|e| DecodeError::Syntax(e.to_string()))
+}
+
+/// A document without a schema, and what is wrong with it in a strict reading (a key that stands twice).
+pub fn decode_untyped(bytes: &[u8]) -> Result<(Value, Option<String>), DecodeError> {
+    // JSON is YAML, and much faster read.
+    if let Ok((value, duplicates)) = crate::json::decode_untyped_strict(bytes) {
+        return Ok((value, (!duplicates.is_empty()).then(|| duplicates.join(", "))));
+    }
+    let duplicate = parse(bytes, DuplicateKeyPolicy::Error).err();
+    let value = crate::json::decode_untyped(&to_json(bytes)?)?;
+    Ok((value, duplicate))
 }
 
 /// The object as YAML.

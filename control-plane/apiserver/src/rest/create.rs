@@ -4,15 +4,15 @@ use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::status::{Reason, Status};
 use keelson_api::types;
-use keelson_store::{Expect, Transaction, Write};
+use keelson_store::{Expect, Transaction};
 use rand::Rng as _;
 
-use super::{MAX_ATTEMPTS, Op, WriteError, Written, read_body};
+use super::{MAX_ATTEMPTS, Op, WriteError, Written, apply, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::reads::READ_BY_DECISIONS;
-use crate::{keys, services};
+use crate::{keys, services, upkeep};
 
 /// How often, and how long apart, a pod's admission looks for its namespace's default service account.
 const DEFAULT_ACCOUNT_LOOKS: usize = 20;
@@ -28,12 +28,17 @@ pub async fn post(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, Stat
     let options = WriteOptions::parse(op.call.query, op.call.headers, "CreateOptions", false)?;
     let body = read_body(body).await?;
     let doc = op.decode_body(&body, options.validation)?;
-    let written = create(op, doc, &options).await?;
+    let written = create(op, doc, &options, false).await?;
     op.answer(StatusCode::CREATED, &written.json, written.revision, output).await
 }
 
-/// Makes an object (of the request's version).
-pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result<Written, Status> {
+/// Makes an object (of the request's version). `applied`: its managers are set already.
+pub async fn create(
+    op: &Op<'_>,
+    mut doc: Doc,
+    options: &WriteOptions,
+    applied: bool,
+) -> Result<Written, Status> {
     place(op, &mut doc)?;
     let meta = doc.meta();
     if !meta.resource_version().is_empty() && meta.resource_version() != "0" {
@@ -56,7 +61,7 @@ pub async fn create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
         if generated {
             doc.meta_mut().set_name(&generate_name(&base));
         }
-        match try_create(op, doc, options).await {
+        match try_create(op, doc, options, applied).await {
             Err(Failure::Exists(name)) if !generated => return Err(Status::already_exists(&op.gr(), &name)),
             Err(Failure::Exists(name)) if attempt == attempts => {
                 return Err(Status::generate_name_conflict(&op.gr(), &name, 1));
@@ -107,9 +112,17 @@ fn place(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
     ))
 }
 
-async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result<Written, Failure> {
+async fn try_create(
+    op: &Op<'_>,
+    mut doc: Doc,
+    options: &WriteOptions,
+    applied: bool,
+) -> Result<Written, Failure> {
     let ctx = op.rule_context("");
     op.apply_defaults(&mut doc);
+    if !applied {
+        op.manage_new(&mut doc, options);
+    }
     let mut doc = op.to_hub(doc)?;
     // Before the type prepares it: a Job's selector is made from its uid.
     let mut meta = doc.meta_mut();
@@ -118,7 +131,9 @@ async fn try_create(op: &Op<'_>, mut doc: Doc, options: &WriteOptions) -> Result
     op.strategy.before_create(&mut doc, &ctx);
     let attributes = op.admission(Operation::Create, "", "", options.dry_run);
     await_default_account(op, &doc, &attributes).await;
+    let managers = doc.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut doc, None, &attributes)?;
+    apply::check_admitted(op, managers, &mut doc);
     op.apply_defaults(&mut doc);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) {
@@ -166,8 +181,8 @@ async fn check_and_store(
         op.call.warnings.add(format!("{} are stored, but nothing in this cluster acts on them yet", op.gr()));
     }
     let key = op.key(&name);
-    let json = op.stored_form(doc);
     if options.dry_run {
+        let json = op.stored_form(doc);
         let (object, _) = op.core.store.get(&key).await.map_err(super::store_status)?;
         return if object.is_some() {
             Err(Failure::Exists(name))
@@ -175,20 +190,30 @@ async fn check_and_store(
             Ok(Written { json, revision: 0, created: true })
         };
     }
+    match put_new(op, &key, doc, claim).await {
+        Err(WriteError::Failed(status)) if status.code == 413 => match apply::without_managers(doc) {
+            Some(doc) => put_new(op, &key, &doc, claim).await,
+            None => Err(WriteError::Failed(status)),
+        },
+        done => done,
+    }
+    .map_err(|error| match error {
+        WriteError::Conflict { guard: 0, .. } => Failure::Exists(name),
+        WriteError::Conflict { .. } => Failure::Again,
+        WriteError::Failed(status) => Failure::Status(status),
+    })
+}
+
+async fn put_new(op: &Op<'_>, key: &str, doc: &Doc, claim: &services::Claim) -> Result<Written, WriteError> {
+    let json = op.stored_form(doc);
     let mut transaction = Transaction {
-        guards: vec![(key.clone(), Expect::Absent)],
-        writes: vec![Write::Put { key, value: json.clone() }],
+        guards: vec![(key.to_owned(), Expect::Absent)],
+        writes: vec![upkeep::put(&op.row, key.to_owned(), json.clone())],
     };
     claim.join(&mut transaction);
-    match op.core.commit(transaction).await {
-        Ok(revision) => {
-            op.seen(revision).await;
-            Ok(Written { json, revision, created: true })
-        }
-        Err(WriteError::Conflict { guard: 0, .. }) => Err(Failure::Exists(name)),
-        Err(WriteError::Conflict { .. }) => Err(Failure::Again),
-        Err(WriteError::Failed(status)) => Err(Failure::Status(status)),
-    }
+    let revision = op.core.commit(transaction).await?;
+    op.seen(revision).await;
+    Ok(Written { json, revision, created: true })
 }
 
 /// A base and five random characters, as upstream's name generator makes them.

@@ -1,16 +1,23 @@
 //! The scale subresource: autoscaling/v1 Scale over an object's replicas.
 
 use http::{Response, StatusCode};
+use keelson_api::apply::element::PathElement;
+use keelson_api::apply::manage::{self, Request};
+use keelson_api::apply::managers;
+use keelson_api::apply::scale::{to_parent, to_scale};
+use keelson_api::apply::shape::Shape;
+use keelson_api::apply::versions::KindVersions;
 use keelson_api::doc::{Doc, Gvk, Value};
 use keelson_api::f::{apps_v1 as apps, autoscaling_v1 as f, core_v1 as core};
 use keelson_api::json::FieldValidation;
 use keelson_api::schema::Field;
 use keelson_api::status::{GroupResource, Status};
 use keelson_api::structural::custom::{ScalePaths, set_at, value_at};
-use keelson_api::t;
 use keelson_api::table::Subresource;
+use keelson_api::{t, types};
 
-use super::update::{self, Manner, PatchKind};
+use super::apply::Configuration;
+use super::update::{self, Manner, Ownership, PatchKind};
 use super::{Op, read_body};
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
@@ -162,48 +169,111 @@ pub async fn serve(
     let put = op.info().verb == "update";
     let kind = if put { None } else { Some(PatchKind::of(op)?) };
     let options_kind = if put { "UpdateOptions" } else { "PatchOptions" };
-    let options = WriteOptions::parse(op.call.query, op.call.headers, options_kind, false)?;
+    let applies = kind == Some(PatchKind::Apply);
+    let options = WriteOptions::parse(op.call.query, op.call.headers, options_kind, applies)?;
     let body = read_body(body).await?;
-    let given = if put { Some(op.decode_sub(subresource, &body, &options)?) } else { None };
-    let make = |old: &Doc| {
-        let current = scale_of(op, old)?;
-        let scale = match (&given, kind) {
-            (Some(given), _) => given.clone(),
-            (None, Some(kind)) => kind.apply(op, &current, &body, FieldValidation::Warn)?.0,
-            (None, None) => current,
-        };
-        let replicas = scale.int(&[f::scale::SPEC, f::scale_spec::REPLICAS]).unwrap_or(0);
-        if let Some(scale) = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref())
-            && replicas == UNSET
-        {
-            let text = format!("the spec replicas field {:?} cannot be empty", scale.spec_text);
-            return Err(Status::bad_request(text));
+    let given = match kind {
+        None => Given::Whole(op.decode_sub(subresource, &body, &options)?),
+        Some(PatchKind::Apply) => {
+            let configuration = Configuration::read(&body, options.validation)?;
+            op.call.warnings.extend(configuration.warning());
+            Given::Configuration(configuration)
         }
-        if replicas < 0 {
-            let mut errors = keelson_api::field_errors::ErrorList::new();
-            let spec = keelson_api::field_errors::FieldPath::new("spec");
-            errors.invalid(&spec.child("replicas"), replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid(
-                &GroupResource::new("autoscaling", "Scale"),
-                old.meta().name(),
-                &errors,
-            ));
-        }
-        let mut new = old.clone();
-        if let Some(scale) = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
-            set_at(&mut new, &scale.spec_replicas, Value::Int(replicas));
-        } else if let Some(paths) = paths(old) {
-            new.set(&paths.replicas, replicas);
-        }
-        let version = scale.meta().resource_version();
-        if op.strategy.allow_unconditional_update || !version.is_empty() {
-            new.meta_mut().set_resource_version(version);
-        }
-        new.meta_mut().set_uid(scale.meta().uid());
-        Ok(new)
+        Some(kind) => Given::Patch(kind, &body),
     };
-    let manner = Manner { subresource: "", confine: None, create_missing: false };
+    let make = |old: &Doc| scaled(op, old, &given, &options);
+    let manner = Manner { subresource: "", ownership: Ownership::Carried };
     let written = update::update(op, &name, manner, &options, &make, None).await?;
     let doc = op.decode_stored(&written.json, written.revision)?;
     op.answer_doc(StatusCode::OK, &scale_of(op, &doc)?, output.encoding, output.pretty)
+}
+
+/// What the client sent.
+enum Given<'b> {
+    Whole(Doc),
+    Patch(PatchKind, &'b [u8]),
+    Configuration(Configuration),
+}
+
+/// The object with the replicas that its new scale asks for, and the owners of them.
+fn scaled(op: &Op<'_>, old: &Doc, given: &Given<'_>, options: &WriteOptions) -> Result<Doc, Status> {
+    let parent = managers::decode(old.meta().managed_fields())
+        .map_err(|error| Status::other(500, keelson_api::status::Reason::Unknown, error.to_string()))?;
+    let mapping = |version: &str| replicas_in(op, version);
+    let mut current = scale_of(op, old)?;
+    managers::put(&mut current, &to_scale(&parent, &mapping));
+    let scale = with_scale(op, options, |request| match given {
+        Given::Configuration(configuration) => configuration.apply_to(request, &current, options.force),
+        Given::Whole(given) => {
+            let mut scale = given.clone();
+            manage::update(request, Some(&current), &mut scale);
+            Ok(scale)
+        }
+        Given::Patch(kind, body) => {
+            let (mut scale, _) = kind.apply(op, &current, body, FieldValidation::Warn)?;
+            manage::update(request, Some(&current), &mut scale);
+            Ok(scale)
+        }
+    })?;
+    let replicas = scale.int(&[f::scale::SPEC, f::scale_spec::REPLICAS]).unwrap_or(0);
+    let own = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    if let Some(scale) = own
+        && replicas == UNSET
+    {
+        let text = format!("the spec replicas field {:?} cannot be empty", scale.spec_text);
+        return Err(Status::bad_request(text));
+    }
+    if replicas < 0 {
+        let mut errors = keelson_api::field_errors::ErrorList::new();
+        let spec = keelson_api::field_errors::FieldPath::new("spec");
+        errors.invalid(&spec.child("replicas"), replicas, "must be greater than or equal to 0");
+        let gk = GroupResource::new("autoscaling", "Scale");
+        return Err(Status::invalid(&gk, old.meta().name(), &errors));
+    }
+    let mut new = old.clone();
+    if let Some(scale) = own {
+        set_at(&mut new, &scale.spec_replicas, Value::Int(replicas));
+    } else if let Some(paths) = paths(old) {
+        new.set(&paths.replicas, replicas);
+    }
+    let version = scale.meta().resource_version();
+    if op.strategy.allow_unconditional_update || !version.is_empty() {
+        new.meta_mut().set_resource_version(version);
+    }
+    new.meta_mut().set_uid(scale.meta().uid());
+    let owners = managers::decode(scale.meta().managed_fields()).unwrap_or_default();
+    managers::put(&mut new, &to_parent(&parent, &owners, &op.row.api_version(), &mapping));
+    Ok(new)
+}
+
+/// Where a version of the object keeps its replicas; `None`: it is not served.
+fn replicas_in(op: &Op<'_>, version: &str) -> Option<Option<Vec<PathElement>>> {
+    let gvk = Gvk::from_api_version(version, &op.row.kind);
+    let table = op.core.table.load();
+    let row = table.by_kind(&gvk.group, &gvk.version, &gvk.kind)?;
+    match &row.custom {
+        None => Some(Some(vec![PathElement::field("spec"), PathElement::field("replicas")])),
+        Some(custom) => Some(
+            custom
+                .scale
+                .as_ref()
+                .map(|scale| scale.spec_replicas.iter().map(|name| PathElement::field(name)).collect()),
+        ),
+    }
+}
+
+/// Runs a rule on fields of a Scale.
+fn with_scale<R>(op: &Op<'_>, options: &WriteOptions, rule: impl FnOnce(&Request<'_>) -> R) -> R {
+    let gvk = Gvk::new("autoscaling", "v1", "Scale");
+    let shape = |wanted: &Gvk| (*wanted == gvk).then_some(Shape::Struct(t::autoscaling_v1::SCALE));
+    let now = types::time_text(op.now);
+    rule(&Request {
+        manager: &options.manager,
+        gvk: &gvk,
+        shape: Shape::Struct(t::autoscaling_v1::SCALE),
+        subresource: "scale",
+        now: &now,
+        versions: &KindVersions { kind: "Scale", shape: &shape },
+        filter: None,
+    })
 }

@@ -14,29 +14,6 @@ use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::{respond, streaming};
 
-/// Builds the object to store: the old one with what the subresource may change taken from the new one.
-pub type Confine = fn(new: &Doc, old: &Doc) -> Doc;
-
-/// What subresources with a rule of their own may change.
-pub fn confine(subresource: &str) -> Option<Confine> {
-    match subresource {
-        "finalize" => Some(confine_finalize),
-        _ => None,
-    }
-}
-
-fn confine_finalize(new: &Doc, old: &Doc) -> Doc {
-    let path = [f::namespace::SPEC, f::namespace_spec::FINALIZERS];
-    let mut doc = old.clone();
-    match new.get(&path) {
-        Some(finalizers) => doc.set(&path, finalizers.clone()),
-        None => {
-            doc.remove(&path);
-        }
-    }
-    doc
-}
-
 /// Serves a request for a subresource.
 pub async fn serve(
     op: &Op<'_>,

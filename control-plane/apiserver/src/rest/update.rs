@@ -6,28 +6,38 @@ use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::json::FieldValidation;
 use keelson_api::patch::{self, PatchError};
 use keelson_api::status::{GroupResource, Status};
-use keelson_api::types;
 use keelson_store::{Expect, Transaction, Write};
 
-use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, read_body};
+use super::apply::Configuration;
+use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, apply, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::negotiate;
 use crate::options::WriteOptions;
-use crate::{request_info, services};
+use crate::{request_info, services, upkeep};
 
 /// Makes the new object (in the request's version) from the old one (in the request's version).
 pub type Make<'m> = dyn Fn(&Doc) -> Result<Doc, Status> + Send + Sync + 'm;
+
+/// How a write comes by the new object's managed fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// What changed is the request's manager's.
+    Changes,
+    /// The new object carries them.
+    Carried,
+}
+
+/// What is made where nothing stands.
+pub type Missing<'m> = dyn Fn() -> Result<Doc, Status> + Send + Sync + 'm;
 
 /// How an update treats the object, beyond the type's own strategy.
 #[derive(Clone, Copy)]
 pub struct Manner<'m> {
     /// `""`, `status` or another subresource.
     pub subresource: &'m str,
-    /// What this subresource alone may change, on objects of the storage version: the old object with that part new.
-    pub confine: Option<super::subresource::Confine>,
-    /// The client named the state it expects; a lost race is its conflict, not ours to retry.
-    pub create_missing: bool,
+    /// Whose fields the new object's are.
+    pub ownership: Ownership,
 }
 
 /// Serves a PUT.
@@ -38,10 +48,12 @@ pub async fn put(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Re
     let doc = op.decode_body(&body, options.validation)?;
     check_name(op, &doc)?;
     let name = op.info().name.clone();
-    let manner = manner(op, subresource)?;
+    let manner = Manner { subresource, ownership: Ownership::Changes };
     let make = |_: &Doc| Ok(doc.clone());
-    let create = manner.create_missing.then_some(&doc);
-    let written = update(op, &name, manner, &options, &make, create).await?;
+    let missing = || Ok(doc.clone());
+    let creates = subresource.is_empty() && op.strategy.allow_create_on_update;
+    let missing = creates.then_some(&missing as &Missing<'_>);
+    let written = update(op, &name, manner, &options, &make, missing).await?;
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     op.answer(code, &written.json, written.revision, output).await
 }
@@ -54,7 +66,23 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
         WriteOptions::parse(op.call.query, op.call.headers, "PatchOptions", kind == PatchKind::Apply)?;
     let body = read_body(body).await?;
     let name = op.info().name.clone();
-    let manner = manner(op, subresource)?;
+    if kind == PatchKind::Apply {
+        let configuration = Configuration::read(&body, options.validation)?;
+        op.call.warnings.extend(configuration.warning());
+        let applied = |live: Option<&Doc>| {
+            let new = configuration.apply(op, live, subresource, &options)?;
+            check_name(op, &new)?;
+            Ok(new)
+        };
+        let make = |old: &Doc| applied(Some(old));
+        let missing = || applied(None);
+        let missing = subresource.is_empty().then_some(&missing as &Missing<'_>);
+        let manner = Manner { subresource, ownership: Ownership::Carried };
+        let written = update(op, &name, manner, &options, &make, missing).await?;
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        return op.answer(code, &written.json, written.revision, output).await;
+    }
+    let manner = Manner { subresource, ownership: Ownership::Changes };
     let warned = parking_lot::Mutex::new(false);
     let make = |old: &Doc| {
         let (new, warnings) = kind.apply(op, old, &body, options.validation)?;
@@ -74,20 +102,6 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
     op.answer(StatusCode::OK, &written.json, written.revision, output).await
 }
 
-/// How the subresource of this path is written.
-pub fn manner<'m>(op: &Op<'_>, subresource: &'m str) -> Result<Manner<'m>, Status> {
-    let confine = match subresource {
-        // The strategy knows these.
-        "" | "status" | "ephemeralcontainers" | "resize" | "approval" => None,
-        other => Some(super::subresource::confine(other).ok_or_else(|| op.method_not_allowed())?),
-    };
-    Ok(Manner {
-        subresource,
-        confine,
-        create_missing: subresource.is_empty() && op.strategy.allow_create_on_update,
-    })
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PatchKind {
     Json,
@@ -103,9 +117,7 @@ impl PatchKind {
             "application/json-patch+json" => Ok(PatchKind::Json),
             "application/merge-patch+json" => Ok(PatchKind::Merge),
             "application/strategic-merge-patch+json" if op.row.ty.is_some() => Ok(PatchKind::Strategic),
-            "application/apply-patch+yaml" => Err(Status::not_implemented(
-                "server-side apply is not implemented yet; use client-side apply (kubectl apply without --server-side)",
-            )),
+            "application/apply-patch+yaml" => Ok(PatchKind::Apply),
             _ => {
                 let mut accepted = vec![
                     "application/json-patch+json",
@@ -134,9 +146,7 @@ impl PatchKind {
             PatchKind::Json => patch::json_patch(old, body, own),
             PatchKind::Merge => patch::merge_patch(old, body, own),
             PatchKind::Strategic => patch::strategic_merge(old, body, own),
-            PatchKind::Apply => {
-                return Err(Status::not_implemented("server-side apply is not implemented yet"));
-            }
+            PatchKind::Apply => return Err(Status::internal("an apply is no change of a whole object")),
         };
         let admit = |patched| if custom { op.admit(patched, validation) } else { Ok(patched) };
         patched.and_then(|patched| admit(patched).map_err(PatchError::Decode)).map_err(|error| match error {
@@ -190,24 +200,25 @@ fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
     Ok(())
 }
 
-/// Reads, changes and writes an object until no other write came between. `create` is made where nothing stands.
+/// Reads, changes and writes an object until no other write came between. `missing` is made where nothing stands.
 pub async fn update(
     op: &Op<'_>,
     name: &str,
     manner: Manner<'_>,
     options: &WriteOptions,
     make: &Make<'_>,
-    create: Option<&Doc>,
+    missing: Option<&Missing<'_>>,
 ) -> Result<Written, Status> {
     for attempt in 0..MAX_ATTEMPTS {
         let Some(old) = op.load(name, attempt > 0).await? else {
-            let Some(doc) = create else { return Err(Status::not_found(&op.gr(), name)) };
+            let Some(missing) = missing else { return Err(Status::not_found(&op.gr(), name)) };
             if !request_info::is_path_segment(name) {
                 return Err(Status::bad_request("the object's name cannot stand in a path"));
             }
             // Who may change what is there may not therefore make what is not.
             op.core.access.authorize(&crate::access::attributes(&op.call.user, "create", op.info()))?;
-            match super::create::create(op, doc.clone(), options).await {
+            let applied = manner.ownership == Ownership::Carried;
+            match super::create::create(op, missing()?, options, applied).await {
                 Err(status) if status.reason == keelson_api::status::Reason::AlreadyExists => continue,
                 done => return done,
             }
@@ -243,20 +254,23 @@ async fn try_update(
     let pinned = preconditions(op, name, &new, &old.doc)?;
     let mut new = op.to_hub(new)?;
     op.apply_defaults(&mut new);
-    new.meta_mut().set_namespace(op.namespace());
-    match manner.confine {
-        Some(confine) => new = confine(&new, &old.doc),
-        None => op.strategy.before_update(&mut new, &old.doc, &ctx),
+    if manner.ownership == Ownership::Changes {
+        new = op.manage_changed(&requested, new, manner.subresource, options)?;
     }
+    new.meta_mut().set_namespace(op.namespace());
+    op.strategy.before_update(&mut new, &old.doc, &ctx);
     // The revision was a precondition; an update without one is of what stands there. (None is stored.)
     new.meta_mut().set_resource_version(old.doc.meta().resource_version());
     let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
+    let managers = new.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
+    apply::check_admitted(op, managers, &mut new);
     op.apply_defaults(&mut new);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) && manner.subresource.is_empty() {
         claim = services::claim(op.core, &mut new, Some(&old.doc), options.dry_run).await?;
     }
+    apply::keep_times(op, &mut new, &old.doc, &old.json);
     let outcome = check_and_store(op, name, manner, options, &attributes, &old, &new, &claim).await;
     match outcome {
         Ok(Outcome::Written(written)) => {
@@ -285,11 +299,7 @@ async fn check_and_store(
     claim: &services::Claim,
 ) -> Result<Outcome, Status> {
     let ctx = op.rule_context(manner.subresource);
-    let mut errors = ErrorList::new();
-    match manner.confine {
-        Some(_) => types::meta::validate_update(new, &old.doc, op.row.namespaced, &mut errors),
-        None => errors = op.strategy.check_update(new, &old.doc, &ctx),
-    }
+    let errors = op.strategy.check_update(new, &old.doc, &ctx);
     if !errors.is_empty() {
         return Err(Status::invalid(&op.gk(), name, &errors));
     }
@@ -305,11 +315,32 @@ async fn check_and_store(
     if !gone && json == old.json && claim.is_empty() {
         return Ok(Outcome::Written(Written { json, revision: old.revision, created: false }));
     }
+    let outcome = store_changed(op, name, old, new, json, claim).await;
+    match outcome {
+        // As upstream: what is too large with its managers is stored without, but for an apply.
+        Err(status) if status.code == 413 && manner.ownership == Ownership::Changes => {
+            let Some(bare) = apply::without_managers(new) else { return Err(status) };
+            let json = op.stored_form(&bare);
+            store_changed(op, name, old, &bare, json, claim).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn store_changed(
+    op: &Op<'_>,
+    name: &str,
+    old: &Loaded,
+    new: &Doc,
+    json: bytes::Bytes,
+    claim: &services::Claim,
+) -> Result<Outcome, Status> {
+    let gone = finished(new);
     let key = op.key(name);
     let write = if gone {
         Write::Delete { key: key.clone() }
     } else {
-        Write::Put { key: key.clone(), value: json.clone() }
+        upkeep::put(&op.row, key.clone(), json.clone())
     };
     let mut transaction =
         Transaction { guards: vec![(key, Expect::Revision(old.revision))], writes: vec![write] };

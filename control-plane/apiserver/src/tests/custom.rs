@@ -63,7 +63,7 @@ impl Lab {
     }
 
     /// Makes a definition and waits until it is established.
-    async fn define(&self, definition: &Value) -> Value {
+    pub(super) async fn define(&self, definition: &Value) -> Value {
         self.post(CRDS, definition).await.expect(201);
         self.until(definition["metadata"]["name"].as_str().unwrap(), "Established", "True").await
     }
@@ -324,7 +324,8 @@ async fn discovery_openapi_and_tables_show_the_resource() {
         .map(|one| one["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["Name", "Size", "Port", "Age"]);
-    assert_eq!(table["rows"][0]["cells"][..3], [json!("a"), json!(3), json!("2")]);
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("a"), json!(3), json!("2")]);
     assert_eq!(table["rows"][1]["cells"][2], Value::Null);
     // Field selectors.
     let blue = lab.get(&format!("{FOOS}?fieldSelector=spec.color%3Dblue")).await.expect(200);

@@ -85,6 +85,14 @@ impl Lab {
 
     pub async fn with(change: impl FnOnce(&mut ApiServerConfig)) -> Lab {
         let (trigger, ctx) = Context::for_tests();
+        Lab::in_context(trigger, ctx, change).await
+    }
+
+    pub async fn in_context(
+        trigger: DrainTrigger,
+        ctx: Context,
+        change: impl FnOnce(&mut ApiServerConfig),
+    ) -> Lab {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let pki = pki();
         let mut config =
@@ -96,6 +104,19 @@ impl Lab {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
         lab.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
         lab
+    }
+
+    /// A second server over the same store.
+    pub async fn beside_with(&self, change: impl FnOnce(&mut ApiServerConfig)) -> Lab {
+        let (trigger, ctx) = Context::for_tests();
+        let mut config = ApiServerConfig::new(
+            self.pki.clone(),
+            "127.0.0.1:0".parse().unwrap(),
+            "192.0.2.8".parse().unwrap(),
+        );
+        change(&mut config);
+        let api = ApiServer::start(config, self.store.clone(), ctx).await.unwrap();
+        Lab { api, store: self.store.clone(), pki: self.pki.clone(), _trigger: trigger }
     }
 
     /// Another server on the same store, after this one has stopped.

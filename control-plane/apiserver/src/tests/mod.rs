@@ -1,9 +1,11 @@
 //! The server as a whole, in process on a memory store, and over TLS with a raw client.
 
+mod applies;
 mod custom;
 mod deletes;
 mod harness;
 mod lists;
+mod metrics;
 mod mistakes;
 mod proxies;
 mod renewal;

@@ -176,7 +176,7 @@ impl Request<'_> {
             owned.time = Some(self.now.into());
             managers.insert(id, owned);
         }
-        cap(&mut managers, MAX_UPDATERS);
+        cap_updaters(&mut managers, MAX_UPDATERS);
         Ok(managers)
     }
 }
@@ -191,7 +191,7 @@ fn strip(managers: &mut Managers, id: &ManagerId) {
 }
 
 /// Merges the oldest updaters, by version, until there are no more than `most`.
-fn cap(managers: &mut Managers, most: usize) {
+pub fn cap_updaters(managers: &mut Managers, most: usize) {
     let updaters = managers.iter().filter(|(_, owned)| !owned.applied);
     let mut updaters: Vec<(CompactString, ManagerId)> = updaters
         .map(|(id, owned)| {

@@ -10,6 +10,7 @@
 
 pub mod codec;
 pub mod compare;
+pub mod custom;
 pub mod element;
 mod field_set;
 pub mod list;
@@ -24,6 +25,7 @@ pub mod set;
 pub mod shape;
 pub mod update;
 pub mod validate;
+pub mod versions;
 pub mod view;
 
 pub use field_set::field_set;

@@ -6,6 +6,7 @@
 use compact_str::CompactString;
 
 use crate::doc::Value;
+use crate::f::core_v1 as core;
 use crate::schema::{DefaultValue, FieldDef, Flags, Kind, ListType, StructDef, TypeId};
 
 /// A place of a schema.
@@ -148,7 +149,9 @@ fn builtin_default(field: &'static FieldDef) -> Option<Value> {
         Some(DefaultValue::Str(text)) => return Some(Value::Str(CompactString::const_new(text))),
         Some(DefaultValue::EmptyStruct) | None => {}
     }
-    if field.flags.has(Flags::POINTER) || field.flags.has(Flags::OMIT_EMPTY) {
+    // `+default=""` upstream, which no other source of ours says.
+    let named = std::ptr::eq(field, core::local_object_reference::NAME.def());
+    if field.flags.has(Flags::POINTER) || (field.flags.has(Flags::OMIT_EMPTY) && !named) {
         return None;
     }
     match field.kind {
@@ -228,6 +231,8 @@ fn field_atom<'s>(field: &'static FieldDef) -> Atom<'s> {
     }
     if let Some(map) = &mut atom.map {
         map.atomic |= field.flags.has(Flags::ATOMIC) || field.list == ListType::Atomic;
+        // The one field upstream marks as granular though its type is atomic.
+        map.atomic &= !std::ptr::eq(field, core::persistent_volume_spec::CLAIM_REF.def());
     }
     atom
 }
@@ -236,8 +241,8 @@ fn kind_atom<'s>(kind: &'static Kind) -> Atom<'s> {
     let scalar = match kind {
         Kind::Bool => Scalar::Boolean,
         Kind::Int32 | Kind::Int64 | Kind::Float64 => Scalar::Numeric,
-        Kind::Str | Kind::Duration => Scalar::String,
-        Kind::Bytes | Kind::Quantity | Kind::IntOrString | Kind::Time | Kind::MicroTime => Scalar::Untyped,
+        Kind::Str | Kind::Bytes | Kind::Duration => Scalar::String,
+        Kind::Quantity | Kind::IntOrString | Kind::Time | Kind::MicroTime => Scalar::Untyped,
         Kind::Json | Kind::SchemaOrArray(_) | Kind::SchemaOrBool(_) | Kind::SchemaOrStrings(_) => {
             return Shape::Deduced.atom();
         }

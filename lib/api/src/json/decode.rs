@@ -12,6 +12,7 @@ use super::scan::{MAX_DEPTH, Scanner, compact, syntax};
 use super::{DecodeError, FieldValidation, Warning};
 use crate::canonical;
 use crate::doc::{Doc, Gvk, Map, MapBuilder, Struct, Value, empty_value};
+use crate::f::meta_v1::object_meta as om;
 use crate::field_errors::quoted;
 use crate::schema::{FieldDef, Flags, Kind, StructDef, TypeId};
 use crate::t;
@@ -570,6 +571,8 @@ pub(crate) fn is_kept(field: &FieldDef, value: &Value) -> bool {
     }
     match value {
         Value::Struct(inner) => !inner.is_empty(),
+        // An empty list asks for the managers to go; it is never written.
+        Value::List(_) if std::ptr::eq(field, om::MANAGED_FIELDS.def()) => true,
         Value::List(items) => !items.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
         Value::Map(map) => !map.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
         Value::Str(text) if field.kind == Kind::Bytes => {

@@ -1,7 +1,7 @@
 //! A CustomResourceDefinition as rows of the resource table, one per served version.
 
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use compact_str::CompactString;
 use jiff::Timestamp;
@@ -27,8 +27,8 @@ pub struct Custom {
     pub schema: Arc<Schema>,
     /// The schema of the version objects are stored in.
     pub storage_schema: Arc<Schema>,
-    /// The schema as it was written, for publishing.
-    pub written: Option<Struct>,
+    /// The schema as it was written, as JSON, for publishing.
+    pub written: Option<Box<[u8]>>,
     /// Names the schema of this version; 0 never.
     pub stamp: u32,
     /// Names the schema of the storage version.
@@ -43,6 +43,8 @@ pub struct Custom {
     pub deprecation: Option<String>,
     /// Its definition is being deleted.
     pub terminating: bool,
+    /// The schema as field ownership reads it, made when first asked for.
+    pub(crate) fields: OnceLock<(crate::apply::shape::Schema, crate::apply::shape::NodeId)>,
 }
 
 impl std::fmt::Debug for Custom {
@@ -136,7 +138,7 @@ pub fn rows(definition: &Doc) -> Result<Vec<Resource>, ParseError> {
             uid: definition.meta().uid().into(),
             stamp: stamp(definition.meta().uid(), version),
             storage_stamp: stamp(definition.meta().uid(), storage),
-            written: schema_of(version).cloned(),
+            written: schema_of(version).map(written),
             schema,
             storage_schema: storage_schema.clone(),
             columns: columns_of(version),
@@ -145,6 +147,7 @@ pub fn rows(definition: &Doc) -> Result<Vec<Resource>, ParseError> {
             scale: scale_of(version),
             deprecation: deprecation_of(spec, names, version),
             terminating,
+            fields: OnceLock::new(),
         };
         rows.push(row(spec, names, storage.str(v::NAME), version, custom));
     }
@@ -156,6 +159,12 @@ pub fn is_true(status: &Struct, condition: &str) -> bool {
     use x::custom_resource_definition_condition as c;
     structs(status, x::custom_resource_definition_status::CONDITIONS)
         .any(|(_, one)| one.str(c::TYPE) == condition && one.str(c::STATUS) == "True")
+}
+
+fn written(schema: &Struct) -> Box<[u8]> {
+    let mut out = Vec::new();
+    crate::json::encode_value(&Value::Struct(schema.clone()), &mut out);
+    out.into()
 }
 
 fn stamp(uid: &str, version: &Struct) -> u32 {
@@ -257,6 +266,12 @@ fn columns_of(version: &Struct) -> Vec<CustomColumn> {
 }
 
 impl Custom {
+    /// What field ownership knows of the version's objects.
+    pub fn shape(&self) -> crate::apply::shape::Shape<'_> {
+        let (schema, root) = self.fields.get_or_init(|| crate::apply::custom::compile(&self.schema));
+        crate::apply::shape::Shape::Custom(Some((schema, *root)))
+    }
+
     /// An object's cells: its name, then a cell per column.
     pub fn cells(&self, doc: &Doc, now: Timestamp) -> Vec<Cell> {
         let mut cells = vec![columns::name_cell(doc)];
