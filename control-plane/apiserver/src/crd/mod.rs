@@ -201,9 +201,15 @@ impl Controller {
     }
 
     fn put(&mut self, name: String, claim: Claim) {
-        self.touch_group(&claim.group);
         self.dirty.insert(name.clone());
-        self.known.insert(name, claim);
+        self.claim(name, claim);
+    }
+
+    fn claim(&mut self, name: String, claim: Claim) {
+        if self.known.get(&name) != Some(&claim) {
+            self.touch_group(&claim.group);
+            self.known.insert(name, claim);
+        }
     }
 
     fn remove(&mut self, name: &str) {
@@ -234,7 +240,7 @@ impl Controller {
             if let Some(planned) = planned {
                 match write_status(&self.service, &planned).await {
                     // What was written is what the next one is judged by.
-                    Ok(()) => drop(self.known.insert(name.clone(), Claim::of(&planned))),
+                    Ok(()) => self.claim(name.clone(), Claim::of(&planned)),
                     Err(status) if status.is_not_found() => {}
                     Err(status) => {
                         if status.code != 409 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keelson_api::doc::{Doc, Struct};
+use keelson_api::doc::Doc;
 use keelson_api::f::apiextensions_v1 as x;
 use keelson_api::structural::custom::{self, is_true};
 use keelson_api::table::{Resource, Table};
@@ -30,7 +30,7 @@ impl Serving {
     pub fn put(&mut self, doc: &Doc) {
         let name = doc.meta().name();
         let status = doc.root().and_then(|root| root.child(x::custom_resource_definition::STATUS));
-        if !status.is_some_and(is_established) {
+        if !status.is_some_and(|status| is_true(status, "Established")) {
             return self.remove(name);
         }
         let rows = match custom::rows(doc) {
@@ -101,11 +101,6 @@ impl Serving {
             }
         }
     }
-}
-
-/// Established, or its names are taken for good: upstream serves either.
-fn is_established(status: &Struct) -> bool {
-    is_true(status, "Established")
 }
 
 /// A built-in group version is not shared with definitions, nor are the keys of built-in resources.

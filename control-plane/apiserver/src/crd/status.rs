@@ -27,7 +27,7 @@ pub struct Condition<'a> {
 }
 
 /// What a definition has of its group's names: what all others are judged by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     pub group: String,
     resources: Vec<String>,

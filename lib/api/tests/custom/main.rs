@@ -89,6 +89,10 @@ fn pruning() {
         let before = object.clone();
         let mut unknown = Vec::new();
         prune::prune(&schema, &mut object, Some(&mut unknown));
+        // At an object's root what every object has is no news; wrapped, these lie deeper.
+        if row["root"] != true {
+            unknown.retain(|path| !["v.apiVersion", "v.kind", "v.metadata"].contains(&path.as_str()));
+        }
         let path = |path: &str| if path.starts_with('[') { format!("v{path}") } else { format!("v.{path}") };
         let mut expected: Vec<String> =
             row["pruned"].as_array().into_iter().flatten().filter_map(Json::as_str).map(path).collect();
