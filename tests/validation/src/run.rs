@@ -93,6 +93,7 @@ fn create(row: &Row, resource: &Resource, object: &Value, ctx: &Ctx<'_>) -> Resu
         meta.set_uid("u");
     }
     rules.before_create(&mut doc, ctx);
+    defaults::apply(&mut doc);
     let mut meta = doc.meta_mut();
     meta.set_creation_timestamp(Some(&ctx.now_text()));
     let (name, generate) = (meta.view().name().to_owned(), meta.view().generate_name().to_owned());

@@ -102,8 +102,8 @@ fn cluster_role(doc: &Doc, errors: &mut ErrorList) {
         let before = errors.len();
         scheduling::validate_label_selector(Some(selector), &at.index(i), errors);
         if errors.len() > before {
-            let value = json_text(Some(&Value::Struct(selector.clone())));
-            errors.invalid(&at.index(i), value, "invalid label selector.");
+            // Upstream shows what it could not make.
+            errors.invalid(&at.index(i), json_text(None), "invalid label selector.");
         }
     }
 }
