@@ -452,7 +452,7 @@ async fn a_closed_store_cuts_watchers_and_fails_reads() {
     fixture.put("a/p1", "k", "x").await;
     let mut watch = fixture.cache.watch(watch_all(Start::Now)).await.unwrap();
     fixture.store.close().await.unwrap();
-    assert!(matches!(watch.next().await, Some(Err(CacheError::Gone { .. }))));
+    assert!(matches!(watch.next().await, Some(Err(CacheError::Restarted { .. }))));
     assert!(watch.next().await.is_none());
     let error = fixture.cache.list(all()).await.unwrap_err();
     assert!(matches!(error, CacheError::Store(_)), "{error}");
@@ -467,7 +467,7 @@ async fn caches_are_made_once_and_forgotten() {
     assert!(Arc::ptr_eq(&cache, &caches.resource(PODS, || panic!("it is there"))));
     let mut watch = cache.watch(watch_all(Start::Now)).await.unwrap();
     caches.remove(PODS);
-    assert!(matches!(watch.next().await, Some(Err(CacheError::Restarted { .. }))));
+    assert!(matches!(watch.next().await, Some(Err(CacheError::Gone { .. }))));
     assert!(!Arc::ptr_eq(&cache, &caches.resource(PODS, make)));
 }
 
