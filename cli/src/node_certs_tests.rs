@@ -25,7 +25,7 @@ const NODE: &str = "system:node:n2";
 
 fn configuration(folder: &Path, name: &str, port: u16) -> (Config, NodeIdentity) {
     let text = format!(
-        "apiVersion: keelson/v1\nnode: {{name: {name}, address: 127.0.0.1}}\npaths: {{state: {}}}\n\
+        "apiVersion: keelson/v1\nnode: {{name: {name}, address: 192.0.2.1}}\npaths: {{state: {}}}\n\
          apiServer: {{bind: '127.0.0.1:{port}'}}\n",
         folder.join(name).display()
     );
@@ -98,7 +98,7 @@ async fn a_machine_gets_its_certificates_and_renews_them_while_it_runs() {
     let nodes: kube::Api<Node> = kube::Api::all(client.clone());
     let object: Node = serde_json::from_value(json!({"metadata": {"name": "n2"}})).unwrap();
     nodes.create(&PostParams::default(), &object).await.unwrap();
-    let addresses = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
+    let addresses = json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
     nodes.patch_status("n2", &PatchParams::default(), &Patch::Merge(addresses)).await.unwrap();
     let at =
         |clock: Clock| Keeper { files: files.clone(), client: client.clone(), node: node.clone(), clock };

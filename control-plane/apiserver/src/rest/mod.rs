@@ -181,6 +181,7 @@ impl Op<'_> {
         Ctx {
             now: self.now,
             gates: &self.core.gates,
+            group: &self.row.group,
             subresource,
             namespaced: self.row.namespaced,
             has_status: self.row.has_status(),

@@ -168,7 +168,7 @@ async fn an_apply_is_checked() {
     for (query, kind, body, code, text) in [
         ("", YAML, plain, 422, "fieldManager: Required value: is required for apply patch"),
         ("fieldManager=m&dryRun=Some", YAML, plain, 422, "dryRun"),
-        ("fieldManager=m", "application/apply-patch+cbor", plain, 415, "the accepted media types"),
+        ("fieldManager=m", "application/apply-patch+cbor", plain, 415, "accepted media types include"),
         ("fieldManager=m", YAML, "a: [", 400, "error decoding YAML: "),
         ("fieldManager=m", YAML, "[]", 400, "error decoding YAML: "),
         (
@@ -398,7 +398,8 @@ async fn every_write_names_its_manager() {
     );
     assert_eq!(
         entries[1]["fieldsV1"],
-        json!({"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {".": {}, "f:status": {}, "f:type": {}}}, "f:phase": {}}})
+        json!({"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {".": {}, "f:lastProbeTime": {},
+            "f:lastTransitionTime": {}, "f:status": {}, "f:type": {}}}, "f:phase": {}}})
     );
     let odd = "x".repeat(300);
     let made = lab

@@ -210,6 +210,52 @@ async fn limits_are_told() {
     assert!(store.get("/registry/0").await.unwrap().0.is_some(), "reads go on");
 }
 
+/// Without its role the client is told so, and what it follows goes on when it has the role again.
+#[tokio::test]
+async fn a_client_without_its_role_is_told_and_goes_on_later() {
+    if skipped("etcd's roles") {
+        return;
+    }
+    let etcd = Etcd::start(1).unwrap();
+    let store = EtcdStore::open(options(&etcd)).await.unwrap();
+    let start = store.commit(create("/registry/a", "1")).await.unwrap().revision;
+    let mut watch = store.watch("/registry/", start).await.unwrap();
+    let member = Members::new(&options(&etcd)).await.unwrap();
+    let mut ours = member.all()[0].client().auth_client();
+    // The certificate's name is the user.
+    for user in ["root", "keelson"] {
+        ours.user_add(user, "secret", None).await.unwrap();
+        ours.user_grant_role(user, "root").await.unwrap();
+    }
+    ours.auth_enable().await.unwrap();
+    store.commit(create("/registry/b", "1")).await.unwrap();
+    ours.user_revoke_role("keelson", "root").await.unwrap();
+    for refused in [
+        store.get("/registry/a").await.map(drop),
+        store.list("/registry/", None, 0, None).await.map(drop),
+        store.revision().await.map(drop),
+    ] {
+        let is_right =
+            matches!(&refused, Err(StoreError::Database(why)) if why.contains("refuses the client"));
+        assert!(is_right, "{refused:?}");
+    }
+    let tls = etcd_client::TlsOptions::new()
+        .ca_certificate(etcd_client::Certificate::from_pem(&etcd.ca))
+        .identity(etcd_client::Identity::from_pem(&etcd.certificate, &etcd.key));
+    let root = etcd_client::ConnectOptions::new().with_tls(tls).with_user("root", "secret");
+    let root = etcd_client::Client::connect(etcd.endpoints(), Some(root)).await.unwrap();
+    root.auth_client().user_grant_role("keelson", "root").await.unwrap();
+    store.commit(create("/registry/c", "1")).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let item = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("an event");
+        if let WatchItem::Event(event) = item.unwrap().unwrap() {
+            seen.push(event.key);
+        }
+    }
+    assert_eq!(seen, ["/registry/b", "/registry/c"]);
+}
+
 /// Two processes share one compaction an interval, and history that is younger than one stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compaction_is_shared_and_keeps_an_interval() {

@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 8;
 
 /// Why a watch ended.
 enum End {
-    /// The member is gone or lost its leader: another may serve.
+    /// The member is gone, lost its leader, or refuses: another may serve, or this one later.
     Lost(String),
     /// History from here on (etcd's count) is all that is left.
     Compacted(i64),
@@ -63,11 +63,15 @@ async fn begin(member: &Member, position: i64) -> Result<Source, End> {
     let begun = tokio::time::timeout(ANSWER, watch.watch(RECORD, Some(options))).await;
     match begun {
         Ok(Ok(stream)) => Ok(Source { stream, position }),
-        Ok(Err(error)) => match Failure::of(error) {
-            Failure::NotDone(why) | Failure::InDoubt(why) => Err(End::Lost(why)),
-            other => Err(End::Failed(unread(other))),
-        },
+        Ok(Err(error)) => Err(lost(Failure::of(error))),
         Err(_) => Err(End::Lost(format!("{} did not begin a watch in time", member.endpoint))),
+    }
+}
+
+fn lost(failure: Failure) -> End {
+    match failure {
+        Failure::NotDone(why) | Failure::InDoubt(why) => End::Lost(why),
+        other => End::Lost(unread(other).to_string()),
     }
 }
 
@@ -76,16 +80,13 @@ impl Source {
         match self.stream.message().await {
             Ok(Some(response)) => self.take(shared, response.0),
             Ok(None) => Err(End::Lost("the watch ended".to_owned())),
-            Err(error) => match Failure::of(error) {
-                Failure::NotDone(why) | Failure::InDoubt(why) => Err(End::Lost(why)),
-                other => Err(End::Failed(unread(other))),
-            },
+            Err(error) => Err(lost(Failure::of(error))),
         }
     }
 
     fn take(&mut self, shared: &Shared, response: PbWatchResponse) -> Result<Batch, End> {
         let header = response.header.unwrap_or_default();
-        shared.members.check_cluster(header.cluster_id).map_err(|failure| End::Failed(unread(failure)))?;
+        shared.members.check_cluster(header.cluster_id).map_err(lost)?;
         if response.compact_revision != 0 {
             return Err(End::Compacted(response.compact_revision));
         }

@@ -243,7 +243,10 @@ pub fn apply(request: &Request<'_>, live: &Doc, config: &Value, force: bool) -> 
     let version = request.gvk.api_version();
     let mut managers = managers::decode(live.meta().managed_fields())
         .map_err(|error| ApplyError::Failed(format!("failed to decode managed fields: {error}")))?;
-    let old = Typed::new(&live.root, request.shape, &version);
+    // The entries are written anew below; the walks need not carry them along.
+    let mut bare = live.clone();
+    managers::put_entries(&mut bare, Vec::new());
+    let old = Typed::new(&bare.root, request.shape, &version);
     if managers.is_empty() {
         let nothing = empty(request);
         let nothing = Typed::new(&nothing, request.shape, &version);
@@ -283,7 +286,7 @@ pub fn apply(request: &Request<'_>, live: &Doc, config: &Value, force: bool) -> 
     strip(&mut managers, &id);
     let changed = value.is_some();
     let mut object = match value {
-        None => live.clone(),
+        None => bare.clone(),
         Some(value) => {
             if let Some(owned) = managers.get_mut(&id) {
                 owned.time = Some(request.now.into());

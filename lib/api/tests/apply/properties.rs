@@ -1,11 +1,20 @@
 //! Laws that hold whatever the objects: set algebra, codec, and that ownership agrees with the object.
 
+use std::borrow::Cow;
+
 use proptest::prelude::*;
 
-use keelson_api::apply::codec;
+use keelson_api::apply::compare::all_fields;
 use keelson_api::apply::element::PathElement;
+use keelson_api::apply::managers::{ManagerId, Managers, Operation};
 use keelson_api::apply::set::Set;
-use keelson_api::doc::Value;
+use keelson_api::apply::shape::{
+    FieldNode, ListNode, MapNode, Node, NodeId, Relation, Scalar, Schema, Shape,
+};
+use keelson_api::apply::update::{ConvertError, Typed, Updater, Versions};
+use keelson_api::apply::view::View;
+use keelson_api::apply::{codec, field_set};
+use keelson_api::doc::{Map, Value};
 
 fn element() -> impl Strategy<Value = PathElement> {
     let name = "[a-c\"\\\\<&é]{1,3}";
@@ -52,6 +61,123 @@ proptest! {
         for path in union(&a, &b).paths() {
             prop_assert!(a.has(&path) || b.has(&path));
             prop_assert_eq!(a.intersection(&b).has(&path), a.has(&path) && b.has(&path));
+        }
+    }
+}
+
+/// A small type with every kind of place: scalars, a set, a list with keys, a granular and an atomic map.
+fn small() -> (Schema, NodeId) {
+    let mut schema = Schema::new();
+    let scalar =
+        |schema: &mut Schema, scalar| schema.add(Node::Atom { scalar: Some(scalar), list: None, map: None });
+    let text = scalar(&mut schema, Scalar::String);
+    let number = scalar(&mut schema, Scalar::Numeric);
+    let list = |keys: &[&str], element| {
+        let keys = keys.iter().map(|key| (*key).into()).collect();
+        let list = ListNode { relation: Relation::Associative, keys, element };
+        Node::Atom { scalar: None, list: Some(list), map: None }
+    };
+    let map = |fields: &[(&str, NodeId)], element, atomic| {
+        let fields = fields
+            .iter()
+            .map(|(name, node)| FieldNode { name: (*name).into(), node: *node, default: None })
+            .collect();
+        Node::Atom { scalar: None, list: None, map: Some(MapNode::new(fields, element, atomic)) }
+    };
+    let names = schema.add(list(&[], text));
+    let item = schema.add(map(&[("name", text), ("value", number), ("names", names)], None, false));
+    let items = schema.add(list(&["name"], item));
+    let labels = schema.add(map(&[], Some(text), false));
+    let point = schema.add(map(&[("x", number), ("y", number)], None, true));
+    let fields = [("n", number), ("names", names), ("items", items), ("labels", labels), ("point", point)];
+    let root = schema.add(map(&fields, None, false));
+    (schema, root)
+}
+
+/// An object of the small type; what is `None` is left out.
+fn small_object() -> impl Strategy<Value = Value> {
+    let names = || prop::option::of(prop::collection::btree_set("[a-c]", 0..3));
+    let set = |names: std::collections::BTreeSet<String>| -> Value {
+        Value::List(names.into_iter().map(Value::from).collect())
+    };
+    let item = (prop::option::of(0i64..3), names());
+    let items = prop::option::of(prop::collection::btree_map("[a-c]", item, 0..3));
+    let labels = prop::option::of(prop::collection::btree_map("[a-c]", "[x-z]", 0..3));
+    let point = prop::option::of((0i64..2, 0i64..2));
+    (prop::option::of(0i64..3), names(), items, labels, point).prop_map(
+        move |(n, names, items, labels, point)| {
+            let mut out = Map::new();
+            n.map(|n| out.insert("n", n));
+            names.map(|names| out.insert("names", set(names)));
+            items.map(|items| {
+                let items = items.into_iter().map(|(name, (value, names))| {
+                    let mut item = Map::new();
+                    item.insert("name", name);
+                    value.map(|value| item.insert("value", value));
+                    names.map(|names| item.insert("names", set(names)));
+                    Value::Map(item)
+                });
+                out.insert("items", Value::List(items.collect()))
+            });
+            labels.map(|labels| out.insert("labels", Value::Map(labels.into_iter().collect())));
+            point.map(|(x, y)| out.insert("point", Value::Map([("x", x), ("y", y)].into_iter().collect())));
+            Value::Map(out)
+        },
+    )
+}
+
+struct OneVersion;
+
+impl Versions for OneVersion {
+    fn convert<'t>(&'t self, object: &'t Typed<'t>, _: &str) -> Result<Option<Typed<'t>>, ConvertError> {
+        Ok(Some(Typed {
+            value: Cow::Borrowed(&*object.value),
+            shape: object.shape,
+            version: object.version.clone(),
+        }))
+    }
+}
+
+proptest! {
+    #[test]
+    fn applies_are_idempotent_and_owners_agree_with_the_object(
+        steps in prop::collection::vec((0usize..3, prop::bool::ANY, small_object()), 1..8),
+    ) {
+        let (schema, root) = small();
+        let shape = Shape::Node(&schema, root);
+        let none = |_: &str| None;
+        let updater = Updater { versions: &OneVersion, filter: &none };
+        let mut live = Value::Map(Map::new());
+        let mut managers = Managers::new();
+        for (manager, applies, object) in steps {
+            let operation = if applies { Operation::Apply } else { Operation::Update };
+            let me = ManagerId::of(["a", "b", "c"][manager], operation, "v1", "");
+            let old = Typed::new(&live, shape, "v1");
+            let new = Typed::new(&object, shape, "v1");
+            let next = if applies {
+                let (value, owners) = updater.apply(&old, &new, managers, &me, true).unwrap();
+                managers = owners;
+                value.unwrap_or_else(|| live.clone())
+            } else {
+                managers = updater.update(&old, &new, managers, &me).unwrap();
+                object.clone()
+            };
+            live = next;
+            let there = all_fields(View::Value(&live), shape).unwrap();
+            for (id, owned) in &managers {
+                prop_assert!(!owned.set.is_empty());
+                let missing = owned.set.difference(&there);
+                prop_assert!(missing.is_empty(), "{} owns {missing} of {live:?}", id.manager);
+            }
+            if applies {
+                let now = Typed::new(&live, shape, "v1");
+                let again = updater.apply(&now, &new, managers.clone(), &me, false).unwrap();
+                prop_assert_eq!(again.0, None, "a second apply changes {:?}", live);
+                prop_assert_eq!(&again.1, &managers);
+                // What was applied is there.
+                let named = field_set(View::Value(&object), shape).unwrap();
+                prop_assert!(named.difference(&there).is_empty());
+            }
         }
     }
 }
