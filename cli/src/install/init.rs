@@ -91,7 +91,7 @@ pub async fn run(args: Args) -> Result<()> {
         Mode::AllInOne => &[units::ALL_IN_ONE],
         Mode::Units => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
     };
-    let running = units.iter().any(|unit| units::active(unit));
+    let running = units.iter().any(|unit| units::started(unit));
     let checks = preflight::checks(&config, Role::ControlPlane, address, running).await;
     preflight::judge(&checks, &args.ignore_preflight_errors, progress)?;
     refuse_other(&config, args.mode)?;
@@ -102,9 +102,7 @@ pub async fn run(args: Args) -> Result<()> {
     progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
     progress.step("making keys and certificates", || make_pki(&config, &node, args.mode))?;
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
-    if !running {
-        progress.step("starting the units", || units::start(&ledger, units))?;
-    }
+    progress.step("starting the units", || units::start(&ledger, units))?;
     let client = progress
         .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
         .await
@@ -187,7 +185,7 @@ fn refuse_other(config: &Config, mode: Mode) -> Result<()> {
         );
     }
     let other = if mode == Mode::Units { units::ALL_IN_ONE } else { units::CONTROL_PLANE };
-    if units::active(other) {
+    if units::started(other) {
         bail!("{other} runs on this machine; give --mode as before, or run `keelson reset --yes` first");
     }
     Ok(())

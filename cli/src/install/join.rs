@@ -117,7 +117,7 @@ pub async fn run(args: Args) -> Result<()> {
         auth: KubeconfigAuth::Token(&token.to_string()),
     }
     .render();
-    let running = units::active(units::KUBELET);
+    let running = units::started(units::KUBELET);
     let shared = shared(&bootstrap, &node, running, token).await?;
     let text = named.text("keelson join");
     let config = config::load_with(there, &[&shared, &text])?;
