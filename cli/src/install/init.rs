@@ -99,10 +99,11 @@ pub async fn run(args: Args) -> Result<()> {
         return plan(&file, &text, &config, units);
     }
     let ledger = Ledger::of(&config.paths.state);
-    progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
+    let changed =
+        progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
     progress.step("making keys and certificates", || make_pki(&config, &node, args.mode))?;
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
-    progress.step("starting the units", || units::start(&ledger, units))?;
+    progress.step("starting the units", || units::start(&ledger, units, changed))?;
     let client = progress
         .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
         .await
@@ -201,11 +202,12 @@ fn plan(file: &Path, text: &str, config: &Config, units: &[&str]) -> Result<()> 
 }
 
 /// Writes the drop-in, and a configuration file to hang it on where there is none.
-pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Result<()> {
+/// Whether anything changed.
+pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Result<bool> {
     if !file.exists() {
         ledger.write(file, crate::print_config::text().as_bytes(), 0o644)?;
     }
-    ledger.write(&dropin::place(file, name), text.as_bytes(), 0o644).map(drop)
+    ledger.write(&dropin::place(file, name), text.as_bytes(), 0o644)
 }
 
 /// Sandbox image and CNI plugin.

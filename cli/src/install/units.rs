@@ -13,8 +13,9 @@ pub const PROXY: &str = "keelson-proxy.service";
 /// All of them, in the order they are stopped.
 pub const EVERY: [&str; 4] = [ALL_IN_ONE, KUBELET, PROXY, CONTROL_PLANE];
 
-/// Enables units and starts those that do not run. Where no systemd runs, says what to run instead.
-pub fn start(ledger: &Ledger, units: &[&str]) -> Result<()> {
+/// Enables units and starts those that do not run; with `changed` those that do are restarted, to read what changed. Where
+/// no systemd runs, says what to run instead.
+pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
     if !machine::systemd() {
         let commands: Vec<String> = units.iter().map(|unit| format!("  {}", command(unit))).collect();
         bail!(
@@ -30,9 +31,10 @@ pub fn start(ledger: &Ledger, units: &[&str]) -> Result<()> {
     let mut arguments = vec!["enable", "--quiet"];
     arguments.extend(units);
     run("systemctl", &arguments)?;
-    for unit in units.iter().filter(|unit| !started(unit)) {
-        // The wait for readiness is ours, with its own words.
-        run("systemctl", &["start", "--no-block", unit])?;
+    // The wait for readiness is the caller's, with its own words.
+    let verb = if changed { "restart" } else { "start" };
+    for unit in units {
+        run("systemctl", &[verb, "--no-block", unit])?;
     }
     Ok(())
 }
