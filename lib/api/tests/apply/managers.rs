@@ -88,13 +88,14 @@ fn last_applied(case: &Json) -> Result<(), String> {
     let ty = TypeId::by_gvk(&gvk.group, &gvk.version, &gvk.kind).unwrap();
     let mut live = doc(ty, &live);
     let none = |_: &Gvk| None;
+    let versions = KindVersions { kind: "", shape: &none };
     let request = |manager| Request {
         manager,
         gvk: &gvk,
         shape: Shape::Struct(ty),
         subresource: "",
         now: "2026-01-01T00:00:00Z",
-        versions: &KindVersions { kind: "", shape: &none },
+        versions: &versions,
         filter: None,
     };
     manage::update(&request("test_client_side_apply"), None, &mut live);
