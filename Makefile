@@ -25,6 +25,10 @@ tidy: ## Check what no compiler checks
 images: ## Build the sample's images into target/images
 	@xtask/bootstrap && cargo xtask images
 
+etcd-soak: ## Two API servers on a failing etcd cluster, for MINUTES (10)
+	@cargo xtask packages
+	@KEELSON_SOAK_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --package keelson --test etcd -- --nocapture
+
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench
 

@@ -6,11 +6,12 @@
 
 use crate::node::{self, NodeIdentity};
 use crate::service::{self, Components, DRAIN, Signals};
-use crate::{publish, settings};
+use crate::{publish, settings, store};
 use anyhow::{Context as _, Result};
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::authn::UserInfo;
 use keelson_base::consts::{self, identity};
+use keelson_client::leader::{self, Election};
 use keelson_client::projections::SharedInformers;
 use keelson_controllers::ControllersConfig;
 use keelson_controllers::certificates::Signing;
@@ -19,7 +20,7 @@ use keelson_daemon::drain::{self, DrainTrigger};
 use keelson_daemon::{Clock, Context, DrainWatcher, Readiness};
 use keelson_pki::{ClusterPki, PkiParams};
 use keelson_scheduler::SchedulerConfig;
-use keelson_store::{SqliteOptions, SqliteStore, Store};
+use keelson_store::Store;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,8 +52,10 @@ pub async fn run(config: Config) -> Result<()> {
 pub struct ControlPlane {
     pub pki: Arc<ClusterPki>,
     pub server: Arc<ApiServer>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     server_drain: DrainTrigger,
+    /// The machine's name, which the candidates for a Lease carry.
+    node: String,
 }
 
 impl ControlPlane {
@@ -64,20 +67,16 @@ impl ControlPlane {
         readiness: &Readiness,
     ) -> Result<ControlPlane> {
         let pki = Arc::new(make_pki(config, node, clock)?);
-        let store = Arc::new(open_store(config)?);
+        let store = store::open(config).await?;
         let (server_drain, drain) = drain::channel();
         let context = Context { clock: clock.clone(), drain: drain.clone(), readiness: readiness.clone() };
-        let server = ApiServer::start(
-            settings::api_server(config, node, &pki),
-            store.clone() as Arc<dyn Store>,
-            context,
-        )
-        .await
-        .context("the API server cannot start")?;
+        let server = ApiServer::start(settings::api_server(config, node, &pki), store.clone(), context)
+            .await
+            .context("the API server cannot start")?;
         let server = Arc::new(server);
         write_admin(config, &pki)?;
         tokio::spawn(keep_admin(config.clone(), pki.clone(), drain));
-        let control_plane = ControlPlane { pki, server, store, server_drain };
+        let control_plane = ControlPlane { pki, server, store, server_drain, node: node.name.clone() };
         let installer = control_plane.client("system:keelson:installer", &[identity::CLUSTER_ADMINS]);
         keelson_proxy::dns::service::ensure(&installer, config.network.dns_address).await?;
         publish::ensure(&installer, config, node.address, control_plane.pki.ca.certificate_pem()).await?;
@@ -89,26 +88,39 @@ impl ControlPlane {
         client(&self.server, user, groups)
     }
 
-    /// Starts scheduler and controllers.
+    /// Starts scheduler and controllers. Where several control planes share a store, one of each works at a time.
     pub fn start_components(&self, components: &mut Components, config: &Config) {
         let manager = self.client(identity::CONTROLLER_MANAGER, &[]);
         let informers = SharedInformers::start(&manager, &components.context.drain);
         let (scheduler, shared) = (self.client(identity::SCHEDULER, &[]), informers.clone());
+        let election = self.election(config, "kube-scheduler");
         components.start("scheduler", move |context| {
-            keelson_scheduler::run(scheduler.clone(), SchedulerConfig::default(), shared.clone(), context)
+            let (client, shared) = (scheduler.clone(), shared.clone());
+            let work =
+                move |context| keelson_scheduler::run(client, SchedulerConfig::default(), shared, context);
+            elected(scheduler.clone(), election.clone(), context, work)
         });
         let pod_cidrs = vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)];
         let mut settings = ControllersConfig::new(pod_cidrs, self.pki.ca.certificate_pem().to_owned());
         settings.signing = Some(Signing { authority: self.pki.ca.clone(), life: SIGNED_LIFE });
         let server = self.server.clone();
+        let election = self.election(config, "kube-controller-manager");
         components.start("controllers", move |context| {
             let server = server.clone();
             let client_of = move |account: &str| {
                 let user = format!("system:serviceaccount:kube-system:{account}");
                 client(&server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
             };
-            keelson_controllers::run(client_of, settings.clone(), informers.clone(), context)
+            let (settings, informers) = (settings.clone(), informers.clone());
+            let work = move |context| keelson_controllers::run(client_of, settings, informers, context);
+            elected(manager.clone(), election.clone(), context, work)
         });
+    }
+
+    /// How the one that works is chosen; `None` where this is the only control plane.
+    fn election(&self, config: &Config, lease: &str) -> Option<Election> {
+        let identity = || format!("{}_{}", self.node, uuid::Uuid::new_v4());
+        config.etcd.is_some().then(|| Election::new(lease, &identity()))
     }
 
     /// Tells the service manager when all of `components` are ready, and feeds its watchdog while the API server answers.
@@ -130,6 +142,24 @@ impl ControlPlane {
             .close()
             .await
             .context("the store could not be closed cleanly; it recovers at the next start")
+    }
+}
+
+/// Does the work, once elected where there is an election.
+async fn elected<F, Fut, E>(
+    client: kube::Client,
+    election: Option<Election>,
+    context: Context,
+    work: F,
+) -> Result<()>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match election {
+        Some(election) => Ok(leader::lead(client, election, context, work).await?),
+        None => Ok(work(context).await?),
     }
 }
 
@@ -173,12 +203,6 @@ fn make_pki(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result<Clust
         .context("the cluster's certificates cannot be made")
 }
 
-fn open_store(config: &Config) -> Result<SqliteStore> {
-    let mut options = SqliteOptions::new(config.paths.database());
-    options.retention = config.api_server.history_retention;
-    SqliteStore::open(options).context("the database cannot be opened")
-}
-
 /// Where this machine reaches the API server: the bound address, or loopback where that is any address.
 pub fn local_endpoint(config: &Config) -> String {
     let bind = config.api_server.bind;
@@ -206,7 +230,9 @@ fn write_admin(config: &Config, pki: &ClusterPki) -> Result<()> {
 /// Makes `admin.conf` in the state folder lead to the file with the keys.
 pub fn link_admin(config: &Config) -> Result<()> {
     let link = config.paths.kubeconfig("admin");
-    let target = PathBuf::from("pki/admin.conf");
+    // Relative where it can be, so that the state folder can be moved.
+    let file = admin_file(config);
+    let target = file.strip_prefix(&config.paths.state).map(PathBuf::from).unwrap_or(file.clone());
     if std::fs::read_link(&link).is_ok_and(|now| now == target) {
         return Ok(());
     }

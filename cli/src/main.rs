@@ -15,6 +15,7 @@ mod publish;
 mod reset;
 mod service;
 mod settings;
+mod store;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -80,7 +81,9 @@ enum Command {
     },
     /// Run API server, scheduler and controllers as one process (needs no privilege).
     ///
-    /// With `paths.state` in a folder of yours and `apiServer.bind` on a free port it runs from a checkout too.
+    /// With `paths.state` in a folder of yours and `apiServer.bind` on a free port it runs from a checkout too. Section
+    /// `etcd` of the configuration makes it one of several on an etcd cluster; these share the ca, front-proxy-ca and sa
+    /// files of their PKI folders.
     ControlPlane {
         #[command(flatten)]
         file: ConfigFile,

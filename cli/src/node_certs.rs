@@ -321,30 +321,5 @@ impl Keeper {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_third_of_life_counts_from_when_the_certificate_was_had() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("x.conf");
-        std::fs::write(&file, "x").unwrap();
-        let now = Timestamp::now();
-        let profile = Profile::client("jane", &[]);
-        let (cert, key) = keelson_pki::self_signed(&profile, now, Duration::from_secs(900)).unwrap();
-        // It begins an hour before now, and still it is not due for five minutes.
-        let due = renewal(&file, &cert).unwrap().as_second() - now.as_second();
-        assert!((299..=301).contains(&due), "{due}");
-
-        let cluster = Identity {
-            server: "https://192.0.2.1:6443".into(),
-            ca_pem: cert.clone(),
-            cert_pem: String::new(),
-        };
-        write_kubeconfig(&file, &cluster, "jane", &Issued { cert_pem: cert.clone(), key_pem: key.clone() })
-            .unwrap();
-        let read = read_identity(&file).unwrap().unwrap();
-        assert_eq!((read.server, read.cert_pem), (cluster.server, cert));
-        assert!(read_identity(&folder.path().join("none")).unwrap().is_none());
-    }
-}
+#[path = "node_certs_tests.rs"]
+mod tests;

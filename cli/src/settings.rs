@@ -23,6 +23,7 @@ pub fn api_server(config: &Config, node: &NodeIdentity, pki: &Arc<ClusterPki>) -
         service_cidr: config.network.service_cidr.to_string(),
         node_ports: config.network.node_ports,
         gates: config.api_server.gates.clone(),
+        several: config.etcd.is_some(),
         ..ApiServerConfig::new(pki.clone(), config.api_server.bind, node.address)
     }
 }

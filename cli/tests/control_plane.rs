@@ -48,7 +48,7 @@ impl Running {
         let state = folder.path().join("state");
         std::fs::create_dir(&state).unwrap();
         let text = format!(
-            "apiVersion: keelson/v1\nkind: Configuration\nnode: {{name: n1, address: 127.0.0.1}}\npaths: {{state: {}}}\n\
+            "apiVersion: keelson/v1\nkind: Configuration\nnode: {{name: n1, address: 192.0.2.1}}\npaths: {{state: {}}}\n\
              apiServer: {{bind: '127.0.0.1:{port}'}}\n",
             state.display()
         );
@@ -109,7 +109,7 @@ impl Running {
         let elsewhere = self.folder.path().join("elsewhere.yaml");
         let state = self.folder.path().join("elsewhere");
         let text = format!(
-            "apiVersion: keelson/v1\nnode: {{address: 127.0.0.1}}\npaths: {{state: {}}}\n",
+            "apiVersion: keelson/v1\nnode: {{name: n9, address: 192.0.2.9}}\npaths: {{state: {}}}\n",
             state.display()
         );
         std::fs::write(&elsewhere, text).unwrap();
@@ -138,7 +138,7 @@ fn a_plain_user_runs_a_control_plane_and_hands_out_tokens() {
     let ["keelson", "join", at, "--token", token, "--discovery-token-ca-cert-hash", hash] = words[..] else {
         panic!("{command}");
     };
-    assert_eq!(at, endpoint);
+    assert_eq!(at, format!("192.0.2.1:{}", running.port), "the address that others know it by");
     assert!(hash.starts_with("sha256:"));
     let listed = running.good(&["token", "list", "--output", "json"]);
     assert!(listed.contains(&token[..6]) && !listed.contains(&token[7..]), "the secret half is not listed");

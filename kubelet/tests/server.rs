@@ -1,6 +1,7 @@
 //! The kubelet's HTTPS server on a real containerd: who gets in, logs, exec through an upgrade, statistics.
 mod common;
 
+use bytes::Bytes;
 use common::*;
 use futures::{SinkExt as _, StreamExt as _};
 use http::HeaderMap;
@@ -8,6 +9,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use keelson_kubelet::config::ServerConfig;
 use keelson_kubelet::server::{self, auth::*};
+use keelson_streams::{Role, Session};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -95,12 +97,30 @@ impl Client {
         let io = TokioIo::new(self.stream().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
-        let request =
-            hyper::Request::get(path).header("host", "x").body(Empty::<bytes::Bytes>::new()).unwrap();
+        let request = hyper::Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// A session of port-forward over SPDY.
+    async fn forward(&self, path: &str) -> Session {
+        let io = TokioIo::new(self.stream().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        let request = http::Request::post(path)
+            .header("host", "localhost")
+            .header("connection", "Upgrade")
+            .header("upgrade", "SPDY/3.1")
+            .header("x-stream-protocol-version", "portforward.k8s.io")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let mut answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 101);
+        assert_eq!(answer.headers()["x-stream-protocol-version"], "portforward.k8s.io");
+        let upgraded = hyper::upgrade::on(&mut answer).await.unwrap();
+        Session::start(TokioIo::new(upgraded), Role::Client).0
     }
 
     /// A WebSocket of v4 channels.
@@ -134,6 +154,57 @@ impl Client {
         }
         (out, status)
     }
+}
+
+/// A server that answers only at the end of its input: the client's half-close reaches it, and the answer the client.
+async fn forwarded_connections(lab: &Lab, admin: &Client) {
+    let probe = json!({"readinessProbe": {"tcpSocket": {"port": 7000}, "periodSeconds": 1}});
+    let script = "while :; do nc -l -p 7000 -e wc -c; done";
+    let pod = lab.run(
+        "forwarded",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [with(shell("c", script), probe)]}),
+    );
+    pod.running().await;
+    let session = admin.forward("/portForward/default/forwarded").await;
+    let open = async |port: &str, id: &str| {
+        let headers = |kind: &str| {
+            [("streamtype", kind), ("port", port), ("requestid", id)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec()
+        };
+        let error = session.open(headers("error")).await.unwrap();
+        (error.split(), session.open(headers("data")).await.unwrap().split())
+    };
+    for (id, size) in [0usize, 1, 300_000].into_iter().enumerate() {
+        // The server may just be between two connections (a probe's, or the last one).
+        let limit = std::time::Instant::now() + Duration::from_secs(20);
+        let counted = loop {
+            let ((mut error, _), (mut from, to)) = open("7000", &format!("{id}")).await;
+            let exchange = async {
+                let _ = to.send(vec![b'y'; size].into()).await;
+                let _ = to.finish().await;
+                from.collect(100).await
+            };
+            let answer = tokio::time::timeout(Duration::from_secs(20), exchange).await.expect("an answer");
+            let why = error.collect(1000).await.unwrap_or_default();
+            match answer {
+                Ok(counted) if why.is_empty() && !counted.is_empty() => break counted,
+                other => assert!(
+                    std::time::Instant::now() < limit,
+                    "{size} bytes: {other:?}, {}",
+                    String::from_utf8_lossy(&why)
+                ),
+            }
+        };
+        assert_eq!(String::from_utf8_lossy(&counted).trim(), size.to_string());
+    }
+    let ((mut error, _), _data) = open("7001", "none").await;
+    let why = String::from_utf8(error.collect(1000).await.unwrap()).unwrap();
+    assert!(
+        why.starts_with("error forwarding port 7001 to pod forwarded, uid : dial tcp4 127.0.0.1:7001"),
+        "{why}"
+    );
+    pod.delete(1).await;
 }
 
 /// stdin reaches the first process; with stdinOnce it ends with the client that was attached; tty makes a terminal.
@@ -269,6 +340,7 @@ async fn the_server_lets_in_whom_it_knows_and_streams() {
     assert_eq!(admin.get("/exec/default/served/other?command=id&output=1").await.0, 404);
 
     attach_and_terminals(&lab, &admin).await;
+    forwarded_connections(&lab, &admin).await;
 
     // What is told of pods.
     let pods: Value = serde_json::from_str(&admin.get("/pods").await.1).unwrap();

@@ -61,7 +61,7 @@ machine_up() {
     # The machines share this host's cgroups of version 1 and its disk: each has a root of its own there, and collects no
     # images when others fill the disk.
     mkdir -p "$dir/root/etc/keelson/config.yaml.d"
-    printf 'apiVersion: keelson/v1\nkubelet:\n  cgroupRoot: keelson-machine-%s\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\n' "$name" \
+    printf 'apiVersion: keelson/v1\nkubelet:\n  cgroupRoot: /keelson-machine-%s\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\n' "$name" \
         >"$dir/root/etc/keelson/config.yaml.d/90-machine.yaml"
     SYSTEMD_SECCOMP=0 setsid systemd-nspawn --quiet --directory="$dir/root" --machine="$name" --boot --register=no --keep-unit \
         --network-bridge="$BRIDGE" --capability=all --system-call-filter='@keyring @privileged @mount bpf' \

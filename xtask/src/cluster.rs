@@ -258,6 +258,7 @@ fn step_quiet(url: &str) -> Result<String> {
 pub fn down() -> Result<()> {
     let places = Places::of_environment();
     let hint = "Nothing else is touched; run it again after mending the cause.";
+    crate::second_node::down()?;
     step("stopping keelson", hint, |_| keelson(&places).stop(Duration::from_secs(30)))?;
     let binary = std::fs::read_to_string(binary_note(&places)).map(PathBuf::from).unwrap_or_default();
     if places.config().exists() {

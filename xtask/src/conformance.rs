@@ -33,6 +33,8 @@ pub fn run(only: &str, jobs: usize) -> Result<()> {
         .arg(kubectl)
         .arg("--report")
         .arg(target().join("reports/conformance.tsv"))
+        .arg("--second-node")
+        .arg(std::env::current_exe()?)
         .args(["--jobs", &jobs.to_string(), "--only", only])
         .status()
         .context("cannot run the tests")?;

@@ -10,6 +10,7 @@ mod oci;
 mod packages;
 mod run;
 mod schema;
+mod second_node;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +46,8 @@ enum Task {
         #[arg(long, default_value_t = 4)]
         jobs: usize,
     },
+    /// Join a second node, in namespaces of its own, to the running cluster; `down` removes it.
+    SecondNode { task: NodeTask },
     /// Stop the cluster and remove all it left on the machine.
     ClusterDown,
     /// Generate the field schema and resource table of lib/api from the published sources and the facts files.
@@ -63,17 +66,37 @@ enum Task {
     TestContainerd2,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum NodeTask {
+    Up,
+    Down,
+    /// What `up` runs in the node's namespaces.
+    #[value(hide = true)]
+    Start,
+    /// What `down` runs in the node's namespaces.
+    #[value(hide = true)]
+    Stop,
+}
+
 fn main() -> std::process::ExitCode {
     let outcome = match Args::parse().task {
         Task::Tidy => tidy::run(),
         Task::Images => images::build_all().map(drop),
         Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
         Task::Conformance { only, jobs } => conformance::run(&only, jobs),
+        Task::SecondNode { task } => match task {
+            NodeTask::Up => second_node::up(),
+            NodeTask::Down => second_node::down(),
+            NodeTask::Start => second_node::start_inside(),
+            NodeTask::Stop => second_node::stop_inside(),
+        },
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
         Task::Dist { debug } => dist::build(debug),
         Task::TestImage { archive } => images::test_image(&archive),
-        Task::Packages => packages::install_all().and_then(|()| packages::prepare_kubectl()),
+        Task::Packages => packages::install_all()
+            .and_then(|()| packages::prepare_kubectl())
+            .and_then(|()| packages::etcd(&run::target().join("packages"))),
         Task::TestContainerd2 => packages::test_containerd2(),
     };
     match outcome {

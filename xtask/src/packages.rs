@@ -19,6 +19,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/kill", "procps"),
     ("/usr/bin/gcc", "gcc"),
     ("/usr/share/doc/libc6-dev", "libc6-dev"),
+    // etcd-client's build generates its messages with these.
+    ("/usr/bin/protoc", "protobuf-compiler"),
+    ("/usr/include/google/protobuf/struct.proto", "libprotobuf-dev"),
 ];
 
 /// What building packages needs.
@@ -60,6 +63,31 @@ fn install(needed: &[(&str, &str)]) -> Result<()> {
         output(apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
         Ok(())
     })
+}
+
+/// Unpacks Debian's etcd for the tests into `folder`, where the test kit looks for it. Not installed: its service would
+/// start.
+pub fn etcd(folder: &Path) -> Result<()> {
+    let unpacked = folder.join("etcd-server");
+    if unpacked.join("usr/bin/etcd").exists() {
+        return Ok(());
+    }
+    let hint = "An etcd of 3.4 or later on the PATH is used instead.";
+    step("unpacking etcd from Debian's packages", hint, |_| {
+        let download = folder.join("download-etcd");
+        std::fs::create_dir_all(&download)?;
+        let mut fetch = apt();
+        fetch.args(["-o", "APT::Sandbox::User=root", "download", "etcd-server"]).current_dir(&download);
+        output(&mut fetch)?;
+        let deb = downloaded(&download, "etcd-server").context("apt-get download left no file")?;
+        output(Command::new("dpkg").arg("-x").arg(&deb).arg(&unpacked)).map(drop)
+    })
+}
+
+fn downloaded(folder: &Path, package: &str) -> Option<PathBuf> {
+    let start = format!("{package}_");
+    let mut files = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)))
 }
 
 fn apt() -> Command {
@@ -187,10 +215,7 @@ fn download(package: &str, suite: &str, source: &Source, folder: &Path) -> Resul
     let mut fetch = apt();
     with_options(&mut fetch);
     output(fetch.arg("download").arg(package).current_dir(folder.join("download")))?;
-    let deb = std::fs::read_dir(folder.join("download"))?.filter_map(|entry| Some(entry.ok()?.path())).find(
-        |path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_"))),
-    );
-    deb.context("apt-get download left no file")
+    downloaded(&folder.join("download"), package).context("apt-get download left no file")
 }
 
 /// Where this machine gets Debian from.

@@ -87,3 +87,24 @@ async fn nobody_there_is_told_within_five_seconds() {
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }
+
+#[test]
+fn a_file_is_believed_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.conf");
+    let token: BootstrapToken = "abcdef.0123456789abcdef".parse().unwrap();
+    let (ca_pem, _) = authority();
+    std::fs::write(&file, data(&ca_pem, &token)["kubeconfig"].as_str().unwrap()).unwrap();
+    let found = by_file(&file).unwrap();
+    assert_eq!((found.server.as_str(), found.ca_pem), ("https://192.0.2.1:6443", ca_pem));
+    let refused = |text: &str, words: &str| {
+        std::fs::write(&file, text).unwrap();
+        let error = by_file(&file).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("cluster.conf"), "{error}");
+    };
+    refused("a: [", "is no kubeconfig");
+    refused("clusters: []", "names no server");
+    refused("clusters: [{cluster: {server: 'https://x'}}]", "holds no authority");
+    refused("clusters: [{cluster: {server: 'http://x', certificate-authority-data: eA==}}]", "is not https");
+    assert!(by_file(&folder.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
+}

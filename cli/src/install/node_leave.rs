@@ -1,13 +1,18 @@
 //! `keelson node leave`: takes a node out of its cluster in order: no new pods, the old ones evicted as their disruption
-//! budgets allow, the Node object gone. What is on the machine itself is `keelson reset`'s.
+//! budgets allow, the Node object gone. What is on the machine itself is `keelson reset`'s; a kubelet that still runs would
+//! register its node again, so the object goes only when the kubelet is silent.
 
 use super::progress::{Progress, until};
 use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 use std::time::Duration;
+
+/// A kubelet renews its lease every ten seconds; one that has missed two does not run.
+const SILENCE: i64 = 21;
 
 /// Leaves.
 pub async fn run(client: &kube::Client, name: &str, limit: Duration, progress: Progress) -> Result<()> {
@@ -20,9 +25,32 @@ pub async fn run(client: &kube::Client, name: &str, limit: Duration, progress: P
     progress.wait("evicting pods", until(limit, || drained(client, name))).await.with_context(|| {
         format!("{name} is cordoned, but not empty; `kubectl uncordon {name}` takes it back")
     })?;
+    if silent(client, name).await.is_err() {
+        progress.say(&format!(
+            "{name} is empty. Now run `keelson reset --yes` on it; this waits until it is done"
+        ));
+    }
+    progress
+        .wait("waiting until its kubelet is silent", until(limit, || silent(client, name)))
+        .await
+        .with_context(|| {
+            format!("{name} is empty, but not removed; run `keelson reset --yes` on it and then this again")
+        })?;
     nodes.delete(name, &DeleteParams::default()).await.context("the node cannot be deleted")?;
-    progress.say(&format!("{name} has left; run `keelson reset --yes` on it"));
+    progress.say(&format!("{name} has left the cluster"));
     Ok(())
+}
+
+/// An error while the node's lease is renewed.
+async fn silent(client: &kube::Client, node: &str) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let renewed = leases.get_opt(node).await?.and_then(|lease| lease.spec).and_then(|spec| spec.renew_time);
+    let Some(renewed) = renewed else { return Ok(()) };
+    let ago = jiff::Timestamp::now().as_second() - renewed.0.as_second();
+    if ago > SILENCE {
+        return Ok(());
+    }
+    bail!("its kubelet was heard {ago} s ago")
 }
 
 /// Evicts what is there; an error while something is.

@@ -36,7 +36,7 @@ use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
 use crate::streaming::{Kubelets, MAX_RELAYS};
-use crate::{crd, keys, renewal, services, upkeep};
+use crate::{crd, keys, masters, renewal, services};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,9 @@ impl ApiServer {
         bootstrap::run(&api, &config).await?;
         tokio::spawn(crd::run(core.clone(), api.own_service()));
         tokio::spawn(services::repair::run(core.clone()));
-        tokio::spawn(upkeep::expire_events(core.clone()));
+        if config.several {
+            masters::Masters::new(&api, &config).start().await;
+        }
         tokio::spawn(renewal::run(core.clone(), config.pki.clone(), tls));
         tokio::spawn(async move {
             ctx.drain.drained().await;

@@ -22,8 +22,21 @@ pub const STEPS: [&str; 4] = [
 
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
 
+/// How often a step begins anew that met another server's writes.
+const ATTEMPTS: usize = 5;
+
 /// Makes everything.
 pub async fn run(api: &ApiServer, config: &ApiServerConfig) -> Result<(), StartError> {
+    for _ in 1..ATTEMPTS {
+        match once(api, config).await {
+            Err(StartError::Bootstrap { status, .. }) if status.reason == Reason::Conflict => {}
+            outcome => return outcome,
+        }
+    }
+    once(api, config).await
+}
+
+async fn once(api: &ApiServer, config: &ApiServerConfig) -> Result<(), StartError> {
     let mut client = Client::new(api.own_service());
     let steps = [
         namespaces(&mut client).await,
@@ -200,23 +213,32 @@ async fn kubernetes_service(
         });
         client.ensure(SERVICES, &service).await?;
     }
-    endpoints(client, config.advertise, target).await
+    if config.several {
+        // Its endpoints are kept by all servers together.
+        return Ok(());
+    }
+    endpoints(client, &[config.advertise], target).await
 }
 
-/// Endpoints and EndpointSlice follow the advertised address (one API server; with several, each would add its own).
-async fn endpoints(client: &mut Client, address: IpAddr, port: u16) -> Result<(), Status> {
+/// Endpoints and EndpointSlice show the servers' advertised addresses, in order, of one family, at least one.
+pub(crate) async fn endpoints(client: &mut Client, all: &[IpAddr], port: u16) -> Result<(), Status> {
+    let is_ipv4 = all.first().is_some_and(IpAddr::is_ipv4);
+    let all: Vec<String> = all.iter().filter(|one| one.is_ipv4() == is_ipv4).map(IpAddr::to_string).collect();
+    let addresses: Vec<Value> = all.iter().map(|ip| json!({"ip": ip})).collect();
+    let ready: Vec<Value> =
+        all.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
     let labels = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-        "subsets": [{"addresses": [{"ip": address.to_string()}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+        "subsets": [{"addresses": addresses, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
     });
     client.apply("/api/v1/namespaces/default/endpoints", &endpoints, &["subsets"]).await?;
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "addressType": if is_ipv4 { "IPv4" } else { "IPv6" },
+        "endpoints": ready,
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
     client

@@ -22,6 +22,8 @@ pub struct ApiServerConfig {
     /// First and last node port.
     pub node_ports: (u16, u16),
     pub gates: Gates,
+    /// Other API servers serve from the same store: the endpoints of the `kubernetes` Service are those of all.
+    pub several: bool,
     /// Requests in flight that read, and that write.
     pub max_reads: usize,
     pub max_writes: usize,
@@ -38,6 +40,7 @@ impl ApiServerConfig {
             service_cidr: keelson_base::consts::SERVICE_CIDR.to_owned(),
             node_ports: keelson_base::consts::NODE_PORT_RANGE,
             gates: Gates::default(),
+            several: false,
             max_reads: 400,
             max_writes: 200,
         }

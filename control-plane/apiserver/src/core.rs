@@ -137,13 +137,22 @@ impl Core {
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::Empty;
         }
-        self.count(&info, &query, response.status(), started.elapsed());
+        self.count(&info, &query, &parts.headers, response.status(), started.elapsed());
         response
     }
 
-    fn count(&self, info: &RequestInfo, query: &Query<'_>, code: StatusCode, took: Duration) {
+    fn count(
+        &self,
+        info: &RequestInfo,
+        query: &Query<'_>,
+        headers: &HeaderMap,
+        code: StatusCode,
+        took: Duration,
+    ) {
+        let applies = info.verb == "patch"
+            && crate::negotiate::content_type(headers).starts_with("application/apply-patch");
         let key = RequestKey {
-            verb: info.verb,
+            verb: if applies { "apply" } else { info.verb },
             group: info.group.clone(),
             version: info.version.clone(),
             // Unknown paths and resources must not make series.

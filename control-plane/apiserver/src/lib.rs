@@ -18,6 +18,7 @@ mod crd;
 mod documents;
 mod flow;
 mod keys;
+mod masters;
 mod metrics;
 mod negotiate;
 mod nonresource;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use futures::StreamExt;
-use futures::future::{BoxFuture, poll_fn};
+use futures::future::{BoxFuture, FutureExt, poll_fn};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -48,6 +48,11 @@ struct Queue {
     closed: Option<StoreError>,
 }
 
+/// Asks a cluster for its newest revision and waits until everything up to it is published.
+pub(crate) trait Reach: Send + Sync + 'static {
+    fn reach(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
+}
+
 struct State {
     subscribers: Vec<Arc<Subscriber>>,
     closed: Option<StoreError>,
@@ -81,6 +86,17 @@ impl Hub {
         }
         // After the queues: who reads the new revision finds its events queued.
         self.published.store(revision, Ordering::Release);
+    }
+
+    /// Ends the streams there are with an error: the changes up to `revision` cannot be told. Later ones go on from there.
+    pub fn cut(&self, error: &StoreError, revision: Revision) {
+        let mut state = self.state.lock();
+        for subscriber in state.subscribers.drain(..) {
+            subscriber.queue.lock().closed = Some(error.clone());
+            subscriber.needed.store(OFF, Ordering::Release);
+            subscriber.waker.wake();
+        }
+        self.published.fetch_max(revision, Ordering::AcqRel);
     }
 
     /// Ends all streams, present and future, with an error.
@@ -135,16 +151,27 @@ impl Subscriber {
 struct WatchFrontier {
     hub: Arc<Hub>,
     subscriber: Arc<Subscriber>,
+    reach: Option<Arc<dyn Reach>>,
 }
 
 impl Frontier for WatchFrontier {
-    fn now(&self) -> Option<(Revision, Revision)> {
+    fn now(&self) -> (Revision, Revision) {
         // In this order: what is published has raised `needed` before.
         let newest = self.hub.published();
         match self.subscriber.needed.load(Ordering::Acquire) {
-            OFF => Some((newest, newest)),
-            needed => Some((newest, needed)),
+            OFF => (newest, newest),
+            needed => (newest, needed),
         }
+    }
+
+    fn latest(&self) -> BoxFuture<'_, Result<(Revision, Revision), StoreError>> {
+        async move {
+            if let Some(reach) = &self.reach {
+                reach.reach().await?;
+            }
+            Ok(self.now())
+        }
+        .boxed()
     }
 }
 
@@ -170,10 +197,11 @@ struct Reader {
     skip: Revision,
 }
 
-/// Opens a watch over a hub and a history.
+/// Opens a watch over a hub and a history; `reach` where others write to the store too.
 pub(crate) async fn watch(
     hub: Arc<Hub>,
     history: Arc<dyn History>,
+    reach: Option<Arc<dyn Reach>>,
     prefix: &str,
     after: Revision,
 ) -> Result<Watch, StoreError> {
@@ -184,7 +212,7 @@ pub(crate) async fn watch(
         needed: AtomicU64::new(OFF),
     });
     let until = hub.attach(&subscriber)?;
-    let frontier = Arc::new(WatchFrontier { hub: hub.clone(), subscriber: subscriber.clone() });
+    let frontier = Arc::new(WatchFrontier { hub: hub.clone(), subscriber: subscriber.clone(), reach });
     let mode = Mode::Past { until };
     let mut reader =
         Reader { hub, history, subscriber, mode, pending: VecDeque::new(), position: after, skip: after };

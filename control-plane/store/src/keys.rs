@@ -32,6 +32,8 @@ fn check_key(key: &str) -> Result<(), StoreError> {
         "a key is empty"
     } else if key.len() > MAX_KEY {
         "a key is longer than 1024 bytes"
+    } else if !key.starts_with('/') {
+        "a key does not begin with a slash"
     } else if key.contains('\0') {
         "a key holds a NUL"
     } else {
@@ -57,7 +59,12 @@ pub(crate) fn check(transaction: &Transaction) -> Result<(), StoreError> {
         if transaction.writes[..index].iter().any(|other| other.key() == key) {
             return refuse("a transaction writes a key twice");
         }
-        if let Write::Put { value, .. } = write {
+        if let Write::Expiring { ttl, .. } = write
+            && ttl.as_secs() == 0
+        {
+            return refuse("a key is to live for less than a second");
+        }
+        if let Write::Put { value, .. } | Write::Expiring { value, .. } = write {
             if value.len() > MAX_VALUE {
                 return refuse("a value is larger than 8 MiB");
             }
@@ -76,7 +83,7 @@ impl Write {
     /// The key written.
     pub fn key(&self) -> &str {
         match self {
-            Write::Put { key, .. } | Write::Delete { key } => key,
+            Write::Put { key, .. } | Write::Expiring { key, .. } | Write::Delete { key } => key,
         }
     }
 }
@@ -106,9 +113,15 @@ mod tests {
             vec![put("/registry/a", b"{}"), put("/registry/b", b"{}")],
             vec![put("/keelson/a", b"{}"), put("/keelson/a", b"{}")],
             vec![put("", b"{}")],
-            vec![put("a\0", b"{}")],
+            vec![put("/a\0", b"{}")],
+            vec![put("a", b"{}")],
+            vec![Write::Expiring {
+                key: "/a".to_owned(),
+                value: Bytes::from_static(b"{}"),
+                ttl: std::time::Duration::from_millis(999),
+            }],
             vec![put("/keelson/a", b"\xff")],
-            vec![put(&"k".repeat(1025), b"{}")],
+            vec![put(&"/".repeat(1025), b"{}")],
             (0..65).map(|i| put(&format!("/keelson/{i}"), b"{}")).collect(),
         ] {
             assert!(matches!(check(bad.clone()), Err(StoreError::Refused(_))), "{bad:?}");

@@ -2,8 +2,9 @@
 //!
 //! What always holds: an answer to [`Store::commit`] leaves after the write is durable; a watcher sees a write only
 //! after that, in revision order, each exactly once; a list is a snapshot at one revision. The store knows nothing of
-//! Kubernetes: keys are strings, values are bytes.
+//! Kubernetes: keys are strings that begin with `/`, values are bytes.
 
+pub mod etcd;
 pub mod floor;
 mod hub;
 mod keys;
@@ -12,6 +13,7 @@ mod memory;
 mod model;
 pub mod sqlite;
 
+pub use etcd::{EtcdOptions, EtcdStore, EtcdTls};
 pub use keys::{MAX_KEY, MAX_VALUE, MAX_WRITES, SERVED};
 pub use memory::MemoryStore;
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
@@ -19,6 +21,7 @@ pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -53,8 +56,20 @@ pub enum Expect {
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    Put { key: String, value: Bytes },
-    Delete { key: String },
+    Put {
+        key: String,
+        value: Bytes,
+    },
+    /// As `Put`, and the store deletes the key by itself some time after `ttl` unless it is written anew before: whole
+    /// seconds, at least one. A deletion by age is a change as any other: a revision, an event.
+    Expiring {
+        key: String,
+        value: Bytes,
+        ttl: Duration,
+    },
+    Delete {
+        key: String,
+    },
 }
 
 /// Guards and writes that commit together or not at all, at one revision. At most one write is of a served key
@@ -96,6 +111,12 @@ pub enum StoreError {
     /// No space is left: reads go on, writes are refused.
     #[error("no space left on the device; reads go on, writes are refused until space is freed")]
     Full,
+    /// The store does not answer now; a write was not made.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// The connection broke or time ran out while a write was under way: it may have been made or not.
+    #[error("it is not known whether the write was made: {0}")]
+    Unknown(String),
     /// The store is closed after an I/O failure or at shutdown.
     #[error("the store is closed: {0}")]
     Closed(String),
@@ -135,13 +156,18 @@ pub enum WatchItem {
     Progress(Revision),
 }
 
-/// How far a watch must have been read to be true at the newest revision, so that a reader of the watch can answer
-/// consistently without a round trip to the store.
+/// How far a watch must have been read to be true at a revision, so that a reader of the watch can answer without
+/// reading the store.
+///
+/// Both answers are `(revision, needed)`: once the watch's reader has seen an item (event or progress) of revision
+/// `needed` or above, it has seen every change under the prefix up to and including `revision`.
 pub trait Frontier: Send + Sync + 'static {
-    /// `(newest, needed)`: once the watch's reader has seen an item (event or progress) of revision `needed` or above,
-    /// it has seen every change under the prefix up to and including revision `newest`. `None` where the back end
-    /// cannot tell at once; then [`Store::revision`] and the watch's progress items serve.
-    fn now(&self) -> Option<(Revision, Revision)>;
+    /// The newest revision that is known here, at once.
+    fn now(&self) -> (Revision, Revision);
+
+    /// A revision that holds every write acknowledged anywhere before the call. Back ends with one process have it at
+    /// hand; others ask the cluster, and wait until its changes are here.
+    fn latest(&self) -> BoxFuture<'_, Result<(Revision, Revision), StoreError>>;
 }
 
 /// A stream of changes; ends after the first error.

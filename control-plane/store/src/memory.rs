@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
@@ -40,7 +41,8 @@ struct Inner {
     hub: Arc<Hub>,
 }
 
-/// A store that forgets everything with the process. Cheap to clone: clones are the same store.
+/// A store that forgets everything with the process. Cheap to clone: clones are the same store. Keys that expire need a
+/// tokio runtime.
 #[derive(Clone)]
 pub struct MemoryStore {
     inner: Arc<Inner>,
@@ -98,7 +100,7 @@ impl State {
         for write in transaction.writes {
             let prev = self.entry_at(write.key(), self.revision);
             let (key, value) = match write {
-                Write::Put { key, value } => (key, Some(value)),
+                Write::Put { key, value } | Write::Expiring { key, value, .. } => (key, Some(value)),
                 Write::Delete { .. } if prev.is_none() => continue,
                 Write::Delete { key } => (key, None),
             };
@@ -206,6 +208,35 @@ fn entry_of(key: &str, versions: &[Version], at: Revision) -> Option<Entry> {
     })
 }
 
+fn expiring(write: &Write) -> Option<(String, Duration)> {
+    match write {
+        Write::Expiring { key, ttl, .. } => Some((key.clone(), *ttl)),
+        Write::Put { .. } | Write::Delete { .. } => None,
+    }
+}
+
+/// Deletes a key after a time unless it was written anew.
+async fn expire(inner: Weak<Inner>, key: String, written: Revision, ttl: Duration) {
+    tokio::time::sleep(ttl).await;
+    if let Some(inner) = inner.upgrade() {
+        let guards = vec![(key.clone(), Expect::Revision(written))];
+        // Lost only to a newer write, or to the store's end.
+        let _ = inner.commit(Transaction { guards, writes: vec![Write::Delete { key }] });
+    }
+}
+
+impl Inner {
+    fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let mut state = self.state.lock();
+        let (events, revision) = state.commit(transaction)?;
+        // Under the state's lock: published in revision order.
+        if !events.is_empty() {
+            self.hub.publish(events, revision);
+        }
+        Ok(Committed { revision })
+    }
+}
+
 impl History for Inner {
     fn changes(&self, prefix: &str, after: Revision) -> BoxFuture<'static, Result<Changes, StoreError>> {
         ready(self.state.lock().changes(prefix, after)).boxed()
@@ -230,20 +261,20 @@ impl Store for MemoryStore {
     }
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CommitError>> {
-        let mut state = self.inner.state.lock();
-        let answer = state.commit(transaction).map(|(events, revision)| {
-            // Under the state's lock: published in revision order.
-            if !events.is_empty() {
-                self.inner.hub.publish(events, revision);
+        let expiring: Vec<(String, Duration)> = transaction.writes.iter().filter_map(expiring).collect();
+        let answer = self.inner.commit(transaction);
+        if let Ok(committed) = &answer {
+            for (key, ttl) in expiring {
+                tokio::spawn(expire(Arc::downgrade(&self.inner), key, committed.revision, ttl));
             }
-            Committed { revision }
-        });
+        }
         ready(answer).boxed()
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
         let prefix = prefix.to_owned();
-        async move { hub::watch(self.inner.hub.clone(), self.inner.clone(), &prefix, after).await }.boxed()
+        async move { hub::watch(self.inner.hub.clone(), self.inner.clone(), None, &prefix, after).await }
+            .boxed()
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {

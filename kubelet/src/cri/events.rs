@@ -2,7 +2,10 @@
 //! (containerd 1.6 has only that), else nothing, and the relist finds out.
 use super::{Cri, api};
 use keelson_proto::containerd_events::{SubscribeRequest, TaskExit, events_client::EventsClient};
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+const AGREES: Duration = Duration::from_millis(300);
 
 /// Something happened to this container or sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +34,33 @@ pub async fn follow(
     }
 }
 
+/// Waits until the runtime has agreed. Servers written in Go send their headers with the first message only: a refusal
+/// comes at once, and silence for this long is agreement.
+async fn open<T>(
+    call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, tonic::Status>>,
+    live: impl FnOnce(),
+) -> Result<tonic::Streaming<T>, tonic::Status> {
+    tokio::pin!(call);
+    match tokio::time::timeout(AGREES, &mut call).await {
+        Ok(answer) => {
+            let stream = answer?.into_inner();
+            live();
+            Ok(stream)
+        }
+        Err(_) => {
+            live();
+            Ok(call.await?.into_inner())
+        }
+    }
+}
+
 async fn follow_cri(
     cri: &Cri,
     events: &mpsc::Sender<RuntimeEvent>,
     live: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
-    let mut stream = cri.runtime.clone().get_container_events(api::GetEventsRequest {}).await?.into_inner();
-    live();
+    let mut runtime = cri.runtime.clone();
+    let mut stream = open(runtime.get_container_events(api::GetEventsRequest {}), live).await?;
     while let Some(event) = stream.message().await? {
         if events.send(RuntimeEvent { id: event.container_id }).await.is_err() {
             break;
@@ -51,10 +74,10 @@ async fn follow_containerd(
     events: &mpsc::Sender<RuntimeEvent>,
     live: impl FnOnce(),
 ) -> Result<(), tonic::Status> {
-    let filters = vec!["namespace==k8s.io,topic==/tasks/exit".to_owned()];
+    // A value with a slash stands in quotes, else the filter is refused.
+    let filters = vec![r#"namespace==k8s.io,topic=="/tasks/exit""#.to_owned()];
     let mut client = EventsClient::new(cri.channel());
-    let mut stream = client.subscribe(SubscribeRequest { filters }).await?.into_inner();
-    live();
+    let mut stream = open(client.subscribe(SubscribeRequest { filters }), live).await?;
     while let Some(envelope) = stream.message().await? {
         let Some(any) = envelope.event else { continue };
         let Ok(exit) = <TaskExit as prost::Message>::decode(any.value.as_slice()) else { continue };

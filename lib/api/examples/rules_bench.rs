@@ -45,6 +45,7 @@ fn run(name: &str, ty: TypeId, body: &str) {
     let ctx = Ctx {
         now: "2026-01-01T00:00:00Z".parse().unwrap_or_default(),
         gates: &gates,
+        group: "",
         subresource: "",
         namespaced: true,
         has_status: true,

@@ -229,6 +229,11 @@ impl ErrorList {
         self.0.iter()
     }
 
+    /// Keeps the mistakes that the predicate says.
+    pub fn retain(&mut self, keep: impl FnMut(&FieldError) -> bool) {
+        self.0.retain(keep);
+    }
+
     pub fn push(&mut self, error: FieldError) {
         self.0.push(error);
     }

@@ -5,9 +5,14 @@
 
 use std::path::PathBuf;
 
+use keelson_base::gates::Gates;
+
+use crate::doc::{Doc, Gvk};
 use crate::json::{self, EncodeOptions, FieldValidation};
 use crate::proto;
 use crate::schema::TypeId;
+use crate::table::Table;
+use crate::types::convert::convert;
 
 /// Where the golden objects lie: `$KEELSON_GOLDEN`, or `shared/golden` beside the repository.
 fn golden_folder() -> Option<PathBuf> {
@@ -198,4 +203,53 @@ fn protobuf_to_json_and_back() {
         }
     }
     report(wrong, all.len());
+}
+
+/// The object in another version, as the API server converts.
+fn converted(doc: &Doc, ty: TypeId, gvk: &Gvk) -> Doc {
+    let mut out = convert(doc, ty).unwrap_or_else(|| {
+        let mut bytes = Vec::new();
+        json::encode_canonical(doc, EncodeOptions { type_meta: false, resource_version: true }, &mut bytes);
+        json::decode(ty, &bytes, FieldValidation::Ignore).expect("a decoded object").0
+    });
+    out.gvk = gvk.clone();
+    out
+}
+
+/// Every version a type is or can be served in, to the version it is stored in and back; and the other way around.
+#[test]
+fn served_versions_convert_there_and_back() {
+    let all = golden();
+    let mut gates = Gates::default();
+    for gate in ["ClusterTrustBundle", "CoordinatedLeaderElection", "MutatingAdmissionPolicy"] {
+        gates.set(gate, true).expect("a gate");
+    }
+    let table = Table::with_versions(&gates, |_, _| Some(true));
+    let (mut wrong, mut pairs) = (Vec::new(), 0);
+    for row in table.rows().iter().filter(|row| row.stored && !row.is_hub()) {
+        let (Some(ty), Some(hub)) = (row.ty, row.storage_ty()) else { continue };
+        for (start, other, other_gvk) in [(ty, hub, row.storage_gvk()), (hub, ty, row.gvk())] {
+            let Some(one) = all.iter().find(|one| one.ty == start) else { continue };
+            pairs += 1;
+            let (doc, _) = json::decode(one.ty, &one.json, FieldValidation::Strict).expect("a golden object");
+            let there = converted(&doc, other, &other_gvk);
+            let back = converted(&there, start, &doc.gvk);
+            let text = |doc: &Doc| {
+                let mut out = Vec::new();
+                json::encode_canonical(doc, EncodeOptions::FULL, &mut out);
+                out
+            };
+            let (got, want) = (text(&back), text(&doc));
+            if got != want {
+                wrong.push(format!(
+                    "{} through {} {}",
+                    one.name,
+                    row.api_version(),
+                    first_difference(&got, &want)
+                ));
+            }
+        }
+    }
+    assert!(all.is_empty() || pairs > 20, "only {pairs} conversions");
+    report(wrong, pairs);
 }

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod events;
 pub mod informer;
 pub mod key;
+pub mod leader;
 mod named;
 pub mod projections;
 pub mod rotating;

@@ -44,6 +44,7 @@ pub struct RawConfig {
     pub node: RawNode,
     pub paths: RawPaths,
     pub api_server: RawApiServer,
+    pub etcd: RawEtcd,
     pub network: RawNetwork,
     pub kubelet: RawKubelet,
     pub proxy: RawProxy,
@@ -61,8 +62,9 @@ macro_rules! raw {
 }
 
 raw!(/** Section `node`. */ RawNode { name: String, address: String, labels: BTreeMap<String, String>, taints: Vec<String> });
-raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pod_logs: PathBuf });
+raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: PathBuf });
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String });
+raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String });
 raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
@@ -75,6 +77,8 @@ pub struct Config {
     pub node: NodeConfig,
     pub paths: Paths,
     pub api_server: ApiServerSection,
+    /// `None`: the database is an SQLite file.
+    pub etcd: Option<EtcdSection>,
     pub network: NetworkSection,
     pub kubelet: KubeletSection,
     pub proxy: ProxySection,
@@ -105,13 +109,14 @@ pub struct Taint {
 #[derive(Clone, Debug)]
 pub struct Paths {
     pub state: PathBuf,
+    pub pki: PathBuf,
     pub pod_logs: PathBuf,
 }
 
 impl Paths {
     /// Keys and certificates.
     pub fn pki(&self) -> PathBuf {
-        self.state.join("pki")
+        self.pki.clone()
     }
 
     /// The database's folder.
@@ -142,6 +147,16 @@ pub struct ApiServerSection {
     pub extra_sans: Vec<String>,
     pub gates: Gates,
     pub history_retention: Duration,
+}
+
+/// Section `etcd`, checked: how the cluster that holds the database is reached.
+#[derive(Clone, Debug)]
+pub struct EtcdSection {
+    /// `https` addresses, at least one.
+    pub endpoints: Vec<String>,
+    pub ca_file: PathBuf,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
 }
 
 /// Section `network`, checked.
@@ -297,6 +312,7 @@ fn merge(into: &mut Value, from: Value) {
 pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
     let state = raw.paths.state.unwrap_or_else(|| consts::STATE_DIR.into());
     absolute("paths.state", &state)?;
+    raw.paths.pki.as_deref().map_or(Ok(()), |path| absolute("paths.pki", path))?;
     let network = check_network(raw.network)?;
     let format = match raw.log.format.as_deref() {
         None | Some("text") => LogFormat::Text,
@@ -306,7 +322,12 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
     Ok(Config {
         node: check_node(raw.node)?,
         kubelet: check_kubelet(raw.kubelet, &state)?,
-        paths: Paths { state, pod_logs: raw.paths.pod_logs.unwrap_or_else(|| consts::POD_LOGS_DIR.into()) },
+        paths: Paths {
+            pki: raw.paths.pki.unwrap_or_else(|| state.join("pki")),
+            state,
+            pod_logs: raw.paths.pod_logs.unwrap_or_else(|| consts::POD_LOGS_DIR.into()),
+        },
+        etcd: check_etcd(raw.etcd)?,
         api_server: check_api_server(raw.api_server)?,
         network,
         proxy: ProxySection {
@@ -386,6 +407,30 @@ fn check_api_server(raw: RawApiServer) -> Result<ApiServerSection, ConfigError> 
         gates,
         history_retention: duration("apiServer.historyRetention", &retention)?,
     })
+}
+
+fn check_etcd(raw: RawEtcd) -> Result<Option<EtcdSection>, ConfigError> {
+    let endpoints = raw.endpoints.unwrap_or_default();
+    let files =
+        [("etcd.caFile", raw.ca_file), ("etcd.certFile", raw.cert_file), ("etcd.keyFile", raw.key_file)];
+    if endpoints.is_empty() {
+        return match files.into_iter().find(|(_, file)| file.is_some()) {
+            Some((key, _)) => Err(value(key, "is of no use without etcd.endpoints")),
+            None => Ok(None),
+        };
+    }
+    for endpoint in &endpoints {
+        let host = endpoint.strip_prefix("https://").unwrap_or_default();
+        let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) || host.contains('/') {
+            return Err(value("etcd.endpoints", format!("must be https://host:port each, not {endpoint:?}")));
+        }
+    }
+    let [ca_file, cert_file, key_file] = files.map(|(key, file)| {
+        let file = file.ok_or_else(|| value(key, "is needed with etcd.endpoints"))?;
+        absolute(key, &file).map(|()| file)
+    });
+    Ok(Some(EtcdSection { endpoints, ca_file: ca_file?, cert_file: cert_file?, key_file: key_file? }))
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {

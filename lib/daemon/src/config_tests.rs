@@ -43,6 +43,11 @@ fn mistakes_are_refused_with_the_key_and_what_to_write() {
     check("apiServer: {historyRetention: 0s}", "must be longer than nothing");
     check("log: {format: xml}", "log.format must be text or json");
     check("paths: {state: rel}", "paths.state must be absolute");
+    check("etcd: {endpoints: ['http://a:2379']}", "must be https://host:port each");
+    check("etcd: {endpoints: ['https://a']}", "must be https://host:port each");
+    check("etcd: {endpoints: ['https://a:2379'], caFile: /a, keyFile: /c}", "etcd.certFile is needed");
+    check("etcd: {caFile: /a}", "of no use without etcd.endpoints");
+    check("etcd: {endpoint: x}", "did you mean \"etcd.endpoints\"?");
     check("dns: {upstreams: ['a.b']}", "dns.upstreams must be an IP address");
     assert!(refused("node: {name: a}").contains("apiVersion must be \"keelson/v1\""));
     assert!(refused("apiVersion: [").contains("no valid YAML"));

@@ -1,2 +1,4 @@
 //! keelson-testkit
 pub mod containerd;
+pub mod etcd;
+pub mod relay;

@@ -40,6 +40,10 @@ struct Args {
     /// Where to write area, name and result of each test.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// A program that gives the cluster a second node when run as `PROGRAM second-node up`, and takes it away with `down`;
+    /// run around the tests that need two.
+    #[arg(long, value_name = "PROGRAM")]
+    second_node: Option<PathBuf>,
     /// Run against a server that answers 200 to everything and echoes what is posted: every test must fail.
     #[arg(long)]
     negative: bool,
@@ -97,7 +101,8 @@ async fn start(args: Args) -> Result<()> {
         api.get("/version").await.context("the cluster does not answer; `make cluster` starts one")?;
     }
     let kubectl = kubectl::Kubectl::new(&args.kubectl, &kubeconfig, patience)?;
-    let results = run::all(Rc::new(env::Run { api, kubectl, patience }), tests, jobs).await?;
+    let second_node = args.second_node.as_deref().filter(|_| !args.negative);
+    let results = run::all(Rc::new(env::Run { api, kubectl, patience }), tests, jobs, second_node).await?;
     let good = report::print(&results, args.negative);
     if let Some(path) = &args.report {
         report::write(path, &results)?;

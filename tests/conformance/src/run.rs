@@ -2,10 +2,11 @@
 
 use crate::env::{Env, Run};
 use crate::suite::{Test, Todo};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use futures::{FutureExt, StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,14 +28,36 @@ pub struct Finished {
     pub took: Duration,
 }
 
-/// Runs all of them and returns the results in the tests' order.
-pub async fn all(run: Rc<Run>, tests: Vec<Test>, jobs: usize) -> Result<Vec<Finished>> {
+/// Gives the cluster a second node, or takes it away.
+async fn node(program: &Path, task: &str) -> Result<()> {
+    let ended = tokio::process::Command::new(program).args(["second-node", task]).output().await?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{} second-node {task}: {said}", program.display());
+    Ok(())
+}
+
+/// Runs all of them and returns the results in the tests' order. Those that need two nodes come last, when
+/// `second_node`, where it is given, has made one.
+pub async fn all(
+    run: Rc<Run>,
+    tests: Vec<Test>,
+    jobs: usize,
+    second_node: Option<&Path>,
+) -> Result<Vec<Finished>> {
     let bar = ProgressBar::new(tests.len() as u64);
     bar.set_style(ProgressStyle::with_template("{elapsed_precise} {pos}/{len} {wide_msg}")?);
     let order: Vec<&str> = tests.iter().map(|test| test.name).collect();
+    let (two_nodes, tests): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.two_nodes);
     let (serial, parallel): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.serial);
     let mut results = Vec::new();
-    for (batch, jobs) in [(parallel, jobs.max(1)), (serial, if run.patience.is_some() { jobs } else { 1 })] {
+    let alone = if run.patience.is_some() { jobs } else { 1 };
+    let needs_node = if two_nodes.is_empty() { None } else { second_node };
+    for (batch, jobs, program) in
+        [(parallel, jobs.max(1), None), (serial, alone, None), (two_nodes, alone, needs_node)]
+    {
+        if let Some(program) = program {
+            node(program, "up").await?;
+        }
         let mut running =
             stream::iter(batch.into_iter().map(|test| one(run.clone(), test))).buffer_unordered(jobs);
         while let Some(finished) = running.next().await {
@@ -53,6 +76,9 @@ pub async fn all(run: Rc<Run>, tests: Vec<Test>, jobs: usize) -> Result<Vec<Fini
             bar.set_message(finished.name);
             bar.inc(1);
             results.push(finished);
+        }
+        if let Some(program) = program {
+            node(program, "down").await?;
         }
     }
     bar.finish_and_clear();

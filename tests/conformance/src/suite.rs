@@ -50,6 +50,8 @@ pub struct Test {
     pub area: &'static str,
     pub name: &'static str,
     pub serial: bool,
+    /// It needs a second node.
+    pub two_nodes: bool,
     pub todo: Todo,
 }
 
@@ -84,7 +86,8 @@ pub fn all() -> Result<Vec<Test>> {
                 continue;
             }
         };
-        all.push(Test { area, name, serial: name.contains("[Serial]"), todo });
+        let (serial, two_nodes) = (name.contains("[Serial]"), name.contains("two untainted nodes"));
+        all.push(Test { area, name, serial, two_nodes, todo });
     }
     if !missing.is_empty() || !bodies.is_empty() {
         bail!("names without a test: {missing:#?}; tests without a name: {:#?}", bodies.keys());

@@ -9,6 +9,7 @@ mod api;
 mod churn;
 mod client;
 mod delete;
+mod etcd;
 mod first;
 mod floor;
 mod idle;
@@ -40,12 +41,15 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
-    /// Measure these only: idle, api, churn, pods, start, first; and delete, which is not measured otherwise.
+    /// Measure these only: idle, api, churn, pods, etcd, start, first; and delete, which is not measured otherwise.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
     #[arg(long, hide = true)]
     first_start_in: Option<PathBuf>,
+    /// Measure on etcd only, with this binary of keelson; no cluster is needed.
+    #[arg(long, value_name = "BINARY")]
+    etcd_with: Option<PathBuf>,
 }
 
 /// What every measurement is handed.
@@ -64,6 +68,11 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(folder) = &args.first_start_in {
         return first::start_here(folder).await;
+    }
+    if let Some(binary) = &args.etcd_with {
+        let mut report = Report::new(args.report);
+        etcd::measure(binary, &mut report).await?;
+        return report.write();
     }
     let places = Places::of_environment();
     let kubeconfig = Kubeconfig::read(&places.kubeconfig())
@@ -97,6 +106,10 @@ async fn main() -> Result<()> {
     }
     if wanted("pods") {
         pods::measure(&mut bench).await?;
+    }
+    if wanted("etcd") {
+        let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
+        etcd::measure(&binary, &mut bench.report).await?;
     }
     if wanted("start") {
         start::measure(&mut bench).await?;

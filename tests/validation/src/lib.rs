@@ -17,6 +17,7 @@
 //! | `default` | `gives`: what the defaults add, change and (`null`) drop |
 //! | `store` (a create that is well-formed) | `gives`: as above, after preparation too; `warn` |
 //! | `cells` | `cells`: one row of the Table, wide columns too |
+//! | `columns` | `columns`: name, type, format, priority and description of each |
 //!
 //! `say` lists the mistakes as `[path, reason, value, detail]`, in any order; `value` is as the message prints it, `null`
 //! where upstream prints what its internal types look like and it is not compared. `warn` lists Warning headers.

@@ -39,6 +39,9 @@ pub struct Row {
     pub warn: Vec<String>,
     #[serde(default)]
     pub cells: Vec<Value>,
+    /// Name, type, format, priority, description of each column.
+    #[serde(default)]
+    pub columns: Vec<(String, String, String, i32, String)>,
     /// The line in the file.
     #[serde(skip)]
     pub line: usize,

@@ -226,9 +226,9 @@ impl Inner {
 
     /// Waits until everything the store has published is applied.
     async fn catch_up(&self, progress: &mut Receiver<Progress>) -> Result<Revision, CacheError> {
-        let told = self.frontier.lock().as_ref().and_then(|frontier| frontier.now());
-        let (newest, needed) = match told {
-            Some(told) => told,
+        let frontier = self.frontier.lock().clone();
+        let (newest, needed) = match frontier {
+            Some(frontier) => frontier.latest().await.map_err(CacheError::from_store)?,
             None => {
                 let newest = self.store.revision().await.map_err(CacheError::from_store)?;
                 (newest, newest)
@@ -262,7 +262,7 @@ impl Inner {
 
     /// The newest revision up to which every event has been handed to the watchers.
     pub fn delivered(&self) -> Revision {
-        let told = self.frontier.lock().as_ref().and_then(|frontier| frontier.now());
+        let told = self.frontier.lock().as_ref().map(|frontier| frontier.now());
         let state = self.state.lock();
         match told {
             Some((newest, needed)) if state.applied >= needed && state.ready => newest.max(state.applied),

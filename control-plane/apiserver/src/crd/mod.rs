@@ -28,6 +28,7 @@ use crate::cache::{EventKind, ListQuery, Object, ReadAt, Scope, Start, WatchCach
 use crate::core::Core;
 use crate::rest::cache_status;
 use serving::Serving;
+use status::Claim;
 
 /// The readiness check that says definitions found at start are served; upstream's name.
 pub const SYNCED: &str = "poststarthook/crd-informer-synced";
@@ -103,11 +104,11 @@ pub async fn load(core: &Arc<Core>) -> Result<(), Status> {
 /// Follows the definitions until the server drains.
 pub async fn run(core: Arc<Core>, service: LocalService) {
     let Some(row) = row(&core) else { return };
-    let cache = core.cache(&row);
     let (ended, mut endings) = mpsc::channel(ENDED);
     let mut controller = Controller {
         core: core.clone(),
         service,
+        cache: core.cache(&row),
         known: BTreeMap::new(),
         serving: Serving::default(),
         dirty: BTreeSet::new(),
@@ -117,7 +118,7 @@ pub async fn run(core: Arc<Core>, service: LocalService) {
     // The rows that `load` made are this controller's from now on.
     controller.serving.adopt(&core);
     loop {
-        controller.follow(&cache, &mut endings).await;
+        controller.follow(&mut endings).await;
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
             () = core.stop.cancelled() => return,
@@ -131,7 +132,9 @@ pub async fn run(core: Arc<Core>, service: LocalService) {
 struct Controller {
     core: Arc<Core>,
     service: LocalService,
-    known: BTreeMap<String, Doc>,
+    cache: Arc<WatchCache>,
+    /// The names each definition has; the definitions themselves stay in the cache.
+    known: BTreeMap<String, Claim>,
     serving: Serving,
     /// Definitions whose rows or status may be behind.
     dirty: BTreeSet<String>,
@@ -141,14 +144,14 @@ struct Controller {
 }
 
 impl Controller {
-    async fn follow(&mut self, cache: &WatchCache, endings: &mut mpsc::Receiver<String>) {
+    async fn follow(&mut self, endings: &mut mpsc::Receiver<String>) {
         let query = WatchQuery {
             scope: Scope::All,
             filter: None,
             start: Start::State { at: ReadAt::Newest, end_bookmark: true },
             bookmarks: false,
         };
-        let Ok(mut stream) = cache.watch(query).await else { return };
+        let Ok(mut stream) = self.cache.watch(query).await else { return };
         let mut fresh = Some(BTreeSet::new());
         let stop = self.core.stop.clone();
         loop {
@@ -177,7 +180,7 @@ impl Controller {
                         if let Some(fresh) = &mut fresh {
                             fresh.insert(name.clone());
                         }
-                        self.put(name, doc);
+                        self.put(name, Claim::of(&doc));
                     }
                 }
                 Some(Ok(WatchItem::InitialEventsEnd(_))) => {
@@ -197,15 +200,21 @@ impl Controller {
         }
     }
 
-    fn put(&mut self, name: String, doc: Doc) {
-        self.touch_group(group_of(&doc).to_owned());
+    fn put(&mut self, name: String, claim: Claim) {
         self.dirty.insert(name.clone());
-        self.known.insert(name, doc);
+        self.claim(name, claim);
+    }
+
+    fn claim(&mut self, name: String, claim: Claim) {
+        if self.known.get(&name) != Some(&claim) {
+            self.touch_group(&claim.group);
+            self.known.insert(name, claim);
+        }
     }
 
     fn remove(&mut self, name: &str) {
-        if let Some(doc) = self.known.remove(name) {
-            self.touch_group(group_of(&doc).to_owned());
+        if let Some(claim) = self.known.remove(name) {
+            self.touch_group(&claim.group);
         }
         self.dirty.remove(name);
         self.serving.remove(name);
@@ -213,24 +222,25 @@ impl Controller {
     }
 
     /// Names are claimed within a group: what one gives up another may get.
-    fn touch_group(&mut self, group: String) {
-        let others = self.known.iter().filter(|(_, doc)| group_of(doc) == group);
-        self.dirty.extend(others.map(|(name, _)| name.clone()).collect::<Vec<_>>());
+    fn touch_group(&mut self, group: &str) {
+        let others = self.known.iter().filter(|(_, claim)| claim.group == group);
+        self.dirty.extend(others.map(|(name, _)| name.clone()));
     }
 
     /// Brings rows and statuses to what the definitions ask for. What fails stays dirty.
     async fn settle(&mut self) {
         let names: Vec<String> = std::mem::take(&mut self.dirty).into_iter().collect();
         for name in names {
-            let Some(doc) = self.known.get(&name).cloned() else { continue };
-            let others = self.known.iter().filter(|(other, _)| **other != name).map(|(_, doc)| doc);
+            // What the cache holds may be newer than the event: then another event follows.
+            let Some(doc) = self.cache.peek(&name).and_then(|object| decode(&object)) else { continue };
+            let others = self.known.iter().filter(|(other, _)| **other != name).map(|(_, claim)| claim);
             let planned = status::plan(&doc, others, self.core.clock.now());
             self.serving.put(planned.as_ref().unwrap_or(&doc));
             self.serving.swap(&self.core);
             if let Some(planned) = planned {
                 match write_status(&self.service, &planned).await {
-                    // What was written is what the next name is judged by; the event that follows brings its revision.
-                    Ok(()) => drop(self.known.insert(name.clone(), planned)),
+                    // What was written is what the next one is judged by.
+                    Ok(()) => self.claim(name.clone(), Claim::of(&planned)),
                     Err(status) if status.is_not_found() => {}
                     Err(status) => {
                         if status.code != 409 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keelson_api::doc::{Doc, Struct};
+use keelson_api::doc::Doc;
 use keelson_api::f::apiextensions_v1 as x;
 use keelson_api::structural::custom::{self, is_true};
 use keelson_api::table::{Resource, Table};
@@ -30,7 +30,7 @@ impl Serving {
     pub fn put(&mut self, doc: &Doc) {
         let name = doc.meta().name();
         let status = doc.root().and_then(|root| root.child(x::custom_resource_definition::STATUS));
-        if !status.is_some_and(is_established) {
+        if !status.is_some_and(|status| is_true(status, "Established")) {
             return self.remove(name);
         }
         let rows = match custom::rows(doc) {
@@ -40,12 +40,14 @@ impl Serving {
                 return self.remove(name);
             }
         };
-        let same = self.rows.get(name).is_some_and(|known| {
-            known.len() == rows.len()
-                && known.iter().zip(&rows).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
-        });
-        // A description of a column or a field is no part of that text, and has to be published too.
-        let same = same && self.rows.get(name).is_some_and(|known| published(known) == published_new(&rows));
+        // A description of a column or a field is no part of a row's text, and has to be published too.
+        let alike = |(a, b): (&Arc<Resource>, &Resource)| {
+            format!("{a:?}") == format!("{b:?}") && published(a) == published(b)
+        };
+        let same = self
+            .rows
+            .get(name)
+            .is_some_and(|known| known.len() == rows.len() && known.iter().zip(&rows).all(alike));
         if !same {
             self.rows.insert(name.to_owned(), rows.into_iter().map(Arc::new).collect());
             self.changed = true;
@@ -57,7 +59,7 @@ impl Serving {
     }
 
     /// Forgets definitions that are not known.
-    pub fn retain(&mut self, known: &BTreeMap<String, Doc>) {
+    pub fn retain<T>(&mut self, known: &BTreeMap<String, T>) {
         let before = self.rows.len();
         self.rows.retain(|name, _| known.contains_key(name));
         self.changed |= self.rows.len() != before;
@@ -83,6 +85,8 @@ impl Serving {
         }
         let old: BTreeMap<String, Arc<Resource>> = by_prefix(&before);
         let new: BTreeMap<String, Arc<Resource>> = by_prefix(&table);
+        // A request that was on its way when an earlier definition went may have made a cache again.
+        new.keys().filter(|prefix| !old.contains_key(*prefix)).for_each(|prefix| core.caches.remove(prefix));
         core.table.store(Arc::new(table));
         for (prefix, row) in old {
             let identity = |row: &Resource| row.custom.as_ref().map(|custom| custom.uid.clone());
@@ -99,11 +103,6 @@ impl Serving {
     }
 }
 
-/// Established, or its names are taken for good: upstream serves either.
-fn is_established(status: &Struct) -> bool {
-    is_true(status, "Established")
-}
-
 /// A built-in group version is not shared with definitions, nor are the keys of built-in resources.
 fn is_taken(table: &Table, row: &Resource) -> bool {
     table.rows().iter().any(|other| {
@@ -118,17 +117,7 @@ fn by_prefix(table: &Table) -> BTreeMap<String, Arc<Resource>> {
     custom.map(|row| (keys::row_prefix(row), row.clone())).collect()
 }
 
-/// What is published of rows beyond their own text.
-fn published(rows: &[Arc<Resource>]) -> Vec<(Option<Struct>, Vec<custom::CustomColumn>)> {
-    rows.iter()
-        .filter_map(|row| row.custom.as_ref())
-        .map(|one| (one.written.clone(), one.columns.clone()))
-        .collect()
-}
-
-fn published_new(rows: &[Resource]) -> Vec<(Option<Struct>, Vec<custom::CustomColumn>)> {
-    rows.iter()
-        .filter_map(|row| row.custom.as_ref())
-        .map(|one| (one.written.clone(), one.columns.clone()))
-        .collect()
+/// What is published of a row beyond its own text.
+fn published(row: &Resource) -> Option<(&Option<Box<[u8]>>, &[custom::CustomColumn])> {
+    row.custom.as_ref().map(|one| (&one.written, one.columns.as_slice()))
 }

@@ -26,8 +26,32 @@ pub struct Condition<'a> {
     pub message: &'a str,
 }
 
-/// The definition with the status it should have; `None` where it has that already. `others`: all other definitions.
-pub fn plan<'d>(doc: &Doc, others: impl Iterator<Item = &'d Doc>, now: Timestamp) -> Option<Doc> {
+/// What a definition has of its group's names: what all others are judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    pub group: String,
+    resources: Vec<String>,
+    kinds: Vec<String>,
+}
+
+impl Claim {
+    /// The names that a definition's status says are its own.
+    pub fn of(doc: &Doc) -> Claim {
+        let mut claim = Claim {
+            group: spec_of(doc).map_or("", |spec| spec.str(s::GROUP)).to_owned(),
+            ..Claim::default()
+        };
+        if let Some(accepted) = status_of(doc).and_then(|status| status.child(st::ACCEPTED_NAMES)) {
+            claim.resources.extend([accepted.str(n::PLURAL), accepted.str(n::SINGULAR)].map(str::to_owned));
+            claim.resources.extend(strs(accepted, n::SHORT_NAMES).map(|(_, name)| name.to_owned()));
+            claim.kinds.extend([accepted.str(n::KIND), accepted.str(n::LIST_KIND)].map(str::to_owned));
+        }
+        claim
+    }
+}
+
+/// The definition with the status it should have; `None` where it has that already. `others`: what all other definitions have.
+pub fn plan<'d>(doc: &Doc, others: impl Iterator<Item = &'d Claim>, now: Timestamp) -> Option<Doc> {
     let mut new = doc.clone();
     names(&mut new, others, now);
     structure(&mut new, now);
@@ -82,29 +106,18 @@ fn clear(doc: &mut Doc, kind: &str) {
     }
 }
 
-/// Names that are claimed in a group: of resources, and of kinds.
-fn claimed<'d>(group: &str, docs: impl Iterator<Item = &'d Doc>) -> (BTreeSet<&'d str>, BTreeSet<&'d str>) {
-    let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());
-    for doc in docs.filter(|doc| spec_of(doc).is_some_and(|spec| spec.str(s::GROUP) == group)) {
-        let Some(accepted) = status_of(doc).and_then(|status| status.child(st::ACCEPTED_NAMES)) else {
-            continue;
-        };
-        resources.extend([accepted.str(n::PLURAL), accepted.str(n::SINGULAR)]);
-        resources.extend(strs(accepted, n::SHORT_NAMES).map(|(_, name)| name));
-        kinds.extend([accepted.str(n::KIND), accepted.str(n::LIST_KIND)]);
-    }
-    (resources, kinds)
-}
-
-fn names<'d>(doc: &mut Doc, others: impl Iterator<Item = &'d Doc>, now: Timestamp) {
+fn names<'d>(doc: &mut Doc, others: impl Iterator<Item = &'d Claim>, now: Timestamp) {
     let old = doc.clone();
     let Some(spec) = spec_of(&old) else { return };
     let empty = Struct::new(t::apiextensions_v1::CUSTOM_RESOURCE_DEFINITION_NAMES);
     let requested = spec.child(s::NAMES).unwrap_or(&empty);
     let accepted = status_of(&old).and_then(|status| status.child(st::ACCEPTED_NAMES)).unwrap_or(&empty);
-    let mut all: Vec<&Doc> = others.collect();
-    all.push(&old);
-    let (resources, kinds) = claimed(spec.str(s::GROUP), all.into_iter());
+    let own = Claim::of(&old);
+    let mut all: Vec<&Claim> = others.filter(|claim| claim.group == own.group).collect();
+    all.push(&own);
+    let resources: BTreeSet<&str> =
+        all.iter().flat_map(|claim| &claim.resources).map(String::as_str).collect();
+    let kinds: BTreeSet<&str> = all.iter().flat_map(|claim| &claim.kinds).map(String::as_str).collect();
     let mut result = accepted.clone();
     let mut conflict: Option<(&str, String)> = None;
     let taken = |name: &str, used: &BTreeSet<&str>| {

@@ -28,8 +28,9 @@ fn other(accepted: Json) -> Doc {
 
 fn planned(doc: &Doc, others: &[Doc]) -> Doc {
     let now = "2026-01-01T00:00:00Z".parse().expect("a time");
-    let planned = plan(doc, others.iter(), now).unwrap_or_else(|| doc.clone());
-    assert!(plan(&planned, others.iter(), now).is_none(), "a plan that was carried out plans nothing more");
+    let claims: Vec<Claim> = others.iter().map(Claim::of).collect();
+    let planned = plan(doc, claims.iter(), now).unwrap_or_else(|| doc.clone());
+    assert!(plan(&planned, claims.iter(), now).is_none(), "a plan that was carried out plans nothing more");
     planned
 }
 

@@ -69,6 +69,7 @@ fn reported(verb: &str) -> &'static str {
         "list" => "LIST",
         "watch" => "WATCH",
         "patch" => "PATCH",
+        "apply" => "APPLY",
         "delete" => "DELETE",
         "deletecollection" => "DELETECOLLECTION",
         "proxy" | "connect" => "CONNECT",

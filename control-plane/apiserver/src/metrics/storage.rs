@@ -140,11 +140,13 @@ impl Measured {
 /// What upstream calls the operation of a transaction's served write.
 fn operation(transaction: &Transaction) -> (&'static str, &str) {
     let served = |write: &Write| match write {
-        Write::Put { key, .. } | Write::Delete { key } => key.starts_with(crate::keys::ROOT),
+        Write::Put { key, .. } | Write::Expiring { key, .. } | Write::Delete { key } => {
+            key.starts_with(crate::keys::ROOT)
+        }
     };
     match transaction.writes.iter().find(|write| served(write)).or(transaction.writes.first()) {
         Some(Write::Delete { key }) => ("delete", key),
-        Some(Write::Put { key, .. }) => {
+        Some(Write::Put { key, .. } | Write::Expiring { key, .. }) => {
             let absent = transaction
                 .guards
                 .iter()

@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::status::{Reason, Status};
 use keelson_api::types;
-use keelson_store::{Expect, Transaction, Write};
+use keelson_store::{Expect, Transaction};
 use rand::Rng as _;
 
 use super::{MAX_ATTEMPTS, Op, WriteError, Written, apply, read_body};
@@ -12,7 +12,7 @@ use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
 use crate::reads::READ_BY_DECISIONS;
-use crate::{keys, services};
+use crate::{keys, services, upkeep};
 
 /// How often, and how long apart, a pod's admission looks for its namespace's default service account.
 const DEFAULT_ACCOUNT_LOOKS: usize = 20;
@@ -208,7 +208,7 @@ async fn put_new(op: &Op<'_>, key: &str, doc: &Doc, claim: &services::Claim) -> 
     let json = op.stored_form(doc);
     let mut transaction = Transaction {
         guards: vec![(key.to_owned(), Expect::Absent)],
-        writes: vec![Write::Put { key: key.to_owned(), value: json.clone() }],
+        writes: vec![upkeep::put(&op.row, key.to_owned(), json.clone())],
     };
     claim.join(&mut transaction);
     let revision = op.core.commit(transaction).await?;

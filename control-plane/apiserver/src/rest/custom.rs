@@ -206,14 +206,14 @@ impl RowColumns {
                     push_definition(
                         out,
                         index,
-                        [one.name, one.kind, one.format, one.description],
+                        [one.name, one.kind, one.format, one.description()],
                         one.priority,
                     );
                 }
             }
             RowColumns::Custom(custom) => {
                 let name = keelson_api::types::columns::NAME;
-                push_definition(out, 0, [name.name, name.kind, name.format, name.description], 0);
+                push_definition(out, 0, [name.name, name.kind, name.format, name.description()], 0);
                 for (index, one) in custom.columns.iter().enumerate() {
                     let texts = [one.name.as_str(), &one.kind, &one.format, &one.description];
                     push_definition(out, index + 1, texts, one.priority);

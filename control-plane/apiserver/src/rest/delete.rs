@@ -15,7 +15,7 @@ use crate::body::{Body, RequestBody};
 use crate::cache::{ListQuery, ReadAt};
 use crate::negotiate::{self, Encoding};
 use crate::options::{DeleteOptions, ListOptions, Propagation};
-use crate::services;
+use crate::{services, upkeep};
 
 const ORPHAN: &str = "orphan";
 /// Objects of a collection deleted at once: they share the store's commits.
@@ -345,7 +345,7 @@ async fn mark(
     let key = op.key(name);
     let transaction = Transaction {
         guards: vec![(key.clone(), Expect::Revision(old.revision))],
-        writes: vec![Write::Put { key, value: json.clone() }],
+        writes: vec![upkeep::put(&op.row, key, json.clone())],
     };
     match op.core.commit(transaction).await {
         Ok(revision) => {

@@ -181,6 +181,7 @@ impl Op<'_> {
         Ctx {
             now: self.now,
             gates: &self.core.gates,
+            group: &self.row.group,
             subresource,
             namespaced: self.row.namespaced,
             has_status: self.row.has_status(),
@@ -350,7 +351,11 @@ pub fn store_status(error: StoreError) -> Status {
         StoreError::Future { requested, current } => Status::too_large_resource_version(requested, current),
         StoreError::Refused(why) => Status::request_entity_too_large(why),
         full @ StoreError::Full => Status::service_unavailable(full.to_string()),
-        closed @ StoreError::Closed(_) => Status::service_unavailable(closed.to_string()),
+        closed @ (StoreError::Closed(_) | StoreError::Unavailable(_)) => {
+            Status::service_unavailable(closed.to_string())
+        }
+        // Neither a success nor a failure: the client looks, or asks again.
+        unknown @ StoreError::Unknown(_) => Status::timeout(&unknown.to_string(), 0),
         StoreError::Database(text) => {
             tracing::error!(error = text, "the store failed");
             Status::internal("the store failed; the server's log says why")

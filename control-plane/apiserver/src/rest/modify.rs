@@ -4,9 +4,10 @@ use keelson_api::doc::{Doc, Struct, Value};
 use keelson_api::f::core_v1 as f;
 use keelson_api::status::Status;
 use keelson_api::{t, types};
-use keelson_store::{Expect, Transaction, Write};
+use keelson_store::{Expect, Transaction};
 
 use super::{MAX_ATTEMPTS, Op, WriteError, Written};
+use crate::upkeep;
 
 /// Changes an object of the op's row until no other write came between.
 pub async fn modify(
@@ -28,7 +29,7 @@ pub async fn modify(
         let key = op.key(name);
         let transaction = Transaction {
             guards: vec![(key.clone(), Expect::Revision(old.revision))],
-            writes: vec![Write::Put { key, value: json.clone() }],
+            writes: vec![upkeep::put(&op.row, key, json.clone())],
         };
         match op.core.commit(transaction).await {
             Ok(revision) => {

@@ -14,7 +14,7 @@ use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::negotiate;
 use crate::options::WriteOptions;
-use crate::{request_info, services};
+use crate::{request_info, services, upkeep};
 
 /// Makes the new object (in the request's version) from the old one (in the request's version).
 pub type Make<'m> = dyn Fn(&Doc) -> Result<Doc, Status> + Send + Sync + 'm;
@@ -340,7 +340,7 @@ async fn store_changed(
     let write = if gone {
         Write::Delete { key: key.clone() }
     } else {
-        Write::Put { key: key.clone(), value: json.clone() }
+        upkeep::put(&op.row, key.clone(), json.clone())
     };
     let mut transaction =
         Transaction { guards: vec![(key, Expect::Revision(old.revision))], writes: vec![write] };

@@ -16,6 +16,7 @@ use keelson_api::doc::{Doc, Struct, Value};
 use keelson_api::f::core_v1::{service, service_port as sp, service_spec as ss};
 use keelson_api::f::networking_v1 as nf;
 use keelson_api::field_errors::{BadValue, ErrorList, FieldPath};
+use keelson_api::json::{self, FieldValidation};
 use keelson_api::schema::Field;
 use keelson_api::status::{GroupResource, Status};
 use keelson_api::table::Resource;
@@ -37,6 +38,8 @@ type Ports = BTreeMap<u16, String>;
 /// What a write of a Service has claimed and not yet stored.
 #[derive(Default)]
 pub struct Claim {
+    /// The Service's namespace and name.
+    owner: (String, String),
     /// IPAddress objects made for this write.
     addresses: Vec<IpAddr>,
     /// Addresses the Service no longer has once the write is stored.
@@ -64,17 +67,33 @@ impl Claim {
         }
     }
 
-    /// After a write that failed: gives back what was claimed for it.
+    /// After a write that failed: gives back what was claimed for it. Where the write's end is not known, the Service may
+    /// hold it: what stands there is asked, and in doubt the repair decides later.
     pub async fn release(&self, core: &Core) {
-        for address in &self.addresses {
-            free_address(core, *address, None).await;
+        if self.addresses.is_empty() {
+            return;
+        }
+        let (namespace, name) = &self.owner;
+        let key = format!("{}{namespace}/{name}", keys::prefix("", "services", false));
+        let held = match core.store.get(&key).await {
+            Ok((None, _)) => Vec::new(),
+            Ok((Some(entry), _)) => {
+                match json::decode(t::core_v1::SERVICE, &entry.value, FieldValidation::Ignore) {
+                    Ok((stored, _)) => addresses(&stored),
+                    Err(_) => return,
+                }
+            }
+            Err(_) => return,
+        };
+        for address in self.addresses.iter().filter(|address| !held.contains(address)) {
+            free_own(core, *address, &self.owner).await;
         }
     }
 
     /// After the write is stored: gives back what the Service had before.
     pub async fn settle(&self, core: &Core) {
         for address in &self.freed {
-            free_address(core, *address, None).await;
+            free_own(core, *address, &self.owner).await;
         }
     }
 }
@@ -86,7 +105,8 @@ pub async fn claim(
     old: Option<&Doc>,
     dry_run: bool,
 ) -> Result<Claim, Status> {
-    let mut claim = Claim::default();
+    let owner = owner_of(doc);
+    let mut claim = Claim { owner, ..Claim::default() };
     let done = fill(core, doc, old, dry_run, &mut claim).await;
     if let Err(status) = done {
         claim.release(core).await;
@@ -355,16 +375,28 @@ fn address_transaction(core: &Core, doc: &Doc, address: IpAddr) -> Transaction {
     }
 }
 
-/// Deletes the IPAddress object of an address; with `only_revision`, only in that state. Failures leave it to the repair.
-pub async fn free_address(core: &Core, address: IpAddr, only_revision: Option<u64>) {
-    let key = address_key(address);
-    let revision = match only_revision {
-        Some(revision) => revision,
-        None => match core.store.get(&key).await {
-            Ok((Some(entry), _)) => entry.mod_revision,
-            _ => return,
-        },
+fn owner_of(doc: &Doc) -> (String, String) {
+    (doc.meta().namespace().to_owned(), doc.meta().name().to_owned())
+}
+
+/// Deletes the IPAddress object of an address if it is that of this Service: another server may have given the address
+/// to another Service by now.
+async fn free_own(core: &Core, address: IpAddr, owner: &(String, String)) {
+    let Ok((Some(entry), _)) = core.store.get(&address_key(address)).await else { return };
+    let Ok((claimed, _)) = json::decode(t::networking_v1::IP_ADDRESS, &entry.value, FieldValidation::Ignore)
+    else {
+        return;
     };
+    let parent = |field| claimed.str(&[nf::ip_address::SPEC, nf::ip_address_spec::PARENT_REF, field]);
+    let names = (parent(nf::parent_reference::NAMESPACE), parent(nf::parent_reference::NAME));
+    if names == (owner.0.as_str(), owner.1.as_str()) {
+        free_address(core, address, entry.mod_revision).await;
+    }
+}
+
+/// Deletes the IPAddress object of an address in just this state. Failures leave it to the repair.
+pub async fn free_address(core: &Core, address: IpAddr, revision: u64) {
+    let key = address_key(address);
     let transaction = Transaction {
         guards: vec![(key.clone(), Expect::Revision(revision))],
         writes: vec![Write::Delete { key }],
@@ -543,15 +575,17 @@ fn pick_port(range: (u16, u16), record: &Ports, mine: &mut BTreeSet<u16>) -> Opt
 /// After a Service is gone: gives back all it had.
 pub async fn free(core: &Core, doc: &Doc) {
     for address in addresses(doc) {
-        free_address(core, address, None).await;
+        free_own(core, address, &owner_of(doc)).await;
     }
     let gone = node_ports(doc);
     if gone.is_empty() {
         return;
     }
+    let owner = format!("{}/{}", doc.meta().namespace(), doc.meta().name());
     for _ in 0..crate::rest::MAX_ATTEMPTS {
         let Ok((mut record, expect)) = read_ports(core).await else { return };
-        gone.iter().for_each(|port| drop(record.remove(port)));
+        // A port that another Service has by now is its own.
+        record.retain(|port, holder| !(gone.contains(port) && *holder == owner));
         let transaction = Transaction {
             guards: vec![(NODE_PORTS_KEY.to_owned(), expect)],
             writes: vec![Write::Put { key: NODE_PORTS_KEY.to_owned(), value: encode_ports(&record) }],

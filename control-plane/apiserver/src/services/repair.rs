@@ -8,17 +8,18 @@ use std::time::Duration;
 use keelson_api::json::{self, FieldValidation};
 use keelson_api::status::Status;
 use keelson_api::t;
-use keelson_store::{Transaction, Write};
+use keelson_store::{Expect, Transaction, Write};
 
-use super::{NODE_PORTS_KEY, free_address, held, read_ports};
+use super::{NODE_PORTS_KEY, Ports, free_address, held, read_ports};
 use crate::core::Core;
 use crate::keys;
 use crate::rest::{WriteError, store_status};
 
 /// How often it looks; idle must be idle.
 const EVERY: Duration = Duration::from_secs(600);
-/// An address may be claimed for a Service that is about to be written: only what two looks see as orphaned is freed.
-const GRACE: Duration = Duration::from_secs(5);
+/// An address may be claimed for a Service that is about to be written, by another server too: only what two looks see
+/// as orphaned is freed. Longer than any request and any commit under it takes.
+const GRACE: Duration = Duration::from_secs(90);
 
 /// Runs until the server stops.
 pub async fn run(core: Arc<Core>) {
@@ -40,19 +41,23 @@ pub async fn once(core: &Arc<Core>) -> Result<(), Status> {
     if before.addresses.is_empty() && before.ports.is_empty() {
         return Ok(());
     }
-    tokio::time::sleep(GRACE).await;
+    tokio::select! {
+        () = tokio::time::sleep(GRACE) => {}
+        () = core.stop.cancelled() => return Ok(()),
+    }
     let now = orphans(core).await?;
     for (address, revision) in &now.addresses {
         if before.addresses.get(address) == Some(revision) {
             tracing::info!(%address, "freeing a service address whose service is gone");
-            free_address(core, *address, Some(*revision)).await;
+            free_address(core, *address, *revision).await;
         }
     }
     let gone: BTreeSet<u16> = now.ports.intersection(&before.ports).copied().collect();
     if gone.is_empty() {
         return Ok(());
     }
-    let (mut record, expect) = read_ports(core).await?;
+    // As it was read before the Services: a port that was given since is not taken away.
+    let (mut record, expect) = now.record;
     gone.iter().for_each(|port| drop(record.remove(port)));
     let value = serde_json::to_vec(&record).map_err(Status::internal)?.into();
     let transaction = Transaction {
@@ -69,13 +74,14 @@ pub async fn once(core: &Arc<Core>) -> Result<(), Status> {
 struct Orphans {
     addresses: BTreeMap<IpAddr, u64>,
     ports: BTreeSet<u16>,
+    record: (Ports, Expect),
 }
 
 async fn orphans(core: &Arc<Core>) -> Result<Orphans, Status> {
     // The claims first: a Service written in between is then seen with them.
     let prefix = keys::prefix("networking.k8s.io", "ipaddresses", false);
     let claims = core.store.list(&prefix, None, 0, None).await.map_err(store_status)?;
-    let (record, _) = read_ports(core).await?;
+    let record = read_ports(core).await?;
     let services =
         core.store.list(&keys::prefix("", "services", false), None, 0, None).await.map_err(store_status)?;
     let (mut used, mut used_ports) = (BTreeSet::new(), BTreeSet::new());
@@ -92,5 +98,6 @@ async fn orphans(core: &Arc<Core>) -> Result<Orphans, Status> {
         .filter_map(|entry| Some((entry.key.strip_prefix(&prefix)?.parse().ok()?, entry.mod_revision)))
         .filter(|(address, _)| !used.contains(address))
         .collect();
-    Ok(Orphans { addresses, ports: record.into_keys().filter(|port| !used_ports.contains(port)).collect() })
+    let ports = record.0.keys().filter(|port| !used_ports.contains(port)).copied().collect();
+    Ok(Orphans { addresses, ports, record })
 }

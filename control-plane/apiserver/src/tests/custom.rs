@@ -505,3 +505,53 @@ async fn access_to_custom_resources_is_granted_by_role() {
     assert_eq!(lab.send_as(user(), "GET", FOOS, &[], "").await.code, 200);
     assert_eq!(lab.send_as(user(), "DELETE", &format!("{FOOS}/a"), &[], "").await.code, 403);
 }
+
+#[tokio::test]
+async fn embedded_objects_have_metadata_of_their_own() {
+    let lab = Lab::start().await;
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "template": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+    }}}});
+    lab.define(&definition("foos", schema)).await;
+    let inner = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "unknownSub": 1, "creationTimestamp": null}, "other": 1});
+    let mut object = foo("a", json!({"template": inner}));
+    object["metadata"]["unknownMeta"] = 1.into();
+    let strict = lab.post(&format!("{FOOS}?fieldValidation=Strict"), &object).await.expect(400);
+    assert_eq!(
+        strict["message"],
+        "Foo in version \"v1\" cannot be handled as a Foo: strict decoding error: unknown field \"metadata.unknownMeta\", unknown field \"spec.template.metadata.unknownSub\""
+    );
+    let made = lab.post(FOOS, &object).await.expect(201);
+    assert_eq!(made["spec"]["template"]["metadata"], json!({"name": "p"}));
+    assert_eq!(made["spec"]["template"]["other"], 1, "unknown fields are preserved around it");
+    for (template, text) in [
+        (json!({"kind": "Pod"}), "spec.template.apiVersion: Required value"),
+        (
+            json!({"apiVersion": "v1", "kind": "a_b"}),
+            "spec.template.kind: Invalid value: \"a_b\": may have mixed case",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"x": "a b"}}}),
+            "spec.template.metadata.labels: Invalid value: \"a b\": a valid label",
+        ),
+    ] {
+        let status = lab.post(FOOS, &foo("b", json!({"template": template}))).await.expect(422);
+        assert!(status["message"].as_str().unwrap().contains(text), "{}", status["message"]);
+    }
+    let wrong = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": 1}});
+    let status = lab.post(FOOS, &foo("b", json!({"template": wrong}))).await.expect(400);
+    assert!(
+        status["message"].as_str().unwrap().contains("spec.template.metadata: Invalid value"),
+        "{}",
+        status["message"]
+    );
+    let mut finalized = foo("c", json!({}));
+    finalized["metadata"]["finalizers"] = json!(["hold"]);
+    let answer = lab.post(FOOS, &finalized).await;
+    assert_eq!(
+        answer.warnings(),
+        [
+            "299 - \"metadata.finalizers: \\\"hold\\\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers\""
+        ]
+    );
+}

@@ -106,6 +106,19 @@ impl Lab {
         lab
     }
 
+    /// A second server over the same store.
+    pub async fn beside_with(&self, change: impl FnOnce(&mut ApiServerConfig)) -> Lab {
+        let (trigger, ctx) = Context::for_tests();
+        let mut config = ApiServerConfig::new(
+            self.pki.clone(),
+            "127.0.0.1:0".parse().unwrap(),
+            "192.0.2.8".parse().unwrap(),
+        );
+        change(&mut config);
+        let api = ApiServer::start(config, self.store.clone(), ctx).await.unwrap();
+        Lab { api, store: self.store.clone(), pki: self.pki.clone(), _trigger: trigger }
+    }
+
     /// Another server on the same store, after this one has stopped.
     pub async fn restart(self) -> Lab {
         let (trigger, ctx) = Context::for_tests();

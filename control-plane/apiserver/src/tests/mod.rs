@@ -5,6 +5,7 @@ mod custom;
 mod deletes;
 mod harness;
 mod lists;
+mod metrics;
 mod mistakes;
 mod proxies;
 mod renewal;

@@ -35,6 +35,45 @@ async fn parallel_services_never_share() {
     assert_eq!(claimed["items"].as_array().unwrap().len(), 33, "one each, and the kubernetes service's");
 }
 
+/// Two servers allocate from one small range at once: nothing is given twice, nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_never_share() {
+    let small = |config: &mut crate::ApiServerConfig| {
+        config.service_cidr = "10.96.0.0/26".to_owned();
+        config.node_ports = (30000, 30047);
+    };
+    let one = Arc::new(Lab::with(small).await);
+    let other = Arc::new(one.beside_with(small).await);
+    let tasks: Vec<_> = (0..40)
+        .map(|n| {
+            let lab = if n % 2 == 0 { one.clone() } else { other.clone() };
+            tokio::spawn(async move {
+                let path = format!("{SERVICES}/s{n}");
+                for round in 0..3 {
+                    let made = lab.post(SERVICES, &service(&format!("s{n}"), "NodePort")).await.expect(201);
+                    if round == 2 {
+                        return made;
+                    }
+                    lab.delete(&path).await.expect(200);
+                }
+                unreachable!("the last round returns")
+            })
+        })
+        .collect();
+    let (mut addresses, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for task in tasks {
+        let made = task.await.unwrap();
+        assert!(addresses.insert(made["spec"]["clusterIP"].as_str().unwrap().to_owned()));
+        assert!(ports.insert(made["spec"]["ports"][0]["nodePort"].as_i64().unwrap()));
+    }
+    let claimed = other.get(ADDRESSES).await.expect(200);
+    assert_eq!(claimed["items"].as_array().unwrap().len(), 41, "one each, and the kubernetes service's");
+    let (record, _) = one.store.get(crate::services::NODE_PORTS_KEY).await.unwrap();
+    let record: std::collections::BTreeMap<i64, String> =
+        serde_json::from_slice(&record.unwrap().value).unwrap();
+    assert_eq!(record.into_keys().collect::<BTreeSet<_>>(), ports);
+}
+
 #[tokio::test]
 async fn what_a_service_had_is_given_back() {
     let lab = Lab::start().await;
@@ -108,6 +147,8 @@ async fn orphans_are_found() {
         "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "gone"}},
     });
     lab.post(ADDRESSES, &orphan).await.expect(201);
+    // The wait between the two looks passes at once.
+    tokio::time::pause();
     crate::services::repair::once(lab.api.core()).await.unwrap();
     lab.get(&format!("{ADDRESSES}/10.96.7.7")).await.expect(404);
     lab.get(&format!("{ADDRESSES}/10.96.0.1")).await.expect(200);

@@ -44,6 +44,10 @@ pub(super) trait Backend {
     fn is_instant(&self) -> bool {
         true
     }
+    /// Whether commits that are under way together are made in the order they were given.
+    fn keeps_order(&self) -> bool {
+        true
+    }
     /// Looks at the back end's own invariants while nothing is under way.
     fn examine(&self, _rows_at_most: Option<usize>) -> Result<(), String> {
         Ok(())
@@ -62,6 +66,7 @@ pub(super) struct Stats {
     pub reopens: u64,
     pub expired: u64,
     pub full: u64,
+    pub unknown: u64,
 }
 
 /// How a run differs from others.
@@ -118,7 +123,8 @@ fn within_ten_seconds<T>(future: impl Future<Output = T>) -> Result<Poll<T>, Vio
 impl<'a, B: Backend> Driver<'a, B> {
     pub fn run(backend: &'a mut B, plan: Plan) -> Result<Stats, Violation> {
         let random = StdRng::seed_from_u64(plan.seed);
-        let truth = Truth::new();
+        let start = wait(backend.store().revision()).map_err(|error| format!("at the start: {error}"))?;
+        let truth = Truth::new(start);
         let stats = Stats::default();
         let mut driver = Driver { backend, truth, random, watchers: Vec::new(), plan, stats, serial: 0 };
         while driver.stats.operations < plan.operations {
@@ -228,6 +234,9 @@ impl<'a, B: Backend> Driver<'a, B> {
 
     fn submit(&mut self, group: &[Transaction], most: usize) -> Vec<Result<Committed, CommitError>> {
         let store = self.backend.store();
+        if !self.backend.keeps_order() {
+            return group.iter().map(|one| wait(store.commit(one.clone()))).collect();
+        }
         let mut futures: Vec<CommitFuture<'_>> = group.iter().map(|one| store.commit(one.clone())).collect();
         let mut answers: Vec<_> = futures.iter_mut().map(poll).collect();
         while self.backend.step(most) {}
@@ -254,6 +263,9 @@ impl<'a, B: Backend> Driver<'a, B> {
             self.stats.full += 1;
             return Ok(());
         }
+        if self.plan.faults_every > 0 && self.settled_by_reading(transaction, &answer)? {
+            return Ok(());
+        }
         let expected = self.truth.apply(transaction);
         let got = match answer {
             Ok(committed) => Outcome::Committed(committed.revision),
@@ -268,6 +280,33 @@ impl<'a, B: Backend> Driver<'a, B> {
             return Err(format!("commit answered {got:?}, expected {expected:?} for {transaction:?}"));
         }
         Ok(())
+    }
+
+    /// Whether an answer leaves open what happened: then the store is asked, and the answer must be true of that.
+    fn settled_by_reading(
+        &mut self,
+        transaction: &Transaction,
+        answer: &Result<Committed, CommitError>,
+    ) -> Result<bool, Violation> {
+        let (Err(CommitError::Store(StoreError::Unknown(why)))
+        | Err(CommitError::Store(StoreError::Unavailable(why)))) = answer
+        else {
+            return Ok(false);
+        };
+        self.stats.unknown += 1;
+        let found = wait(self.backend.store().revision())
+            .map_err(|error| format!("after an unknown outcome ({why}): {error}"))?;
+        if found > self.truth.revision {
+            if matches!(answer, Err(CommitError::Store(StoreError::Unavailable(_)))) {
+                return Err(format!("a write that was not made was made: {why}"));
+            }
+            self.truth.apply(transaction);
+        }
+        if found != self.truth.revision {
+            let expected = self.truth.revision;
+            return Err(format!("after an unknown outcome at revision {found}, expected {expected}"));
+        }
+        Ok(true)
     }
 
     /// After a fault: the store comes back with a prefix of the group that was under way, all that was answered in it.
@@ -320,7 +359,9 @@ impl<'a, B: Backend> Driver<'a, B> {
     fn excuse<T>(&mut self, answer: Result<T, StoreError>) -> Result<Option<T>, Violation> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
-            Err(StoreError::Database(_) | StoreError::Closed(_)) if self.plan.faults_every > 0 => {
+            Err(StoreError::Database(_) | StoreError::Closed(_) | StoreError::Unavailable(_))
+                if self.plan.faults_every > 0 =>
+            {
                 self.check_down()?;
                 Ok(None)
             }
@@ -525,7 +566,7 @@ impl<'a, B: Backend> Driver<'a, B> {
         if item.is_pending() && !self.backend.is_instant() {
             // Only where something must come.
             let due = self.truth.next_event(&watcher.prefix, watcher.place).is_some();
-            let needed = watcher.stream.frontier().now().is_some_and(|(_, needed)| needed > watcher.place.0);
+            let needed = watcher.stream.frontier().now().1 > watcher.place.0;
             if due || needed && watcher.place.0 < self.truth.revision {
                 item = within_ten_seconds(watcher.stream.next())?;
             }
@@ -591,15 +632,16 @@ impl<'a, B: Backend> Driver<'a, B> {
         {
             return Err(format!("watch {} misses {} at {place:?}", watcher.prefix, event.key));
         }
-        if let Some((newest, needed)) = watcher.stream.frontier().now() {
-            let seen = watcher.place.0;
-            if newest > self.truth.revision
-                || needed > newest
-                || (needed > seen && seen < self.truth.revision)
-            {
-                let prefix = &watcher.prefix;
-                return Err(format!("frontier of {prefix} is {newest}/{needed}, seen {seen}"));
-            }
+        let (newest, needed) = watcher.stream.frontier().now();
+        let seen = watcher.place.0;
+        // Where changes arrive by themselves, one may be queued that is not yet published.
+        let needed_most = if self.backend.is_instant() { newest } else { self.truth.revision };
+        if newest > self.truth.revision
+            || needed > needed_most
+            || (needed > seen && seen < self.truth.revision)
+        {
+            let prefix = &watcher.prefix;
+            return Err(format!("frontier of {prefix} is {newest}/{needed}, seen {seen}"));
         }
         Ok(())
     }
@@ -623,7 +665,7 @@ impl<'a, B: Backend> Driver<'a, B> {
             Err(StoreError::Future { current, .. }) if revision > newest && current == newest => {
                 return Ok(());
             }
-            Err(StoreError::Full) if self.plan.faults_every > 0 => {
+            Err(StoreError::Full | StoreError::Unavailable(_)) if self.plan.faults_every > 0 => {
                 self.stats.full += 1;
                 return Ok(());
             }

@@ -8,5 +8,7 @@
 //! `KEELSON_MODEL_OPERATIONS` and `KEELSON_MODEL_SEED` make longer or other runs.
 
 mod driver;
+mod etcd;
+mod expiry;
 mod runs;
 mod truth;

@@ -8,14 +8,14 @@ use super::driver::{Backend, Driver, Plan, Stats};
 use crate::sqlite::inline::{FaultSite, Mutant};
 use crate::{MemoryStore, SqliteOptions, SqliteStore, Store};
 
-fn from_environment(name: &str, default: u64) -> u64 {
+pub(super) fn from_environment(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is a number")),
         Err(_) => default,
     }
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     from_environment("KEELSON_MODEL_SEED", 1)
 }
 

@@ -33,8 +33,9 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    pub fn new() -> Truth {
-        Truth { revision: 1, ..Truth::default() }
+    /// An empty store at a revision.
+    pub fn new(revision: Revision) -> Truth {
+        Truth { revision, ..Truth::default() }
     }
 
     pub fn get(&self, key: &str, at: Revision) -> Option<Entry> {
@@ -67,7 +68,7 @@ impl Truth {
         let mut changed = 0;
         for write in &transaction.writes {
             let (key, value) = match write {
-                Write::Put { key, value } => (key, Some(value.clone())),
+                Write::Put { key, value } | Write::Expiring { key, value, .. } => (key, Some(value.clone())),
                 Write::Delete { key } => (key, None),
             };
             let prev = self.get(key, self.revision);

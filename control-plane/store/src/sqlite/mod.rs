@@ -9,6 +9,7 @@
 //! clean close leaves one file.
 
 mod checkpoint;
+mod expiry;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
@@ -257,8 +258,10 @@ fn open_writer(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Res
     raise(&connection, &mut meta, options.min_revision).map_err(failed)?;
     let hub = Hub::new(meta.revision + meta.base);
     let closed = Arc::new(OnceLock::new());
-    let writer =
+    let expires = expiry::next(&connection).map_err(failed)?;
+    let mut writer =
         Writer::new(connection, site.clone(), hub.clone(), meta, options.retention, pace, closed.clone());
+    writer.expires(expires);
     Ok(Opened { writer, hub, closed })
 }
 
@@ -442,7 +445,7 @@ fn size(request: &Request) -> usize {
             .writes
             .iter()
             .map(|write| match write {
-                Write::Put { key, value } => key.len() + value.len(),
+                Write::Put { key, value } | Write::Expiring { key, value, .. } => key.len() + value.len(),
                 Write::Delete { key } => key.len(),
             })
             .sum(),
@@ -546,7 +549,8 @@ impl Store for SqliteStore {
 
     fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
         let prefix = prefix.to_owned();
-        async move { hub::watch(self.shared.hub.clone(), self.shared.clone(), &prefix, after).await }.boxed()
+        async move { hub::watch(self.shared.hub.clone(), self.shared.clone(), None, &prefix, after).await }
+            .boxed()
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {

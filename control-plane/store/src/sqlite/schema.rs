@@ -4,17 +4,20 @@
 //! that of the greatest id, and the index over keys (which holds the id) tells what a prefix holds at a revision without
 //! reading a value. The row with the greatest id is never compacted, so the revision survives. `created` is the
 //! revision at which the key came to be. Revisions in the database start at 1 and are told to the world with
-//! `meta.base` added: a restored database raises the base, and no revision is handed out twice.
+//! `meta.base` added: a restored database raises the base, and no revision is handed out twice. Beside it a table of the
+//! keys that expire ([`expiry`]).
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::OpenError;
+use super::{OpenError, expiry};
 use crate::Revision;
 
 /// "KLSN"
 const APPLICATION_ID: i32 = 0x4b4c_534e;
 /// The format this code reads and writes.
-pub(super) const FORMAT: i32 = 1;
+pub(super) const FORMAT: i32 = 2;
+/// Without the table of keys that expire; brought up to date when it is opened.
+const BEFORE_EXPIRY: i32 = 1;
 
 const CREATE: &str = "
 CREATE TABLE log (
@@ -97,7 +100,7 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     if filled && application != APPLICATION_ID {
         return Err(OpenError::NotOurs);
     }
-    if (filled || format != 0) && format != FORMAT {
+    if (filled || format != 0) && format != FORMAT && !(filled && format == BEFORE_EXPIRY) {
         return Err(OpenError::Format { found: format, known: FORMAT });
     }
     if !filled {
@@ -116,7 +119,13 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     if !filled {
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(CREATE).map_err(failed)?;
+        transaction.execute_batch(expiry::CREATE).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    } else if format == BEFORE_EXPIRY {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(expiry::CREATE).map_err(failed)?;
         transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }

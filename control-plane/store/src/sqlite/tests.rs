@@ -81,10 +81,10 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
 
     change("PRAGMA user_version = 7");
     let error = SqliteStore::open(SqliteOptions::new(folder.path())).err().expect("refused");
-    assert!(matches!(error, OpenError::Format { found: 7, known: 1 }), "{error}");
-    assert!(error.to_string().contains("format 7, this version of keelson knows format 1"), "{error}");
+    assert!(matches!(error, OpenError::Format { found: 7, known: 2 }), "{error}");
+    assert!(error.to_string().contains("format 7, this version of keelson knows format 2"), "{error}");
 
-    change("PRAGMA user_version = 1; PRAGMA application_id = 5");
+    change("PRAGMA user_version = 2; PRAGMA application_id = 5");
     let error = SqliteStore::open(SqliteOptions::new(folder.path())).err().expect("refused");
     assert!(matches!(error, OpenError::NotOurs), "{error}");
 
@@ -93,6 +93,30 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
     let error = SqliteStore::open(SqliteOptions::new(folder.path())).err().expect("refused");
     assert!(matches!(error, OpenError::Database { .. }), "{error}");
     assert_eq!(fs::read_to_string(&database).unwrap(), text);
+}
+
+/// A database from before keys could expire is brought up to date where it lies.
+#[tokio::test]
+async fn the_first_format_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.commit(put("/registry/a", "1")).await.unwrap();
+    store.close().await.unwrap();
+    let database = folder.path().join(DATABASE);
+    let version = || {
+        let connection = Connection::open(&database).unwrap();
+        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap()
+    };
+    let back = "DROP TABLE expiry; PRAGMA user_version = 1";
+    Connection::open(&database).unwrap().execute_batch(back).unwrap();
+    let store = open(folder.path());
+    assert_eq!(store.get("/registry/a").await.unwrap().0.unwrap().value, "1");
+    let (key, value) = ("/registry/events/a".to_owned(), Bytes::from_static(b"{}"));
+    let ttl = std::time::Duration::from_secs(3600);
+    let expiring = Transaction { guards: Vec::new(), writes: vec![Write::Expiring { key, value, ttl }] };
+    store.commit(expiring).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(version(), 2);
 }
 
 #[tokio::test]

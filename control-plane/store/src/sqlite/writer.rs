@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::expiry;
 use super::history::History;
 use super::read;
 use super::schema::{Meta, last_id, row_id};
@@ -67,6 +68,8 @@ pub(super) struct Writer {
     sweeping: bool,
     vacuuming: bool,
     history: History,
+    /// No key expires before this, in seconds since 1970; `None` while none does.
+    expires: Option<i64>,
     full: Option<Instant>,
     pace: Pace,
     /// After a failed turn nothing is done unasked until then.
@@ -113,6 +116,7 @@ impl Writer {
             sweeping: meta.cursor < last_id(meta.floor),
             vacuuming: false,
             history: History::new(retention, Instant::now(), meta.revision),
+            expires: None,
             full: None,
             pace,
             rest_until: None,
@@ -123,6 +127,15 @@ impl Writer {
             writer.go_full();
         }
         writer
+    }
+
+    /// When the first key expires, as the database says at the start.
+    pub fn expires(&mut self, at: Option<i64>) {
+        self.expires = at;
+    }
+
+    fn is_due(&self) -> bool {
+        self.expires.is_some_and(|at| at <= expiry::now())
     }
 
     pub fn wal_pages(&self) -> u64 {
@@ -136,7 +149,8 @@ impl Writer {
     /// Whether a turn without requests would do something.
     pub fn has_work(&self) -> bool {
         let asked = !self.waiting.is_empty();
-        self.closed.get().is_none() && (self.sweeping || self.vacuuming) && (asked || !self.resting())
+        let work = self.sweeping || self.vacuuming || self.is_due();
+        self.closed.get().is_none() && work && (asked || !self.resting())
     }
 
     fn resting(&self) -> bool {
@@ -145,7 +159,13 @@ impl Writer {
 
     /// When to take a turn although nobody asks.
     pub fn wakes_at(&self) -> Option<Instant> {
-        self.rest_until.filter(|_| self.sweeping || self.vacuuming)
+        let rests = self.rest_until.filter(|_| self.sweeping || self.vacuuming || self.is_due());
+        // The clock may be set: whoever waits looks again after a while at most.
+        let expires = self.expires.map(|at| {
+            let seconds = at.saturating_sub(expiry::now()).clamp(0, 3600) as u64;
+            Instant::now() + Duration::from_secs(seconds)
+        });
+        rests.or(expires)
     }
 
     /// One transaction: all requests, a step of compaction, one fsync.
@@ -180,6 +200,7 @@ impl Writer {
         let mut settled = Vec::with_capacity(commits.len());
         let mut work = Work { events: Vec::new(), revision: self.meta.revision, history: 0 };
         let (before, sweeping, vacuuming) = (self.meta, self.sweeping, self.vacuuming);
+        let expires = self.expires;
         let result = self.run(commits, &mut settled, &mut work);
         match result {
             Ok(()) => {
@@ -188,6 +209,7 @@ impl Writer {
             }
             Err(error) => {
                 self.meta = before;
+                self.expires = expires;
                 // Whatever the step had finished is to do again.
                 self.sweeping |= sweeping;
                 self.vacuuming |= vacuuming;
@@ -216,6 +238,9 @@ impl Writer {
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         for (transaction, (_, result)) in transactions.into_iter().zip(settled.iter_mut()) {
             *result = self.apply(transaction, work)?;
+        }
+        if self.is_due() {
+            self.expire(work)?;
         }
         let swept = self.sweep(settled.len(), work.revision)?;
         let wrote = swept || work.revision > self.meta.revision;
@@ -272,11 +297,18 @@ impl Writer {
                 Some((_, entry)) => entry.take(),
                 None => read::newest(&self.connection, base, write.key(), i64::MAX)?,
             };
-            let (key, value) = match write {
-                Write::Put { key, value } => (key, Some(value)),
+            let (key, value, ttl) = match write {
+                Write::Put { key, value } => (key, Some(value), None),
+                Write::Expiring { key, value, ttl } => (key, Some(value), Some(ttl)),
                 Write::Delete { .. } if prev.is_none() => continue,
-                Write::Delete { key } => (key, None),
+                Write::Delete { key } => (key, None, None),
             };
+            if let Some(ttl) = ttl {
+                let at = expiry::set(&self.connection, &key, ttl)?;
+                self.expires = Some(self.expires.map_or(at, |first| first.min(at)));
+            } else if self.expires.is_some() && prev.is_some() {
+                expiry::clear(&self.connection, &key)?;
+            }
             let created = prev.as_ref().map_or(revision, |prev| prev.create_revision - base);
             // Checked to be UTF-8 above; TEXT, so that an administrator reads it with sqlite3.
             let text = value.as_ref().and_then(|value| std::str::from_utf8(value).ok());
@@ -291,6 +323,20 @@ impl Writer {
             work.revision = revision;
         }
         Ok(Ok(Committed { revision: work.revision + base }))
+    }
+
+    /// Deletes keys whose time has come, each as a change of its own.
+    fn expire(&mut self, work: &mut Work) -> rusqlite::Result<()> {
+        for key in expiry::due(&self.connection, expiry::now())? {
+            // A row whose key is gone must not be met again.
+            expiry::clear(&self.connection, &key)?;
+            let transaction = Transaction { guards: Vec::new(), writes: vec![Write::Delete { key }] };
+            if let Err(error) = self.apply(transaction, work)? {
+                tracing::error!(error = %error, "a key could not be expired");
+            }
+        }
+        self.expires = expiry::next(&self.connection)?;
+        Ok(())
     }
 
     fn ask_compaction(&mut self, revision: Revision, answer: oneshot::Sender<Result<(), StoreError>>) {

@@ -36,11 +36,7 @@ pub(super) fn kind(row: &Resource, dialect: Dialect, source: &dyn Source) -> Val
     let written = row.custom.as_ref().and_then(|custom| custom.written.as_ref());
     let mut schema = match written {
         None => json!({"type": "object"}),
-        Some(written) => {
-            let mut bytes = Vec::new();
-            crate::json::encode_value(&crate::doc::Value::Struct(written.clone()), &mut bytes);
-            serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({"type": "object"}))
-        }
+        Some(written) => serde_json::from_slice(written).unwrap_or_else(|_| json!({"type": "object"})),
     };
     let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
     if written.is_some() && dialect == Dialect::V2 && open {

@@ -27,8 +27,8 @@ pub struct Custom {
     pub schema: Arc<Schema>,
     /// The schema of the version objects are stored in.
     pub storage_schema: Arc<Schema>,
-    /// The schema as it was written, for publishing.
-    pub written: Option<Struct>,
+    /// The schema as it was written, as JSON, for publishing.
+    pub written: Option<Box<[u8]>>,
     /// Names the schema of this version; 0 never.
     pub stamp: u32,
     /// Names the schema of the storage version.
@@ -138,7 +138,7 @@ pub fn rows(definition: &Doc) -> Result<Vec<Resource>, ParseError> {
             uid: definition.meta().uid().into(),
             stamp: stamp(definition.meta().uid(), version),
             storage_stamp: stamp(definition.meta().uid(), storage),
-            written: schema_of(version).cloned(),
+            written: schema_of(version).map(written),
             schema,
             storage_schema: storage_schema.clone(),
             columns: columns_of(version),
@@ -159,6 +159,12 @@ pub fn is_true(status: &Struct, condition: &str) -> bool {
     use x::custom_resource_definition_condition as c;
     structs(status, x::custom_resource_definition_status::CONDITIONS)
         .any(|(_, one)| one.str(c::TYPE) == condition && one.str(c::STATUS) == "True")
+}
+
+fn written(schema: &Struct) -> Box<[u8]> {
+    let mut out = Vec::new();
+    crate::json::encode_value(&Value::Struct(schema.clone()), &mut out);
+    out.into()
 }
 
 fn stamp(uid: &str, version: &Struct) -> u32 {

@@ -29,6 +29,11 @@ pub fn coerce(
     Coercer { drop, unknown }.value(schema, &mut doc.root, None)
 }
 
+/// As [`coerce`], for a value that is no whole object; what cannot be read is the error.
+pub fn coerce_part(schema: &Schema, value: &mut Value, at: &FieldPath<'_>) -> Result<(), CoerceError> {
+    Coercer { drop: false, unknown: None }.value(schema, value, Some(at))
+}
+
 struct Coercer<'u> {
     drop: bool,
     unknown: Option<&'u mut Vec<String>>,
@@ -181,8 +186,8 @@ fn walk(schema: &Schema, value: &Value, at: Option<&FieldPath<'_>>, errors: &mut
                         walk(property, value, Some(path.as_ref().unwrap_or(&root)), errors);
                     }
                     (None, Some(additional)) => {
-                        let path = at.map(|at| at.key(key));
-                        walk(additional, value, Some(path.as_ref().unwrap_or(&root)), errors);
+                        let nowhere = FieldPath::new("");
+                        walk(additional, value, Some(&at.unwrap_or(&nowhere).key(key)), errors);
                     }
                     _ => {}
                 }

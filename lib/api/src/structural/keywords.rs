@@ -20,12 +20,18 @@ pub struct Strictness {
     pub atomic_sets: bool,
     pub map_keys: bool,
     pub pruned_defaults: bool,
+    pub structural: bool,
 }
 
 impl Strictness {
     /// All rules.
-    pub const FULL: Strictness =
-        Strictness { types: true, atomic_sets: true, map_keys: true, pruned_defaults: true };
+    pub const FULL: Strictness = Strictness {
+        types: true,
+        atomic_sets: true,
+        map_keys: true,
+        pruned_defaults: true,
+        structural: true,
+    };
 }
 
 /// Whether the predicate holds for a schema or one within it.

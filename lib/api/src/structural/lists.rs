@@ -45,8 +45,8 @@ fn walk(schema: &Schema, value: &Value, at: Option<&FieldPath<'_>>, errors: &mut
                         walk(property, value, Some(path.as_ref().unwrap_or(&root)), errors);
                     }
                     (None, Some(additional)) => {
-                        let path = at.map(|at| at.key(key));
-                        walk(additional, value, Some(path.as_ref().unwrap_or(&root)), errors);
+                        let nowhere = FieldPath::new("");
+                        walk(additional, value, Some(&at.unwrap_or(&nowhere).key(key)), errors);
                     }
                     _ => {}
                 }

@@ -1,6 +1,5 @@
 //! Numbers as Go checks and prints them.
 
-use super::Type;
 use crate::doc::Value;
 
 /// A limit on a number.
@@ -20,16 +19,16 @@ pub(super) enum Wrong {
 }
 
 impl Bound {
-    pub(super) fn limit(&self) -> f64 {
+    fn limit(&self) -> f64 {
         match self {
             Bound::MultipleOf(n) | Bound::Maximum(n, _) | Bound::Minimum(n, _) => *n,
         }
     }
 
-    /// `native`: the limit is of the schema's own type, so that integers are compared as integers.
-    pub(super) fn violated(&self, value: &Value, native: bool) -> Option<Wrong> {
+    /// Integers are compared as integers: what a limit has behind the point does not count for them.
+    pub(super) fn violated(&self, value: &Value) -> Option<Wrong> {
         let (integer, float) = match value {
-            Value::Int(n) => (native.then_some(*n), *n as f64),
+            Value::Int(n) => (Some(*n), *n as f64),
             Value::Float(n) => (None, *n),
             _ => return None,
         };
@@ -67,25 +66,6 @@ impl Bound {
             }
         };
         wrong.then(|| Wrong::Should(format!("{words} {shown}")))
-    }
-}
-
-/// Whether a number cannot be of the schema's type and format at all.
-pub(super) fn out_of_range(ty: Type, format: &str, value: &Value) -> bool {
-    match ty {
-        Type::Integer => {
-            let n = match value {
-                Value::Int(n) => Some(*n),
-                Value::Float(n) if n.fract() == 0.0 && (-9.3e18..9.2e18).contains(n) => Some(*n as i64),
-                _ => None,
-            };
-            n.is_none_or(|n| format == "int32" && i32::try_from(n).is_err())
-        }
-        Type::Number if format == "float" => match value {
-            Value::Float(n) => n.abs() > f64::from(f32::MAX),
-            _ => false,
-        },
-        _ => false,
     }
 }
 

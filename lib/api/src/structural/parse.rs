@@ -97,6 +97,14 @@ impl Schema {
         }
         below
     }
+
+    /// The same schema as that of an object with a type and metadata of its own.
+    pub(super) fn as_embedded(&self) -> Schema {
+        let mut schema = self.clone();
+        schema.embedded = true;
+        schema.below.embedded = true;
+        schema
+    }
 }
 
 fn unsupported(props: &Struct) -> Result<(), ParseError> {

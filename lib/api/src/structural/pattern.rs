@@ -88,8 +88,11 @@ struct Translator<'a> {
     text: &'a str,
     at: usize,
     out: String,
-    /// Where each open group begins.
-    open: Vec<usize>,
+    /// For each open group, how often what stands in it is repeated at most.
+    open: Vec<u32>,
+    /// How often what was written last repeats what stands in it; the most of the present group.
+    weight: u32,
+    most: u32,
     /// The last thing written can be repeated.
     atom: bool,
     /// Where the last repetition operator began, if nothing came since.
@@ -103,6 +106,8 @@ impl<'a> Translator<'a> {
             at: 0,
             out: String::with_capacity(text.len() + 16),
             open: Vec::new(),
+            weight: 1,
+            most: 1,
             atom: false,
             repeated: None,
         }
@@ -126,6 +131,7 @@ impl<'a> Translator<'a> {
         self.out.push_str(text);
         self.atom = true;
         self.repeated = None;
+        self.weight = 1;
     }
 
     fn push_literal(&mut self, c: char) {
@@ -139,11 +145,13 @@ impl<'a> Translator<'a> {
             match c {
                 '(' => self.group()?,
                 ')' => {
-                    if self.open.pop().is_none() {
+                    let Some(outside) = self.open.pop() else {
                         return self.fail("unexpected )", self.text);
-                    }
+                    };
                     self.at += 1;
                     self.push_atom(")");
+                    self.weight = self.most;
+                    self.most = self.most.max(outside);
                 }
                 '|' => {
                     self.at += 1;
@@ -202,11 +210,19 @@ impl<'a> Translator<'a> {
         if too_many(low) || high.is_some_and(|high| too_many(high) || high < low) {
             return self.fail("invalid repeat count", &self.text[start..self.at]);
         }
-        self.repetition(start)
+        // Repetitions within repetitions multiply.
+        let times = high.unwrap_or(low).max(1);
+        let operator = self.at;
+        self.repetition(start)?;
+        self.weight = self.weight.saturating_mul(times);
+        if self.weight > MAX_REPEAT {
+            return self.fail("invalid repeat count", &self.text[start..operator]);
+        }
+        self.most = self.most.max(self.weight);
+        Ok(())
     }
 
     fn group(&mut self) -> Result<(), PatternError> {
-        let start = self.at;
         if self.rest().starts_with("(?P<") || self.rest().starts_with("(?<") {
             let Some(end) = self.rest().find('>') else {
                 return self.fail("invalid named capture", self.rest());
@@ -225,13 +241,19 @@ impl<'a> Translator<'a> {
             let flags = &self.rest()[2..end];
             let (on, off) = flags.split_once('-').map_or((flags, None), |(on, off)| (on, Some(off)));
             let known = |all: &str| all.chars().all(|c| matches!(c, 'i' | 'm' | 's' | 'U'));
-            let fine = known(on)
-                && off.is_none_or(|off| known(off) && !off.is_empty())
-                && end < self.rest().len()
-                && !(flags.is_empty() && self.rest()[end..].starts_with(')'));
+            if flags.is_empty() && self.rest()[end..].starts_with(')') {
+                // Switches nothing.
+                self.at += end + 1;
+                return Ok(());
+            }
+            let fine =
+                known(on) && off.is_none_or(|off| known(off) && !off.is_empty()) && end < self.rest().len();
             if !fine {
-                let shown =
-                    self.rest().char_indices().nth(3).map_or(self.rest(), |(at, _)| &self.rest()[..at]);
+                let bad = |c: char| !matches!(c, 'i' | 'm' | 's' | 'U' | '-');
+                let shown = match self.rest()[2..].char_indices().find(|(_, c)| bad(*c)) {
+                    Some((at, c)) => &self.rest()[..2 + at + c.len_utf8()],
+                    None => self.rest(),
+                };
                 return self.fail("invalid or unsupported Perl syntax", shown);
             }
             let switch = self.rest()[end..].starts_with(')');
@@ -245,7 +267,7 @@ impl<'a> Translator<'a> {
             self.at += 1;
             self.out.push('(');
         }
-        self.open.push(start);
+        self.open.push(std::mem::replace(&mut self.most, 1));
         (self.atom, self.repeated) = (false, None);
         Ok(())
     }
@@ -296,24 +318,7 @@ impl<'a> Translator<'a> {
             'r' => '\r',
             't' => '\t',
             'v' => '\u{b}',
-            'x' => {
-                let rest = self.rest();
-                let (digits, length) = match rest.strip_prefix('{') {
-                    Some(inner) => {
-                        let end = inner.find('}').unwrap_or(inner.len());
-                        (&inner[..end], end + 2)
-                    }
-                    None => (rest.get(..2).unwrap_or(rest), 2),
-                };
-                let value = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
-                match value {
-                    Some(value) if length <= rest.len() => {
-                        self.at += length;
-                        value
-                    }
-                    _ => return self.fail(invalid, &self.text[start..(self.at + 1).min(self.text.len())]),
-                }
-            }
+            'x' => return self.hex_char(start),
             '0'..='7' => {
                 let mut value = c as u32 - '0' as u32;
                 let follows = |rest: &str| rest.starts_with(|c: char| ('0'..='7').contains(&c));
@@ -333,6 +338,33 @@ impl<'a> Translator<'a> {
         })
     }
 
+    /// After `\x`: two digits, or any number of them in braces.
+    fn hex_char(&mut self, start: usize) -> Result<char, PatternError> {
+        let braces = self.rest().starts_with('{');
+        self.at += usize::from(braces);
+        let (mut value, mut digits) = (0u32, 0);
+        let good = loop {
+            if !braces && digits == 2 {
+                break true;
+            }
+            match self.bump() {
+                Some('}') if braces => break digits > 0,
+                Some(c) if c.is_ascii_hexdigit() => {
+                    value = value * 16 + c.to_digit(16).unwrap_or(0);
+                    digits += 1;
+                    if value > char::MAX as u32 {
+                        break false;
+                    }
+                }
+                _ => break false,
+            }
+        };
+        match char::from_u32(value).filter(|_| good) {
+            Some(c) => Ok(c),
+            None => self.fail("invalid escape sequence", &self.text[start..self.at]),
+        }
+    }
+
     /// After `\p` or `\P`.
     fn unicode_class(&mut self, start: usize, negated: bool) -> Result<String, PatternError> {
         let rest = self.rest();
@@ -349,11 +381,7 @@ impl<'a> Translator<'a> {
         self.at += if rest.starts_with('{') { name.len() + 2 } else { name.len() };
         let (name, flipped) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
         let letter = if negated != flipped { 'P' } else { 'p' };
-        let class = match name {
-            "Any" => "Any",
-            name => name,
-        };
-        let class = format!("\\{letter}{{{class}}}");
+        let class = format!("\\{letter}{{{name}}}");
         if Regex::new(&class).is_err() {
             return self.fail("invalid character class range", &self.text[start..self.at]);
         }
@@ -376,11 +404,6 @@ impl<'a> Translator<'a> {
             if c == ']' && !first {
                 self.at += 1;
                 break;
-            }
-            if c == '-' && !first && !self.rest()[1..].starts_with(']') {
-                // Go takes a dash at either end only.
-                let shown = self.rest().chars().take(2).collect::<String>();
-                return self.fail("invalid character class range", &shown);
             }
             first = false;
             if self.rest().starts_with("[:")

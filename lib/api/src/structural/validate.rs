@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::numbers::{self, Bound};
-use super::{Additional, Rules, Schema, Type, formats};
+use super::{Additional, Rules, Schema, Type, formats, pattern};
 use crate::doc::{Doc, Map, Value};
 use crate::f::meta_v1::object_meta as om;
 use crate::field_errors::{BadValue, ErrorKind, ErrorList, FieldError, FieldPath, quoted};
@@ -197,7 +197,6 @@ fn loose(detail: String) -> Found {
 /// A value as field errors print it.
 pub(crate) fn shown(value: &Value) -> BadValue {
     match value {
-        Value::Null => "null".into(),
         Value::Str(text) => text.as_str().into(),
         Value::Int(n) => (*n).into(),
         Value::Bool(b) => (*b).into(),
@@ -251,9 +250,7 @@ fn check_node(schema: &Schema, node: Node<'_>, old: Option<Node<'_>>, at: At<'_>
         }
         Node::Value(value @ (Value::Int(_) | Value::Float(_))) => {
             if let Some(rules) = schema.rules() {
-                check_number(schema.ty(), rules, value, at, out);
-            } else if schema.ty() == Type::Integer {
-                check_number(schema.ty(), &Rules::default(), value, at, out);
+                check_number(rules, value, at, out);
             }
             out.matches += 2;
         }
@@ -450,8 +447,16 @@ fn check_string(rules: &Rules, value: &str, at: At<'_>, out: &mut Outcome) {
     } else if let Some(pattern) = &rules.pattern
         && !pattern.matches(value)
     {
-        let what = format_args!("should match '{}'", pattern.text());
-        out.fail(|| found(ErrorKind::Invalid, at, value.into(), what));
+        out.fail(|| {
+            let why = pattern::check(pattern.text()).err();
+            let why = why.map(|error| format!(", but pattern is invalid: {error}")).unwrap_or_default();
+            found(
+                ErrorKind::Invalid,
+                at,
+                value.into(),
+                format_args!("should match '{}{why}'", pattern.text()),
+            )
+        });
     }
     if !rules.format.is_empty() && !formats::matches(&rules.format, value) {
         let what = format!("must be of type {}: {}", rules.format, quoted(value));
@@ -459,50 +464,23 @@ fn check_string(rules: &Rules, value: &str, at: At<'_>, out: &mut Outcome) {
     }
 }
 
-fn check_number(ty: Type, rules: &Rules, value: &Value, at: At<'_>, out: &mut Outcome) {
-    let out_of_range = |out: &mut Outcome, prefix: &str, value: &Value| {
-        let wrong = numbers::out_of_range(ty, &rules.format, value);
-        if wrong {
-            out.fail(|| {
-                let format = match rules.format.as_str() {
-                    "" => "(default format)".to_owned(),
-                    format => format!("with format {format}"),
-                };
-                loose(format!("{prefix} value must be of type {} {format} in {}", ty.name(), text(at)))
-            });
-        }
-    };
-    out_of_range(out, "Checked", value);
+fn check_number(rules: &Rules, value: &Value, at: At<'_>, out: &mut Outcome) {
     let bounds = [
-        ("MultipleOf", rules.multiple_of.map(Bound::MultipleOf)),
-        ("Maximum boundary", rules.maximum.map(|max| Bound::Maximum(max, rules.exclusive_maximum))),
-        ("Minimum boundary", rules.minimum.map(|min| Bound::Minimum(min, rules.exclusive_minimum))),
+        rules.multiple_of.map(Bound::MultipleOf),
+        rules.maximum.map(|max| Bound::Maximum(max, rules.exclusive_maximum)),
+        rules.minimum.map(|min| Bound::Minimum(min, rules.exclusive_minimum)),
     ];
-    for (prefix, bound) in bounds.into_iter().filter_map(|(prefix, bound)| Some((prefix, bound?))) {
-        let limit = Value::Float(bound.limit());
-        let native = !numbers::out_of_range(ty, &rules.format, &limit);
-        out_of_range(out, prefix, &limit);
-        if let Some(wrong) = bound.violated(value, native) {
-            out.fail(|| {
-                let value = shown(value);
-                match wrong {
-                    numbers::Wrong::Should(what) => {
-                        found(ErrorKind::Invalid, at, value, format_args!("should be {what}"))
-                    }
-                    numbers::Wrong::FactorNotPositive(factor) => {
-                        let path = text(at);
-                        let detail =
-                            format!("factor MultipleOf declared for {path} must be positive: {factor}");
-                        Found {
-                            kind: ErrorKind::Invalid,
-                            path: Some(path),
-                            value: BadValue::Raw(factor),
-                            detail,
-                        }
-                    }
-                }
-            });
-        }
+    for wrong in bounds.into_iter().flatten().filter_map(|bound| bound.violated(value)) {
+        out.fail(|| match wrong {
+            numbers::Wrong::Should(what) => {
+                found(ErrorKind::Invalid, at, shown(value), format_args!("should be {what}"))
+            }
+            numbers::Wrong::FactorNotPositive(factor) => {
+                let path = text(at);
+                let detail = format!("factor MultipleOf declared for {path} must be positive: {factor}");
+                Found { kind: ErrorKind::Invalid, path: Some(path), value: BadValue::Raw(factor), detail }
+            }
+        });
     }
 }
 

@@ -1,5 +1,5 @@
-//! Conversions between served versions whose fields differ: Event (core/v1 and events.k8s.io/v1), and
-//! HorizontalPodAutoscaler (autoscaling/v1 and v2).
+//! Conversions between served versions whose fields differ: Event (core/v1 and events.k8s.io/v1), HorizontalPodAutoscaler
+//! (autoscaling/v1 and v2), slices and claims of devices (resource.k8s.io/v1 and v1beta1).
 //!
 //! All other pairs of versions are field-identical or differ by fields one of them lacks; for those a re-decode by the
 //! other schema is the conversion and [`convert`] returns `None`.
@@ -12,6 +12,7 @@ use crate::f::events_v1 as e;
 use crate::schema::{Field, Kind, TypeId};
 use crate::t;
 use crate::types::walk::{child_entry, structs};
+use crate::types::{convert_autoscaling, convert_resource};
 
 /// What events.k8s.io/v1 calls otherwise, and core/v1's name of it.
 const EVENT: [(Field, Field); 7] = [
@@ -58,13 +59,16 @@ pub fn convert(doc: &Doc, to: TypeId) -> Option<Doc> {
         (t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER, t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER) => {
             let mut target = retype_struct(root, to);
             autoscaler_up(root, &mut target);
+            convert_autoscaling::restore(&mut target);
             target
         }
         (t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER, t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER) => {
             let mut target = retype_struct(root, to);
             autoscaler_down(root, &mut target);
+            convert_autoscaling::keep(root, &mut target);
             target
         }
+        (from, to) if convert_resource::has_folds(from, to) => retype_struct(root, to),
         _ => return None,
     };
     out.root = Value::Struct(target);
@@ -87,8 +91,13 @@ fn renamed(from: &Struct, to: TypeId, pairs: &[(Field, Field)]) -> Struct {
     out
 }
 
-/// The fields of equal JSON names, below as well.
-fn retype_struct(from: &Struct, to: TypeId) -> Struct {
+/// The struct as another version has it, below as well.
+pub(super) fn retype_struct(from: &Struct, to: TypeId) -> Struct {
+    convert_resource::folded(from, to).unwrap_or_else(|| retype_same(from, to))
+}
+
+/// The fields of equal JSON names.
+pub(super) fn retype_same(from: &Struct, to: TypeId) -> Struct {
     let (source, target) = (from.ty().def(), to.def());
     let mut out = Struct::new(to);
     for (index, value) in from.iter() {
@@ -100,7 +109,8 @@ fn retype_struct(from: &Struct, to: TypeId) -> Struct {
     out
 }
 
-fn retype(value: &Value, kind: Kind) -> Value {
+/// A value as another kind of the same shape.
+pub(super) fn retype(value: &Value, kind: Kind) -> Value {
     match (value, kind) {
         (Value::Struct(from), Kind::Struct(to)) if from.ty() != to => Value::Struct(retype_struct(from, to)),
         (Value::List(items), Kind::List(of)) => {
@@ -152,7 +162,7 @@ fn autoscaler_up(from: &Struct, to: &mut Struct) {
 }
 
 /// The first CPU utilisation metric of v2 is the target of autoscaling/v1. Other metrics, behaviour and conditions have
-/// no place there; upstream keeps them in annotations, we do not yet.
+/// no place there: `convert_autoscaling` keeps them in annotations.
 fn autoscaler_down(from: &Struct, to: &mut Struct) {
     use a2::horizontal_pod_autoscaler as h;
     let wanted = from.child(h::SPEC).and_then(|spec| {
@@ -238,6 +248,39 @@ mod tests {
         assert!(there.contains(
             r#""metrics":[{"type":"Resource","resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":50}}}]"#
         ));
+    }
+
+    #[test]
+    fn autoscalers_keep_what_v1_has_no_field_for() {
+        let (_, there) = through(
+            r#"{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"a","annotations":{"x":"y"}},
+               "spec":{"scaleTargetRef":{"kind":"Deployment","name":"d","apiVersion":"apps/v1"},"minReplicas":1,"maxReplicas":3,
+               "metrics":[{"type":"Pods","pods":{"metric":{"name":"hits","selector":{"matchLabels":{"a":"b"}}},
+               "target":{"type":"AverageValue","averageValue":"100m"}}},
+               {"type":"Object","object":{"describedObject":{"kind":"Service","name":"s","apiVersion":"v1"},
+               "target":{"type":"AverageValue","averageValue":"3"},"metric":{"name":"o"}}},
+               {"type":"External","external":{"metric":{"name":"q"},"target":{"type":"Value","value":"30"}}},
+               {"type":"ContainerResource","containerResource":{"name":"memory","target":{"type":"Utilization",
+               "averageUtilization":60},"container":"c"}},
+               {"type":"Resource","resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":50}}}],
+               "behavior":{"scaleUp":{"stabilizationWindowSeconds":0,"selectPolicy":"Max","policies":[{"type":"Pods","value":4,
+               "periodSeconds":15}]}}},"status":{"currentReplicas":1,"desiredReplicas":1,"currentMetrics":[{"type":"Resource",
+               "resource":{"name":"cpu","current":{"averageValue":"10m","averageUtilization":7}}}],"conditions":[
+               {"type":"AbleToScale","status":"True","lastTransitionTime":"2026-01-01T00:00:00Z","reason":"R","message":"M"}]}}"#,
+            t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER,
+            t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER,
+        );
+        for part in [
+            r#""targetCPUUtilizationPercentage":50"#,
+            r#"\"metricName\":\"hits\""#,
+            r#"\"targetAverageUtilization\":60"#,
+            r#"\"StabilizationWindowSeconds\":0"#,
+            r#"\"currentAverageUtilization\":7"#,
+            r#""autoscaling.alpha.kubernetes.io/conditions""#,
+            r#""x":"y""#,
+        ] {
+            assert!(there.contains(part), "{part} in {there}");
+        }
     }
 
     #[test]

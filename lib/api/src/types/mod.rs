@@ -26,6 +26,8 @@ pub mod apps;
 pub mod batch;
 pub mod columns;
 pub mod convert;
+mod convert_autoscaling;
+mod convert_resource;
 pub mod core;
 mod cron;
 pub mod custom;
@@ -47,6 +49,8 @@ pub struct User<'a> {
 pub struct Ctx<'a> {
     pub now: Timestamp,
     pub gates: &'a Gates,
+    /// The API group the request names; not the object's own where it is converted.
+    pub group: &'a str,
     /// Empty for the main resource.
     pub subresource: &'a str,
     /// Whether the resource is namespaced.

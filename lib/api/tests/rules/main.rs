@@ -4,5 +4,6 @@ mod bad_others;
 mod bad_pods;
 mod columns;
 mod defaults;
+mod definitions;
 mod support;
 mod updates;

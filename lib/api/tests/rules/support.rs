@@ -37,6 +37,7 @@ impl Kind {
         Ctx {
             now: now(),
             gates,
+            group: "",
             subresource,
             namespaced: self.namespaced,
             has_status: self.has_status,

@@ -50,7 +50,7 @@ async fn create_deployment(env: &Env, metadata: &str, spec: &str) -> Result<Answ
 fn refused(answer: &Answer, text: &str) -> Result<()> {
     let message = answer.json()?["message"].as_str().unwrap_or_default().to_owned();
     ensure!(
-        answer.code.is_client_error() && message.contains(text),
+        !answer.code.is_success() && message.contains(text),
         "expected an error with {text:?}, got {}: {}",
         answer.code,
         answer.text()

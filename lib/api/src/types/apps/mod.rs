@@ -7,6 +7,7 @@ use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::schema::Field;
 use crate::t::apps_v1 as t;
+use crate::types::core::warnings::of_template;
 use crate::types::core::{pod_defaults, pod_spec, pvc, scheduling};
 use crate::types::meta::immutable;
 use crate::types::walk::{
@@ -30,7 +31,11 @@ pub static DEPLOYMENT: Strategy = Strategy {
         same_selector(new, old, &[a::deployment::SPEC, a::deployment_spec::SELECTOR], errors);
     },
     validate_status_update: deployment_status,
-    warnings: pod_name_warning,
+    warnings: |new, old, ctx| {
+        let mut out = pod_name_warning(new, old, ctx);
+        out.extend(of_template(new, old, &[a::deployment::SPEC, a::deployment_spec::TEMPLATE], TEMPLATE));
+        out
+    },
     generation: GenerationRule::SpecOrAnnotations,
     columns: &columns::apps::DEPLOYMENT,
     ..Strategy::BASE
@@ -45,7 +50,11 @@ pub static REPLICA_SET: Strategy = Strategy {
         same_selector(new, old, &[a::replica_set::SPEC, a::replica_set_spec::SELECTOR], errors);
     },
     validate_status_update: replica_set_status,
-    warnings: pod_name_warning,
+    warnings: |new, old, ctx| {
+        let mut out = pod_name_warning(new, old, ctx);
+        out.extend(of_template(new, old, &[a::replica_set::SPEC, a::replica_set_spec::TEMPLATE], TEMPLATE));
+        out
+    },
     generation: GenerationRule::Spec,
     selectable: &["metadata.name", "metadata.namespace", "status.replicas"],
     selectable_fields: |doc| {
@@ -60,21 +69,24 @@ pub static REPLICA_SET: Strategy = Strategy {
 pub static DAEMON_SET: Strategy = Strategy {
     defaults: daemon_set_defaults,
     prepare_create: |doc, _| {
-        let path = [a::daemon_set::SPEC, a::daemon_set_spec::TEMPLATE];
-        if doc.get(&path).is_some()
-            && !doc.meta().annotations().is_some_and(|map| map.contains_key(TEMPLATE_GENERATION))
-        {
-            doc.meta_mut().set_annotation(TEMPLATE_GENERATION, "1");
-        }
+        doc.meta_mut().set_annotation(TEMPLATE_GENERATION, "1");
     },
     prepare_update: daemon_set_prepare_update,
     validate_create: daemon_set_validate,
     validate_update: |new, old, ctx, errors| {
         daemon_set_validate(new, ctx, errors);
+        let path = [a::daemon_set::SPEC, a::daemon_set_spec::SELECTOR];
+        scheduling::forgive_kept_values(new.get(&path), old.get(&path), errors);
         same_selector(new, old, &[a::daemon_set::SPEC, a::daemon_set_spec::SELECTOR], errors);
     },
     validate_status_update: daemon_set_status,
-    warnings: pod_name_warning,
+    warnings: |new, old, _| {
+        let path = [a::daemon_set::SPEC, a::daemon_set_spec::TEMPLATE];
+        if old.is_some_and(|old| old.get(&path) == new.get(&path)) {
+            return Vec::new();
+        }
+        of_template(new, None, &path, TEMPLATE)
+    },
     generation: GenerationRule::Spec,
     columns: &columns::apps::DAEMON_SET,
     ..Strategy::BASE
@@ -88,6 +100,7 @@ pub static STATEFUL_SET: Strategy = Strategy {
     validate_update: stateful_set_update,
     validate_status_update: stateful_set_status,
     generation: GenerationRule::Spec,
+    warnings: stateful_set_warnings,
     columns: &columns::apps::STATEFUL_SET,
     ..Strategy::BASE
 };
@@ -117,14 +130,48 @@ pub static CONTROLLER_REVISION: Strategy = Strategy {
     ..Strategy::BASE
 };
 
+/// Where templates lie, as warnings say it.
+const TEMPLATE: &str = "spec.template.";
+
 /// DaemonSets keep `spec.templateGeneration` of the old API in this annotation.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// As Deployments keep `spec.rollbackTo`.
+const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
+/// A field of the old API that an annotation keeps is not negative.
+fn kept_number(doc: &Doc, annotation: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {
+    let number = doc.meta().annotation(annotation).and_then(|text| text.parse::<i64>().ok());
+    if let Some(number) = number.filter(|number| *number < 0) {
+        errors.invalid(at, number, crate::types::meta::NEGATIVE);
+    }
+}
 
 fn revision(doc: &Doc, errors: &mut ErrorList) {
     let number = doc.int(&[a::controller_revision::REVISION]).unwrap_or(0);
     if number < 0 {
         errors.invalid(&FieldPath::new("revision"), number, crate::types::meta::NEGATIVE);
     }
+}
+
+fn stateful_set_warnings(new: &Doc, old: Option<&Doc>, _: &Ctx<'_>) -> Vec<String> {
+    use a::stateful_set_spec as ss;
+    let mut out = of_template(new, old, &[a::stateful_set::SPEC, ss::TEMPLATE], TEMPLATE);
+    let Some(spec) = new.root().and_then(|root| root.child(a::stateful_set::SPEC)) else { return out };
+    for (i, claim) in structs(spec, ss::VOLUME_CLAIM_TEMPLATES) {
+        if let Some(claim) = claim.child(c::persistent_volume_claim::SPEC) {
+            // As upstream, the path says `Spec` on update and nothing on create.
+            let spec = if old.is_some() { ".Spec" } else { "" };
+            pvc::size_warnings(claim, &format!("spec.volumeClaimTemplates[{i}]{spec}"), &mut out);
+        }
+    }
+    if spec.int(ss::REVISION_HISTORY_LIMIT).is_some_and(|limit| limit < 0) {
+        out.push(
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+                .to_owned(),
+        );
+    }
+    out
 }
 
 /// The warning on names that are no DNS labels, of types whose pods carry the name.
@@ -206,23 +253,22 @@ fn selector_and_template(
 ) {
     let at = SPEC.child("selector");
     let selector = spec.child(selector);
-    let mut broken = false;
+    let before = errors.len();
     match selector {
+        // A DaemonSet without one is only told that its template does not match.
+        None if kind == "daemonset" => {}
         None => errors.required(&at, ""),
-        Some(one) => {
-            let before = errors.len();
-            scheduling::validate_label_selector(Some(one), &at, errors);
-            broken = errors.len() > before;
-            if scheduling::selector_is_empty(Some(one)) {
-                let value = json_text(Some(&Value::Struct(one.clone())));
-                errors.invalid(&at, value, format!("empty selector is invalid for {kind}"));
-            }
-        }
+        Some(one) => scheduling::validate_label_selector(Some(one), &at, errors),
     }
-    // A template is not held against a selector that cannot be; upstream says it once more, but for daemon sets.
-    if broken && kind != "daemonset" {
+    let readable = errors.len() == before || selector.is_none();
+    if let Some(one) = selector.filter(|one| scheduling::selector_is_empty(Some(one))) {
+        let value = json_text(Some(&Value::Struct(one.clone())));
+        errors.invalid(&at, value, format!("empty selector is invalid for {kind}"));
+    }
+    if !readable && kind != "daemonset" {
         let text = if kind == "statefulset" { "" } else { "invalid label selector" };
-        errors.invalid(&at, json_text(selector.map(|one| Value::Struct(one.clone())).as_ref()), text);
+        let value = json_text(selector.map(|one| Value::Struct(one.clone())).as_ref());
+        errors.invalid(&at, value, text);
         return;
     }
     let empty = Struct::new(crate::t::core_v1::POD_TEMPLATE_SPEC);
@@ -232,8 +278,11 @@ fn selector_and_template(
     // Without a selector nothing matches; an empty one is not compared.
     let mismatch = match selector {
         None => true,
-        Some(_) if broken => false,
-        Some(one) => !scheduling::selector_is_empty(Some(one)) && !scheduling::selector_matches(one, labels),
+        Some(one) => {
+            readable
+                && !scheduling::selector_is_empty(Some(one))
+                && !scheduling::selector_matches(one, labels)
+        }
     };
     if mismatch {
         errors.invalid(&at.child("metadata").child("labels"), pod_spec::labels_json(labels), NOT_MATCHING);
@@ -279,6 +328,7 @@ fn deployment_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
             "must be greater than minReadySeconds",
         );
     }
+    kept_number(doc, ROLLBACK_TO, &SPEC.child("rollback").child("version"), errors);
 }
 
 fn deployment_strategy(spec: &Struct, errors: &mut ErrorList) {
@@ -444,6 +494,7 @@ fn daemon_set_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     selector_and_template(spec, ds::SELECTOR, ds::TEMPLATE, "daemonset", ctx, errors);
     always_restarting(spec.child(ds::TEMPLATE), &SPEC.child("template"), "DaemonSet", errors);
     non_negative(spec, &[ds::MIN_READY_SECONDS, ds::REVISION_HISTORY_LIMIT], &SPEC, errors);
+    kept_number(doc, TEMPLATE_GENERATION, &SPEC.child("templateGeneration"), errors);
     let Some(strategy) = spec.child(ds::UPDATE_STRATEGY) else { return };
     let at = SPEC.child("updateStrategy");
     match strategy.str(a::daemon_set_update_strategy::TYPE) {
@@ -555,19 +606,35 @@ fn stateful_set_validate(doc: &Doc, ctx: &Ctx<'_>, create: bool, errors: &mut Er
         }
     }
     non_negative(spec, &[ss::REPLICAS, ss::MIN_READY_SECONDS], &SPEC, errors);
-    let effective = with_claim_volumes(spec);
+    let effective = as_pods_will_be(spec);
     let spec_for_template = effective.as_ref().unwrap_or(spec);
     selector_and_template(spec_for_template, ss::SELECTOR, ss::TEMPLATE, "statefulset", ctx, errors);
     always_restarting(spec.child(ss::TEMPLATE), &SPEC.child("template"), "StatefulSet", errors);
 }
 
-/// The spec with the volumes that its claim templates stand for.
-fn with_claim_volumes(spec: &Struct) -> Option<Struct> {
+/// The spec with what the controller sets in pods: no host name or subdomain of its own, and the volumes that its claim
+/// templates stand for. `None` where nothing differs.
+fn as_pods_will_be(spec: &Struct) -> Option<Struct> {
     use a::stateful_set_spec as ss;
-    if spec.list(ss::VOLUME_CLAIM_TEMPLATES).is_empty() {
+    let names = [c::pod_spec::HOSTNAME, c::pod_spec::SUBDOMAIN];
+    let pod = spec.child(ss::TEMPLATE).and_then(|template| template.child(c::pod_template_spec::SPEC));
+    let named = pod.is_some_and(|pod| names.iter().any(|name| !pod.str(*name).is_empty()));
+    let claimed = !spec.list(ss::VOLUME_CLAIM_TEMPLATES).is_empty();
+    if !named && !claimed {
         return None;
     }
     let mut out = spec.clone();
+    if named
+        && let Some(pod) =
+            out.child_mut(ss::TEMPLATE).and_then(|template| template.child_mut(c::pod_template_spec::SPEC))
+    {
+        for name in names {
+            pod.remove(name);
+        }
+    }
+    if !claimed {
+        return Some(out);
+    }
     let mut volumes: Vec<Value> = Vec::new();
     let mut claims: Vec<String> = Vec::new();
     for (_, claim) in structs(spec, ss::VOLUME_CLAIM_TEMPLATES) {
@@ -613,10 +680,11 @@ fn update_strategy(spec: &Struct, errors: &mut ErrorList) {
             }
         }
         "RollingUpdate" => {
-            let Some(rolling) = rolling else { return };
             let at = at.child("rollingUpdate");
-            non_negative(rolling, &[ru::PARTITION], &at, errors);
-            if let Some(value) = rolling.get(ru::MAX_UNAVAILABLE) {
+            if let Some(rolling) = rolling {
+                non_negative(rolling, &[ru::PARTITION], &at, errors);
+            }
+            if let Some(value) = rolling.and_then(|rolling| rolling.get(ru::MAX_UNAVAILABLE)) {
                 let at = at.child("maxUnavailable");
                 if int_or_percent(Some(value), &at, errors) == 0 {
                     errors.invalid(&at, json_text(Some(value)), "cannot be 0");

@@ -1,5 +1,7 @@
 //! Rules of group batch: Job and CronJob.
 
+mod status;
+
 use crate::doc::{Doc, Map, Struct, Value};
 use crate::f::batch_v1 as b;
 use crate::f::core_v1 as c;
@@ -17,7 +19,6 @@ use crate::types::walk::{
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
-const STATUS: FieldPath<'static> = FieldPath::new("status");
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 
@@ -27,8 +28,12 @@ pub static JOB: Strategy = Strategy {
     prepare_create: job_prepare_create,
     validate_create: job_validate,
     validate_update: job_update,
-    validate_status_update: job_status,
-    warnings: pod_name_warning,
+    validate_status_update: status::validate,
+    warnings: |new, old, ctx| {
+        let mut out = pod_name_warning(new, old, ctx);
+        out.extend(job_warnings(new, old, &[b::job::SPEC], "spec"));
+        out
+    },
     generation: GenerationRule::Spec,
     default_orphan: true,
     selectable: &["metadata.name", "metadata.namespace", "status.successful"],
@@ -44,19 +49,53 @@ pub static JOB: Strategy = Strategy {
 pub static CRON_JOB: Strategy = Strategy {
     defaults: cron_job_defaults,
     validate_create: |doc, ctx, errors| {
-        cron_job_validate(doc, ctx, errors);
+        cron_job_validate(doc, None, ctx, errors);
         let name = doc.meta().name();
         if name.len() > 52 {
             let metadata = FieldPath::new("metadata");
             errors.invalid(&metadata.child("name"), name, "must be no more than 52 characters");
         }
     },
-    validate_update: |new, _, ctx, errors| cron_job_validate(new, ctx, errors),
-    warnings: pod_name_warning,
+    validate_update: |new, old, ctx, errors| cron_job_validate(new, Some(old), ctx, errors),
+    warnings: |new, old, ctx| {
+        let mut out = pod_name_warning(new, old, ctx);
+        let job = [b::cron_job::SPEC, b::cron_job_spec::JOB_TEMPLATE, b::job_template_spec::SPEC];
+        out.extend(job_warnings(new, old, &job, "spec.jobTemplate.spec"));
+        let schedule = new.str(&[b::cron_job::SPEC, b::cron_job_spec::SCHEDULE]);
+        if old.is_some() && schedule.contains("TZ") {
+            out.push(
+                "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+                    .to_owned(),
+            );
+        }
+        out
+    },
     generation: GenerationRule::Spec,
     columns: &columns::batch::CRON_JOB,
     ..Strategy::BASE
 };
+
+/// Warnings about the job spec at `path`, which is called `at`.
+fn job_warnings(new: &Doc, old: Option<&Doc>, path: &[Field], at: &str) -> Vec<String> {
+    use b::job_spec as js;
+    let mut out = Vec::new();
+    if old.is_some_and(|old| old.meta().generation() == new.meta().generation()) {
+        return out;
+    }
+    let Some(spec) = new.get(path).and_then(Value::as_struct) else { return out };
+    let number = |field| spec.int(field).unwrap_or(0);
+    let many = number(js::COMPLETIONS) > 100_000 && number(js::PARALLELISM) > 10_000;
+    if many && spec.str(js::COMPLETION_MODE) == "Indexed" {
+        out.push(format!(
+            "{at}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes \
+             might not be able to track completedIndexes when a big number of indexes fail"
+        ));
+    }
+    let template: Vec<Field> = path.iter().copied().chain([js::TEMPLATE]).collect();
+    out.extend(crate::types::core::warnings::of_template(new, old, &template, &format!("{at}.template.")));
+    out
+}
 
 fn job_spec_defaults(spec: &mut Struct) {
     use b::job_spec as js;
@@ -292,11 +331,33 @@ fn completion_mode(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) 
         if let Some(failed) = failed.filter(|failed| *failed > 100_000) {
             errors.invalid(&path.child("maxFailedIndexes"), failed, "must be less than or equal to 100000");
         }
+        if completions.is_some_and(|number| number > 100_000) && present(spec, js::BACKOFF_LIMIT_PER_INDEX) {
+            many_completions(parallelism, failed, path, errors);
+        }
     } else if mode.is_empty() || mode == "NonIndexed" {
         for field in [js::BACKOFF_LIMIT_PER_INDEX, js::MAX_FAILED_INDEXES] {
             if let Some(value) = spec.int(field) {
                 errors.invalid(&path.child(field.def().json), value, "requires indexed completion mode");
             }
+        }
+    }
+}
+
+/// What an indexed job of more than 100,000 completions with a limit per index may not exceed.
+fn many_completions(
+    parallelism: Option<i64>,
+    failed: Option<i64>,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
+    const TEXT: &str = "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
+    if failed.is_none() {
+        let text = "must be specified when completions is above 100000";
+        errors.required(&path.child("maxFailedIndexes"), text);
+    }
+    for (value, field) in [(parallelism, "parallelism"), (failed, "maxFailedIndexes")] {
+        if let Some(value) = value.filter(|value| *value > 10_000) {
+            errors.invalid(&path.child(field), value, TEXT);
         }
     }
 }
@@ -521,6 +582,7 @@ fn job_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     let same = |field: Field, errors: &mut ErrorList| {
         immutable(now.get(field), before.get(field), &SPEC.child(field.def().json), errors);
     };
+    scheduling::forgive_kept_values(now.get(js::SELECTOR), before.get(js::SELECTOR), errors);
     same(js::SELECTOR, errors);
     template_update(now, before, suspended_before_start(old), errors);
     for field in [
@@ -572,69 +634,7 @@ fn copy_field(from: &Struct, to: &mut Struct, field: Field) {
     }
 }
 
-fn job_status(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
-    use b::job_status as st;
-    let Some(status) = new.root().and_then(|root| root.child(b::job::STATUS)) else { return };
-    non_negative(
-        status,
-        &[st::ACTIVE, st::SUCCEEDED, st::FAILED, st::READY, st::TERMINATING],
-        &STATUS,
-        errors,
-    );
-    let is_true = |kind: &str| {
-        structs(status, st::CONDITIONS).any(|(_, condition)| {
-            condition.str(b::job_condition::TYPE) == kind && condition.str(b::job_condition::STATUS) == "True"
-        })
-    };
-    let (complete, failed) = (is_true("Complete"), is_true("Failed"));
-    let conditions = STATUS.child("conditions");
-    if complete && failed {
-        errors.invalid(&conditions, BadValue::Omitted, "cannot set Complete=True and Failed=true conditions");
-    }
-    if complete && is_true("FailureTarget") {
-        errors.invalid(
-            &conditions,
-            BadValue::Omitted,
-            "cannot set Complete=True and FailureTarget=true conditions",
-        );
-    }
-    if failed && !is_true("FailureTarget") {
-        let text = "cannot set Failed=True condition without the FailureTarget=true condition";
-        errors.invalid(&conditions, BadValue::Omitted, text);
-    }
-    if complete && !is_true("SuccessCriteriaMet") {
-        let text = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
-        errors.invalid(&conditions, BadValue::Omitted, text);
-    }
-    if (complete || failed) && !present(status, st::START_TIME) {
-        errors.required(&STATUS.child("startTime"), "startTime is required for finished job");
-    }
-    if complete && !present(status, st::COMPLETION_TIME) {
-        errors.required(&STATUS.child("completionTime"), "completionTime is required for Complete jobs");
-    }
-    if !complete && present(status, st::COMPLETION_TIME) {
-        let text = "cannot set completionTime when there is no Complete=True condition";
-        errors.invalid(&STATUS.child("completionTime"), status.str(st::COMPLETION_TIME), text);
-    }
-    if (complete || failed) && status.int(st::ACTIVE).unwrap_or(0) > 0 {
-        let active = status.int(st::ACTIVE).unwrap_or(0);
-        errors.invalid(&STATUS.child("active"), active, "active>0 is invalid for finished job");
-    }
-    for kind in ["Complete", "Failed"] {
-        let had = old.root().and_then(|root| root.child(b::job::STATUS)).is_some_and(|status| {
-            structs(status, st::CONDITIONS).any(|(_, condition)| {
-                condition.str(b::job_condition::TYPE) == kind
-                    && condition.str(b::job_condition::STATUS) == "True"
-            })
-        });
-        if had && !is_true(kind) {
-            let text = format!("cannot disable the terminal {kind}=True condition");
-            errors.invalid(&conditions, BadValue::Omitted, text);
-        }
-    }
-}
-
-fn cron_job_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
+fn cron_job_validate(doc: &Doc, old: Option<&Doc>, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     use b::cron_job_spec as cs;
     let empty = Struct::new(t::CRON_JOB_SPEC);
     let spec = doc.root().and_then(|root| root.child(b::cron_job::SPEC)).unwrap_or(&empty);
@@ -644,11 +644,20 @@ fn cron_job_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     } else if let Err(why) = super::cron::check(schedule) {
         errors.invalid(&SPEC.child("schedule"), schedule, why);
     }
+    let before = |field: Field| old.map_or("", |old| old.str(&[b::cron_job::SPEC, field]));
     if schedule.contains("TZ") {
-        let text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-        errors.invalid(&SPEC.child("schedule"), schedule, text);
+        if !before(cs::SCHEDULE).contains("TZ") {
+            let text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+            errors.invalid(&SPEC.child("schedule"), schedule, text);
+        } else if present(spec, cs::TIME_ZONE) {
+            let text = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+            errors.invalid(&SPEC.child("schedule"), schedule, text);
+        }
     }
-    time_zone(spec, errors);
+    let zone = [b::cron_job::SPEC, cs::TIME_ZONE];
+    if old.is_none_or(|old| old.get(&zone) != doc.get(&zone)) {
+        time_zone(spec, errors);
+    }
     non_negative(
         spec,
         &[cs::STARTING_DEADLINE_SECONDS, cs::SUCCESSFUL_JOBS_HISTORY_LIMIT, cs::FAILED_JOBS_HISTORY_LIMIT],
@@ -694,15 +703,16 @@ fn time_zone(spec: &Struct, errors: &mut ErrorList) {
             && (1..=14).contains(&part.len())
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'))
     };
-    if !zone.split('/').all(part_ok)
-        || (!zone.eq_ignore_ascii_case("Local") && zone.parse::<chrono_tz::Tz>().is_err())
-    {
+    if !zone.split('/').all(part_ok) {
         errors.invalid(&at, zone, format!("unknown time zone {zone}"));
         return;
     }
     if zone.eq_ignore_ascii_case("Local") {
         let text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(&at, zone, text);
+    }
+    if !matches!(zone, "Local" | "UTC") && zone.parse::<chrono_tz::Tz>().is_err() {
+        errors.invalid(&at, zone, format!("unknown time zone {zone}"));
     }
 }
 

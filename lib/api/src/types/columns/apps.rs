@@ -1,8 +1,8 @@
 //! Columns of group apps.
 
 use super::{
-    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age_cell, column, container_cells, labels_text,
-    name_cell, number, selector_cell, selector_text, text,
+    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, age_cell, container_cells, labels_text, name_cell, number,
+    selector_cell, selector_text, text, wide_text,
 };
 use crate::doc::{Doc, Struct};
 use crate::f::apps_v1 as a;
@@ -17,12 +17,12 @@ pub static DEPLOYMENT: Columns = Columns {
     definitions: &[
         NAME,
         text("Ready", "Number of the pod with ready state"),
-        text("Up-to-date", "Pods of the current template."),
-        text("Available", "Pods ready for at least minReadySeconds."),
+        text("Up-to-date", "").of(crate::f::apps_v1::deployment_status::UPDATED_REPLICAS),
+        text("Available", "").of(crate::f::apps_v1::deployment_status::AVAILABLE_REPLICAS),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide_text("Selector", "").of(crate::f::apps_v1::deployment_spec::SELECTOR),
     ],
     cells: |doc, now| {
         use a::deployment as d;
@@ -48,13 +48,13 @@ pub static DEPLOYMENT: Columns = Columns {
 pub static REPLICA_SET: Columns = Columns {
     definitions: &[
         NAME,
-        number("Desired", "Number of desired replicas."),
-        number("Current", "Most recently observed number of replicas."),
-        number("Ready", "Number of ready replicas."),
+        number("Desired", "").of(crate::f::apps_v1::replica_set_spec::REPLICAS),
+        number("Current", "").of(crate::f::apps_v1::replica_set_status::REPLICAS),
+        number("Ready", "").of(crate::f::apps_v1::replica_set_status::READY_REPLICAS),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide_text("Selector", "").of(crate::f::apps_v1::replica_set_spec::SELECTOR),
     ],
     cells: |doc, now| {
         use a::replica_set as r;
@@ -80,16 +80,16 @@ pub static REPLICA_SET: Columns = Columns {
 pub static DAEMON_SET: Columns = Columns {
     definitions: &[
         NAME,
-        number("Desired", "Nodes that should run a pod."),
-        number("Current", "Nodes that run a pod."),
-        number("Ready", "Nodes whose pod is ready."),
-        number("Up-to-date", "Nodes whose pod has the current template."),
-        number("Available", "Nodes whose pod is available."),
-        text("Node Selector", "Labels of the nodes chosen."),
+        number("Desired", "").of(crate::f::apps_v1::daemon_set_status::DESIRED_NUMBER_SCHEDULED),
+        number("Current", "").of(crate::f::apps_v1::daemon_set_status::CURRENT_NUMBER_SCHEDULED),
+        number("Ready", "").of(crate::f::apps_v1::daemon_set_status::NUMBER_READY),
+        number("Up-to-date", "").of(crate::f::apps_v1::daemon_set_status::UPDATED_NUMBER_SCHEDULED),
+        number("Available", "").of(crate::f::apps_v1::daemon_set_status::NUMBER_AVAILABLE),
+        text("Node Selector", "").of(crate::f::core_v1::pod_spec::NODE_SELECTOR),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide_text("Selector", "").of(crate::f::apps_v1::daemon_set_spec::SELECTOR),
     ],
     cells: |doc, now| {
         use a::daemon_set as d;
@@ -131,8 +131,8 @@ pub static STATEFUL_SET: Columns = Columns {
 pub static CONTROLLER_REVISION: Columns = Columns {
     definitions: &[
         NAME,
-        text("Controller", "The controller it is a revision of."),
-        column("Revision", "string", "", "Number of the revision."),
+        text("Controller", "Controller of the object"),
+        text("Revision", "").of(crate::f::apps_v1::controller_revision::REVISION),
         AGE,
     ],
     cells: |doc, now| {

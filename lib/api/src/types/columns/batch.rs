@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age, age_cell, column, container_cells,
-    human_duration, name_cell, number, or_none, selector_cell, text,
+    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, age, age_cell, column, container_cells, human_duration,
+    name_cell, number, or_none, selector_cell, text, wide_text,
 };
 use crate::doc::{Doc, Struct};
 use crate::f::batch_v1 as b;
@@ -22,12 +22,12 @@ pub static JOB: Columns = Columns {
     definitions: &[
         NAME,
         text("Status", "Status of the job."),
-        text("Completions", "Succeeded pods and how many are wanted."),
+        text("Completions", "").of(crate::f::batch_v1::job_status::SUCCEEDED),
         text("Duration", "Time required to complete the job."),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide_text("Selector", "").of(crate::f::batch_v1::job_spec::SELECTOR),
     ],
     cells: job,
 };
@@ -84,15 +84,15 @@ fn job(doc: &Doc, now: Timestamp) -> Vec<Cell> {
 pub static CRON_JOB: Columns = Columns {
     definitions: &[
         NAME,
-        text("Schedule", "When jobs are made."),
-        text("Timezone", "The zone the schedule is read in."),
-        column("Suspend", "boolean", "", "Whether no new jobs are made."),
-        number("Active", "Jobs that run now."),
-        text("Last Schedule", "Time since the last job was made."),
+        text("Schedule", "").of(crate::f::batch_v1::cron_job_spec::SCHEDULE),
+        text("Timezone", "").of(crate::f::batch_v1::cron_job_spec::TIME_ZONE),
+        column("Suspend", "boolean", "", "").of(crate::f::batch_v1::cron_job_spec::SUSPEND),
+        number("Active", "").of(crate::f::batch_v1::cron_job_status::ACTIVE),
+        text("Last Schedule", "").of(crate::f::batch_v1::cron_job_status::LAST_SCHEDULE_TIME),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide_text("Selector", "").of(crate::f::batch_v1::job_spec::SELECTOR),
     ],
     cells: |doc, now| {
         use b::cron_job_spec as cs;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, SELECTOR, age, age_cell, container_cells, labels_text,
-    name_and_age, name_cell, number, or_none, text, wide, wide_text,
+    AGE, CONTAINERS, Cell, Columns, IMAGES, NAME, age, age_cell, container_cells, labels_text, name_and_age,
+    name_cell, number, or_none, text, wide, wide_text,
 };
 use crate::doc::{Doc, Map, Struct};
 use crate::f::core_v1 as c;
@@ -27,10 +27,10 @@ pub static POD: Columns = Columns {
             "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
         ),
         AGE,
-        wide_text("IP", "The first address of the pod."),
-        wide_text("Node", "The node the pod is bound to."),
-        wide_text("Nominated Node", "The node the pod may be bound to once preemption has made room."),
-        wide_text("Readiness Gates", "Conditions that must be true for the pod to be ready."),
+        wide_text("IP", "").of(crate::f::core_v1::pod_status::POD_IP),
+        wide_text("Node", "").of(crate::f::core_v1::pod_spec::NODE_NAME),
+        wide_text("Nominated Node", "").of(crate::f::core_v1::pod_status::NOMINATED_NODE_NAME),
+        wide_text("Readiness Gates", "").of(crate::f::core_v1::pod_spec::READINESS_GATES),
     ],
     cells: pod,
 };
@@ -245,13 +245,13 @@ pub static POD_TEMPLATE: Columns = Columns {
 pub static REPLICATION_CONTROLLER: Columns = Columns {
     definitions: &[
         NAME,
-        number("Desired", "Number of desired replicas."),
-        number("Current", "Most recently observed number of replicas."),
-        number("Ready", "Number of ready replicas."),
+        number("Desired", "").of(crate::f::core_v1::replication_controller_spec::REPLICAS),
+        number("Current", "").of(crate::f::core_v1::replication_controller_status::REPLICAS),
+        number("Ready", "").of(crate::f::core_v1::replication_controller_status::READY_REPLICAS),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide_text("Selector", "").of(crate::f::core_v1::replication_controller_spec::SELECTOR),
     ],
     cells: |doc, now| {
         use c::replication_controller as rc;
@@ -275,12 +275,12 @@ pub static REPLICATION_CONTROLLER: Columns = Columns {
 pub static SERVICE: Columns = Columns {
     definitions: &[
         NAME,
-        text("Type", "How the Service is exposed."),
-        text("Cluster-IP", "The address of the Service inside the cluster."),
-        text("External-IP", "Addresses outside the cluster that lead to the Service."),
-        text("Port(s)", "The ports that are exposed by this service."),
+        text("Type", "").of(crate::f::core_v1::service_spec::TYPE),
+        text("Cluster-IP", "").of(crate::f::core_v1::service_spec::CLUSTER_IP),
+        text("External-IP", "").of(crate::f::core_v1::service_spec::EXTERNAL_IPS),
+        text("Port(s)", "").of(crate::f::core_v1::service_spec::PORTS),
         AGE,
-        wide_text("Selector", "Labels of the pods that traffic goes to."),
+        wide_text("Selector", "").of(crate::f::core_v1::service_spec::SELECTOR),
     ],
     cells: service,
 };
@@ -341,7 +341,7 @@ fn external_ip(doc: &Doc, spec: &Struct) -> String {
 }
 
 pub static ENDPOINTS: Columns = Columns {
-    definitions: &[NAME, text("Endpoints", "Addresses and ports that receive the Service's traffic."), AGE],
+    definitions: &[NAME, text("Endpoints", "").of(crate::f::core_v1::endpoints::SUBSETS), AGE],
     cells: |doc, now| vec![name_cell(doc), endpoints_text(doc).into(), age_cell(doc, now)],
 };
 
@@ -379,7 +379,7 @@ fn endpoints_text(doc: &Doc) -> String {
 }
 
 pub static CONFIG_MAP: Columns = Columns {
-    definitions: &[NAME, text("Data", "Number of entries."), AGE],
+    definitions: &[NAME, text("Data", "").of(crate::f::core_v1::config_map::DATA), AGE],
     cells: |doc, now| {
         let count = |field| doc.map(&[field]).map_or(0, Map::len) as i64;
         let entries = count(c::config_map::DATA) + count(c::config_map::BINARY_DATA);
@@ -388,7 +388,12 @@ pub static CONFIG_MAP: Columns = Columns {
 };
 
 pub static SECRET: Columns = Columns {
-    definitions: &[NAME, text("Type", "What the data is for."), text("Data", "Number of entries."), AGE],
+    definitions: &[
+        NAME,
+        text("Type", "").of(crate::f::core_v1::secret::TYPE),
+        text("Data", "").of(crate::f::core_v1::secret::DATA),
+        AGE,
+    ],
     cells: |doc, now| {
         let entries = doc.map(&[c::secret::DATA]).map_or(0, Map::len) as i64;
         vec![name_cell(doc), doc.str(&[c::secret::TYPE]).into(), entries.into(), age_cell(doc, now)]
@@ -411,12 +416,12 @@ pub static NODE: Columns = Columns {
         text("Status", "The status of the node"),
         text("Roles", "The roles of the node"),
         AGE,
-        text("Version", "Kubelet Version reported by the node."),
-        wide_text("Internal-IP", "The node's address inside the cluster."),
-        wide_text("External-IP", "The node's address outside the cluster."),
-        wide_text("OS-Image", "OS Image reported by the node."),
-        wide_text("Kernel-Version", "Kernel Version reported by the node."),
-        wide_text("Container-Runtime", "ContainerRuntime Version reported by the node."),
+        text("Version", "").of(crate::f::core_v1::node_system_info::KUBELET_VERSION),
+        wide_text("Internal-IP", "").of(crate::f::core_v1::node_status::ADDRESSES),
+        wide_text("External-IP", "").of(crate::f::core_v1::node_status::ADDRESSES),
+        wide_text("OS-Image", "").of(crate::f::core_v1::node_system_info::OS_IMAGE),
+        wide_text("Kernel-Version", "").of(crate::f::core_v1::node_system_info::KERNEL_VERSION),
+        wide_text("Container-Runtime", "").of(crate::f::core_v1::node_system_info::CONTAINER_RUNTIME_VERSION),
     ],
     cells: node,
 };
@@ -478,16 +483,16 @@ fn node(doc: &Doc, now: Timestamp) -> Vec<Cell> {
 
 pub static EVENT: Columns = Columns {
     definitions: &[
-        text("Last Seen", "Time since the event was last seen."),
-        text("Type", "Normal or Warning."),
-        text("Reason", "Why it happened, in one word."),
-        text("Object", "What it is about."),
-        wide_text("Subobject", "The part of the object."),
-        wide_text("Source", "Who reported it."),
-        text("Message", "What happened."),
-        wide_text("First Seen", "Time since the event was first seen."),
-        wide_text("Count", "How often it happened."),
-        wide("Name", "string", "name", "Name of the event."),
+        text("Last Seen", "").of(crate::f::core_v1::event::LAST_TIMESTAMP),
+        text("Type", "").of(crate::f::core_v1::event::TYPE),
+        text("Reason", "").of(crate::f::core_v1::event::REASON),
+        text("Object", "").of(crate::f::core_v1::event::INVOLVED_OBJECT),
+        wide_text("Subobject", "").of(crate::f::core_v1::object_reference::FIELD_PATH),
+        wide_text("Source", "").of(crate::f::core_v1::event::SOURCE),
+        text("Message", "").of(crate::f::core_v1::event::MESSAGE),
+        wide_text("First Seen", "").of(crate::f::core_v1::event::FIRST_TIMESTAMP),
+        wide_text("Count", "").of(crate::f::core_v1::event::COUNT),
+        wide("Name", "string", "name", "").of(crate::f::meta_v1::object_meta::NAME),
     ],
     cells: event,
 };
@@ -544,8 +549,11 @@ fn event(doc: &Doc, now: Timestamp) -> Vec<Cell> {
 pub static RESOURCE_QUOTA: Columns = Columns {
     definitions: &[
         NAME,
-        text("Request", "Used and allowed, of everything but limits."),
-        text("Limit", "Used and allowed limits."),
+        text("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
+        text(
+            "Limit",
+            "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.",
+        ),
         AGE,
     ],
     cells: |doc, now| {
@@ -583,16 +591,17 @@ fn or_unset(text: &str) -> &str {
 pub static PERSISTENT_VOLUME: Columns = Columns {
     definitions: &[
         NAME,
-        text("Capacity", "Size of the volume."),
-        text("Access Modes", "How it may be mounted."),
-        text("Reclaim Policy", "What becomes of it once released."),
-        text("Status", "The volume's phase."),
-        text("Claim", "The claim it is bound to."),
-        text("StorageClass", "Its class."),
-        text("VolumeAttributesClass", "Its attributes class."),
-        text("Reason", "Why it failed."),
+        text("Capacity", "").of(crate::f::core_v1::persistent_volume_spec::CAPACITY),
+        text("Access Modes", "").of(crate::f::core_v1::persistent_volume_spec::ACCESS_MODES),
+        text("Reclaim Policy", "")
+            .of(crate::f::core_v1::persistent_volume_spec::PERSISTENT_VOLUME_RECLAIM_POLICY),
+        text("Status", "").of(crate::f::core_v1::persistent_volume_status::PHASE),
+        text("Claim", "").of(crate::f::core_v1::persistent_volume_spec::CLAIM_REF),
+        text("StorageClass", "StorageClass of the pv"),
+        text("VolumeAttributesClass", "VolumeAttributesClass of the pv"),
+        text("Reason", "").of(crate::f::core_v1::persistent_volume_status::REASON),
         AGE,
-        wide_text("VolumeMode", "Filesystem or Block."),
+        wide_text("VolumeMode", "").of(crate::f::core_v1::persistent_volume_spec::VOLUME_MODE),
     ],
     cells: |doc, now| {
         use c::persistent_volume_spec as s;
@@ -622,14 +631,14 @@ pub static PERSISTENT_VOLUME: Columns = Columns {
 pub static PERSISTENT_VOLUME_CLAIM: Columns = Columns {
     definitions: &[
         NAME,
-        text("Status", "The claim's phase."),
-        text("Volume", "The volume it is bound to."),
-        text("Capacity", "Size of the volume."),
-        text("Access Modes", "How it may be mounted."),
-        text("StorageClass", "Its class."),
-        text("VolumeAttributesClass", "Its attributes class."),
+        text("Status", "").of(crate::f::core_v1::persistent_volume_claim_status::PHASE),
+        text("Volume", "").of(crate::f::core_v1::persistent_volume_claim_spec::VOLUME_NAME),
+        text("Capacity", "").of(crate::f::core_v1::persistent_volume_claim_status::CAPACITY),
+        text("Access Modes", "").of(crate::f::core_v1::persistent_volume_claim_status::ACCESS_MODES),
+        text("StorageClass", "StorageClass of the pvc"),
+        text("VolumeAttributesClass", "VolumeAttributesClass of the pvc"),
         AGE,
-        wide_text("VolumeMode", "Filesystem or Block."),
+        wide_text("VolumeMode", "").of(crate::f::core_v1::persistent_volume_claim_spec::VOLUME_MODE),
     ],
     cells: |doc, now| {
         use c::persistent_volume_claim as p;

@@ -8,9 +8,9 @@ use crate::types::walk::{strs, structs};
 pub static ENDPOINT_SLICE: Columns = Columns {
     definitions: &[
         NAME,
-        text("AddressType", "IPv4, IPv6 or FQDN."),
-        text("Ports", "Ports of the endpoints."),
-        text("Endpoints", "Addresses of the endpoints."),
+        text("AddressType", "").of(crate::f::discovery_v1::endpoint_slice::ADDRESS_TYPE),
+        text("Ports", "").of(crate::f::discovery_v1::endpoint_slice::PORTS),
+        text("Endpoints", "").of(crate::f::discovery_v1::endpoint_slice::ENDPOINTS),
         AGE,
     ],
     cells: |doc, now| {

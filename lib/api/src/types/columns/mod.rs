@@ -1,5 +1,8 @@
 //! Printer columns: what `kubectl get` shows of a type (upstream `printers/internalversion`).
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
 use jiff::Timestamp;
 
 use crate::doc::{Doc, Map, Struct, Value};
@@ -25,6 +28,39 @@ pub struct Column {
     pub description: &'static str,
     /// 0 is always shown, 1 with `-o wide`.
     pub priority: i32,
+    /// The API's field whose documentation describes the column, where `description` is empty.
+    pub of: Option<Field>,
+}
+
+impl Column {
+    /// The column of what this field says.
+    pub const fn of(mut self, field: Field) -> Column {
+        self.of = Some(field);
+        self
+    }
+
+    /// What the column shows, in the words of the API's documentation.
+    pub fn description(&self) -> &'static str {
+        match self.of {
+            Some(field) if self.description.is_empty() => described(field),
+            _ => self.description,
+        }
+    }
+}
+
+/// The documentation of a field. All that columns are of are looked up once; the index over the documentation is not kept.
+fn described(field: Field) -> &'static str {
+    static TEXTS: OnceLock<HashMap<(u16, u16), &'static str>> = OnceLock::new();
+    let texts = TEXTS.get_or_init(|| {
+        let all = crate::openapi::Descriptions::new();
+        let columns =
+            crate::schema::TypeId::all().flat_map(|ty| crate::types::strategy(Some(ty)).columns.definitions);
+        columns
+            .filter_map(|column| column.of)
+            .map(|field| ((field.ty.0, field.index), all.get(field.ty.def().name, field.def().json)))
+            .collect()
+    });
+    texts.get(&(field.ty.0, field.index)).copied().unwrap_or_default()
 }
 
 /// A cell's value.
@@ -74,7 +110,7 @@ pub const fn column(
     format: &'static str,
     description: &'static str,
 ) -> Column {
-    Column { name, kind, format, description, priority: 0 }
+    Column { name, kind, format, description, priority: 0, of: None }
 }
 
 /// A column shown with `-o wide` only.
@@ -84,7 +120,7 @@ pub const fn wide(
     format: &'static str,
     description: &'static str,
 ) -> Column {
-    Column { name, kind, format, description, priority: 1 }
+    Column { name, kind, format, description, priority: 1, of: None }
 }
 
 /// The Name column, first everywhere.
@@ -189,8 +225,6 @@ pub const fn wide_text(name: &'static str, description: &'static str) -> Column 
 pub const CONTAINERS: Column = wide_text("Containers", "Names of each container in the template.");
 /// Images of containers, with `-o wide`.
 pub const IMAGES: Column = wide_text("Images", "Images referenced by each container in the template.");
-/// A selector, with `-o wide`.
-pub const SELECTOR: Column = wide_text("Selector", "Label selector of the pods it manages.");
 
 /// The object's name.
 pub fn name_cell(doc: &Doc) -> Cell {

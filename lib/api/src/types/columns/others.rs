@@ -26,17 +26,8 @@ fn child(doc: &Doc, field: Field) -> Option<&Struct> {
     doc.root()?.child(field)
 }
 
-const BINDING: [Column; 6] = [
-    NAME,
-    text("Role", "The role that is granted."),
-    AGE,
-    wide_text("Users", "Users in the roleBinding"),
-    wide_text("Groups", "Groups in the roleBinding"),
-    wide_text("ServiceAccounts", "ServiceAccounts in the roleBinding"),
-];
-
 fn binding(doc: &Doc, now: Timestamp, role: Field, subjects: Field) -> Vec<Cell> {
-    let reference = child(doc, role).map_or(String::new(), |role| {
+    let reference = child(doc, role).map_or("/".to_owned(), |role| {
         format!("{}/{}", role.str(r::role_ref::KIND), role.str(r::role_ref::NAME))
     });
     let (mut users, mut groups, mut accounts) = (Vec::new(), Vec::new(), Vec::new());
@@ -63,12 +54,32 @@ fn binding(doc: &Doc, now: Timestamp, role: Field, subjects: Field) -> Vec<Cell>
 }
 
 pub static ROLE_BINDING: Columns = Columns {
-    definitions: &BINDING,
+    definitions: &[
+        NAME,
+        text(
+            "Role",
+            "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+        ),
+        AGE,
+        wide_text("Users", "Users in the roleBinding"),
+        wide_text("Groups", "Groups in the roleBinding"),
+        wide_text("ServiceAccounts", "ServiceAccounts in the roleBinding"),
+    ],
     cells: |doc, now| binding(doc, now, r::role_binding::ROLE_REF, r::role_binding::SUBJECTS),
 };
 
 pub static CLUSTER_ROLE_BINDING: Columns = Columns {
-    definitions: &BINDING,
+    definitions: &[
+        NAME,
+        text(
+            "Role",
+            "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+        ),
+        AGE,
+        wide_text("Users", "Users in the clusterRoleBinding"),
+        wide_text("Groups", "Groups in the clusterRoleBinding"),
+        wide_text("ServiceAccounts", "ServiceAccounts in the clusterRoleBinding"),
+    ],
     cells: |doc, now| binding(doc, now, r::cluster_role_binding::ROLE_REF, r::cluster_role_binding::SUBJECTS),
 };
 
@@ -162,7 +173,11 @@ pub static INGRESS_CLASS: Columns = Columns {
 };
 
 pub static NETWORK_POLICY: Columns = Columns {
-    definitions: &[NAME, text("Pod-Selector", "The pods the policy is for."), AGE],
+    definitions: &[
+        NAME,
+        text("Pod-Selector", "").of(crate::f::networking_v1::network_policy_spec::POD_SELECTOR),
+        AGE,
+    ],
     cells: |doc, now| {
         let selector =
             child(doc, n::network_policy::SPEC).and_then(|s| s.child(n::network_policy_spec::POD_SELECTOR));
@@ -171,7 +186,7 @@ pub static NETWORK_POLICY: Columns = Columns {
 };
 
 pub static IP_ADDRESS: Columns = Columns {
-    definitions: &[NAME, text("ParentRef", "The resource that the address belongs to."), AGE],
+    definitions: &[NAME, text("ParentRef", "").of(crate::f::networking_v1::ip_address_spec::PARENT_REF)],
     cells: |doc, now| {
         use n::parent_reference as pr;
         let parent =
@@ -192,7 +207,7 @@ pub static IP_ADDRESS: Columns = Columns {
 };
 
 pub static SERVICE_CIDR: Columns = Columns {
-    definitions: &[NAME, text("CIDRs", "Blocks that Service addresses come from."), AGE],
+    definitions: &[NAME, text("CIDRs", "").of(crate::f::networking_v1::service_cidr_spec::CIDRS), AGE],
     cells: |doc, now| {
         let cidrs: Vec<&str> = child(doc, n::service_cidr::SPEC)
             .into_iter()
@@ -246,7 +261,15 @@ const AUTOSCALER_COLUMNS: [Column; 7] = [
 ];
 
 pub static AUTOSCALER: Columns = Columns {
-    definitions: &AUTOSCALER_COLUMNS,
+    definitions: &[
+        NAME,
+        text("Reference", "").of(crate::f::autoscaling_v2::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF),
+        text("Targets", "").of(crate::f::autoscaling_v2::horizontal_pod_autoscaler_spec::METRICS),
+        text("MinPods", "").of(crate::f::autoscaling_v1::horizontal_pod_autoscaler_spec::MIN_REPLICAS),
+        text("MaxPods", "").of(crate::f::autoscaling_v2::horizontal_pod_autoscaler_spec::MAX_REPLICAS),
+        text("Replicas", "").of(crate::f::autoscaling_v2::horizontal_pod_autoscaler_status::CURRENT_REPLICAS),
+        AGE,
+    ],
     cells: |doc, now| {
         use a2::cross_version_object_reference as cr;
         use a2::horizontal_pod_autoscaler as h;
@@ -379,7 +402,7 @@ pub static AUTOSCALER_V1: Columns = Columns {
 };
 
 pub static LEASE: Columns = Columns {
-    definitions: &[NAME, text("Holder", "Who holds the lease."), AGE],
+    definitions: &[NAME, text("Holder", "").of(crate::f::coordination_v1::lease_spec::HOLDER_IDENTITY), AGE],
     cells: |doc, now| {
         let holder = doc.str(&[co::lease::SPEC, co::lease_spec::HOLDER_IDENTITY]);
         vec![name_cell(doc), holder.into(), age_cell(doc, now)]
@@ -389,10 +412,11 @@ pub static LEASE: Columns = Columns {
 pub static PRIORITY_CLASS: Columns = Columns {
     definitions: &[
         NAME,
-        number("Value", "The priority of its pods."),
-        column("Global-Default", "boolean", "", "Whether it is the class of pods that name none."),
+        number("Value", "").of(crate::f::scheduling_v1::priority_class::VALUE),
+        column("Global-Default", "boolean", "", "")
+            .of(crate::f::scheduling_v1::priority_class::GLOBAL_DEFAULT),
         AGE,
-        wide_text("PreemptionPolicy", "Whether its pods preempt others."),
+        text("PreemptionPolicy", "").of(crate::f::scheduling_v1::priority_class::PREEMPTION_POLICY),
     ],
     cells: |doc, now| {
         use sch::priority_class as pc;
@@ -407,17 +431,17 @@ pub static PRIORITY_CLASS: Columns = Columns {
 };
 
 pub static RUNTIME_CLASS: Columns = Columns {
-    definitions: &[NAME, text("Handler", "The runtime's configuration."), AGE],
+    definitions: &[NAME, text("Handler", ""), AGE],
     cells: |doc, now| vec![name_cell(doc), doc.str(&[no::runtime_class::HANDLER]).into(), age_cell(doc, now)],
 };
 
 pub static STORAGE_CLASS: Columns = Columns {
     definitions: &[
         NAME,
-        text("Provisioner", "Who makes the volumes."),
-        text("ReclaimPolicy", "What becomes of a volume once released."),
-        text("VolumeBindingMode", "When volumes are bound."),
-        text("AllowVolumeExpansion", "Whether volumes may grow."),
+        text("Provisioner", "").of(crate::f::storage_v1::storage_class::PROVISIONER),
+        text("ReclaimPolicy", "").of(crate::f::storage_v1::storage_class::RECLAIM_POLICY),
+        text("VolumeBindingMode", "").of(crate::f::storage_v1::storage_class::VOLUME_BINDING_MODE),
+        text("AllowVolumeExpansion", "").of(crate::f::storage_v1::storage_class::ALLOW_VOLUME_EXPANSION),
         AGE,
     ],
     cells: |doc, now| {
@@ -445,10 +469,14 @@ pub static CSR: Columns = Columns {
     definitions: &[
         NAME,
         AGE,
-        text("SignerName", "Who is asked to sign."),
-        text("Requestor", "Who asked."),
-        text("RequestedDuration", "How long the certificate shall last."),
-        text("Condition", "What became of the request."),
+        text(
+            "SignerName",
+            "Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can select on this field using `spec.signerName`.",
+        ),
+        text("Requestor", "Base64-encoded PKCS#10 CSR data"),
+        text("RequestedDuration", "")
+            .of(crate::f::certificates_v1::certificate_signing_request_spec::EXPIRATION_SECONDS),
+        text("Condition", "Conditions applied to the request, such as approval or denial."),
     ],
     cells: |doc, now| {
         use cert::certificate_signing_request as c;
@@ -493,7 +521,11 @@ fn csr_condition(status: Option<&Struct>) -> String {
 
 /// Number of webhooks.
 pub static WEBHOOKS: Columns = Columns {
-    definitions: &[NAME, number("Webhooks", "Number of webhooks."), AGE],
+    definitions: &[
+        NAME,
+        number("Webhooks", "Webhooks indicates the number of webhooks registered in this configuration"),
+        AGE,
+    ],
     cells: |doc, now| {
         use crate::f::admissionregistration_v1 as ar;
         let count = doc.ty().map_or(0, |ty| {

@@ -25,7 +25,11 @@ fn or_unset(value: Option<String>) -> Cell {
 pub static NAME_AND_AGE: Columns = Columns { definitions: &[NAME, AGE], cells: name_and_age };
 
 pub static VOLUME_ATTRIBUTES_CLASS: Columns = Columns {
-    definitions: &[NAME, text("DriverName", "Name of the CSI driver This field is immutable."), AGE],
+    definitions: &[
+        NAME,
+        text("DriverName", "").of(crate::f::storage_v1::volume_attributes_class::DRIVER_NAME),
+        AGE,
+    ],
     cells: |doc, now| {
         let driver = doc.str(&[st::volume_attributes_class::DRIVER_NAME]);
         vec![name_cell(doc), driver.into(), age_cell(doc, now)]
@@ -35,16 +39,10 @@ pub static VOLUME_ATTRIBUTES_CLASS: Columns = Columns {
 pub static VOLUME_ATTACHMENT: Columns = Columns {
     definitions: &[
         NAME,
-        column(
-            "Attacher",
-            "string",
-            "name",
-            "attacher indicates the name of the volume driver that MUST handle this request. This is the name returned \
-             by GetPluginName().",
-        ),
-        text("PV", "persistentVolumeName represents the name of the persistent volume to attach."),
-        text("Node", "nodeName represents the node that the volume should be attached to."),
-        column("Attached", "boolean", "", "attached indicates the volume is successfully attached."),
+        column("Attacher", "string", "name", "").of(crate::f::storage_v1::volume_attachment_spec::ATTACHER),
+        text("PV", "").of(crate::f::storage_v1::volume_attachment_source::PERSISTENT_VOLUME_NAME),
+        text("Node", "").of(crate::f::storage_v1::volume_attachment_spec::NODE_NAME),
+        column("Attached", "boolean", "", "").of(crate::f::storage_v1::volume_attachment_status::ATTACHED),
         AGE,
     ],
     cells: |doc, now| {
@@ -78,12 +76,16 @@ pub static CSI_NODE: Columns = Columns {
 pub static CSI_DRIVER: Columns = Columns {
     definitions: &[
         NAME,
-        column("AttachRequired", "boolean", "", "Whether the driver requires an attach operation."),
-        column("PodInfoOnMount", "boolean", "", "Whether the driver needs pod information at mount."),
-        column("StorageCapacity", "boolean", "", "Whether scheduling considers the storage capacity."),
-        text("TokenRequests", "Service account tokens the driver needs."),
-        column("RequiresRepublish", "boolean", "", "Whether NodePublishVolume is called periodically."),
-        text("Modes", "Kinds of volumes the driver supports."),
+        column("AttachRequired", "boolean", "", "")
+            .of(crate::f::storage_v1::csi_driver_spec::ATTACH_REQUIRED),
+        column("PodInfoOnMount", "boolean", "", "")
+            .of(crate::f::storage_v1::csi_driver_spec::POD_INFO_ON_MOUNT),
+        column("StorageCapacity", "boolean", "", "")
+            .of(crate::f::storage_v1::csi_driver_spec::STORAGE_CAPACITY),
+        text("TokenRequests", "").of(crate::f::storage_v1::csi_driver_spec::TOKEN_REQUESTS),
+        column("RequiresRepublish", "boolean", "", "")
+            .of(crate::f::storage_v1::csi_driver_spec::REQUIRES_REPUBLISH),
+        text("Modes", "").of(crate::f::storage_v1::csi_driver_spec::VOLUME_LIFECYCLE_MODES),
         AGE,
     ],
     cells: csi_driver,
@@ -120,8 +122,8 @@ fn csi_driver(doc: &Doc, now: Timestamp) -> Vec<Cell> {
 pub static CSI_STORAGE_CAPACITY: Columns = Columns {
     definitions: &[
         NAME,
-        text("StorageClassName", "The StorageClass that the reported capacity applies to."),
-        text("Capacity", "The value reported by the CSI driver."),
+        text("StorageClassName", "").of(crate::f::storage_v1::csi_storage_capacity::STORAGE_CLASS_NAME),
+        text("Capacity", "").of(crate::f::storage_v1::csi_storage_capacity::CAPACITY),
     ],
     cells: |doc, _| {
         use st::csi_storage_capacity as s;
@@ -184,18 +186,9 @@ fn param_ref(reference: &Struct) -> Option<String> {
 pub static FLOW_SCHEMA: Columns = Columns {
     definitions: &[
         NAME,
-        text(
-            "PriorityLevel",
-            "`name` is the name of the priority level configuration being referenced Required.",
-        ),
-        text(
-            "MatchingPrecedence",
-            "`matchingPrecedence` is used to choose among the FlowSchemas that match a given request.",
-        ),
-        text(
-            "DistinguisherMethod",
-            "`distinguisherMethod` defines how to compute the flow distinguisher for requests that match this schema.",
-        ),
+        text("PriorityLevel", "").of(crate::f::flowcontrol_v1::priority_level_configuration_reference::NAME),
+        text("MatchingPrecedence", "").of(crate::f::flowcontrol_v1::flow_schema_spec::MATCHING_PRECEDENCE),
+        text("DistinguisherMethod", "").of(crate::f::flowcontrol_v1::flow_schema_spec::DISTINGUISHER_METHOD),
         AGE,
         text("MissingPL", "references a broken or non-existent PriorityLevelConfiguration"),
     ],
@@ -226,11 +219,12 @@ pub static FLOW_SCHEMA: Columns = Columns {
 pub static PRIORITY_LEVEL: Columns = Columns {
     definitions: &[
         NAME,
-        text("Type", "Whether this priority level is subject to limitation on request execution."),
-        text("NominalConcurrencyShares", "The level's share of the server's concurrency limit."),
-        text("Queues", "`queues` is the number of queues for this priority level."),
-        text("HandSize", "Configures the shuffle sharding of requests into queues."),
-        text("QueueLengthLimit", "The maximum number of requests allowed to be waiting in a given queue."),
+        text("Type", "").of(crate::f::flowcontrol_v1::priority_level_configuration_spec::TYPE),
+        text("NominalConcurrencyShares", "")
+            .of(crate::f::flowcontrol_v1::limited_priority_level_configuration::NOMINAL_CONCURRENCY_SHARES),
+        text("Queues", "").of(crate::f::flowcontrol_v1::queuing_configuration::QUEUES),
+        text("HandSize", "").of(crate::f::flowcontrol_v1::queuing_configuration::HAND_SIZE),
+        text("QueueLengthLimit", "").of(crate::f::flowcontrol_v1::queuing_configuration::QUEUE_LENGTH_LIMIT),
         AGE,
     ],
     cells: |doc, now| {
@@ -285,9 +279,9 @@ pub static RESOURCE_CLAIM: Columns = Columns {
 pub static RESOURCE_SLICE: Columns = Columns {
     definitions: &[
         NAME,
-        text("Node", "NodeName identifies the node which provides the resources in this pool."),
-        text("Driver", "Driver identifies the DRA driver providing the capacity information."),
-        text("Pool", "Name is used to identify the pool."),
+        text("Node", "").of(crate::f::resource_v1::resource_slice_spec::NODE_NAME),
+        text("Driver", "").of(crate::f::resource_v1::resource_slice_spec::DRIVER),
+        text("Pool", "").of(crate::f::resource_v1::resource_pool::NAME),
         AGE,
     ],
     cells: |doc, now| {

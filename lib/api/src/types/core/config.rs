@@ -50,6 +50,7 @@ pub static SECRET: Strategy = Strategy {
         frozen(new, old, c::secret::IMMUTABLE, &[c::secret::DATA], errors);
         secret(new, errors);
     },
+    warnings: |new, _, _| secret_warnings(new),
     selectable: &["metadata.name", "metadata.namespace", "type"],
     selectable_fields: |doc| SelectableFields::from_iter([("type", doc.str(&[c::secret::TYPE]).into())]),
     columns: &columns::core::SECRET,
@@ -161,6 +162,35 @@ fn secret(doc: &Doc, errors: &mut ErrorList) {
     }
 }
 
+/// What Go's decoder says where a text is no JSON object; other mistakes are in our decoder's words.
+fn go_json_error(bytes: &[u8], error: &serde_json::Error) -> String {
+    let first = bytes.iter().copied().find(|b| !b.is_ascii_whitespace());
+    match first {
+        _ if error.is_eof() => "unexpected end of JSON input".to_owned(),
+        Some(b) if !matches!(b, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+            format!("invalid character '{}' looking for beginning of value", char::from(b))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What a TLS secret's pair lacks.
+fn secret_warnings(doc: &Doc) -> Vec<String> {
+    let Some(root) = doc.root().filter(|root| root.str(c::secret::TYPE) == "kubernetes.io/tls") else {
+        return Vec::new();
+    };
+    let has_pem = |key: &str| {
+        let text = root.map(c::secret::DATA).and_then(|data| data.get_str(key)).unwrap_or("");
+        STANDARD.decode(text).is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"-----BEGIN "))
+    };
+    for (key, what) in [("tls.crt", "certificate"), ("tls.key", "key")] {
+        if !has_pem(key) {
+            return vec![format!("tls: failed to find any PEM data in {what} input")];
+        }
+    }
+    Vec::new()
+}
+
 fn docker_config(data: Option<&Map>, key: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let Some(text) = data.and_then(|data| data.get_str(key)) else {
         errors.required(&path.key(key), "");
@@ -168,7 +198,7 @@ fn docker_config(data: Option<&Map>, key: &str, path: &FieldPath<'_>, errors: &m
     };
     let parsed = STANDARD.decode(text).map_err(|e| e.to_string()).and_then(|bytes| {
         serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes)
-            .map_err(|e| e.to_string())
+            .map_err(|e| go_json_error(&bytes, &e))
     });
     if let Err(why) = parsed {
         errors.invalid(&path.key(key), BadValue::from("<secret contents redacted>"), why);

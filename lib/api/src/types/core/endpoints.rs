@@ -8,6 +8,7 @@ use crate::f::discovery_v1 as d;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::types::core::container::{one_of, port_number};
+use crate::types::core::warnings;
 use crate::types::meta::immutable;
 use crate::types::walk::{default_str, default_value, present, same, strs, structs, structs_mut};
 use crate::types::{GenerationRule, Strategy, columns};
@@ -29,9 +30,7 @@ pub static ENDPOINTS: Strategy = Strategy {
             subsets(new, errors);
         }
     },
-    warnings: |_, _, _| {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
-    },
+    warnings: |new, _, _| endpoints_warnings(new),
     allow_create_on_update: true,
     columns: &columns::core::ENDPOINTS,
     ..Strategy::BASE
@@ -46,7 +45,9 @@ pub static SLICE: Strategy = Strategy {
             default_value(port, d::endpoint_port::PROTOCOL, "TCP");
         }
     },
+    prepare_create: |doc, _| drop_topology(doc, None),
     prepare_update: |new, old, _| {
+        drop_topology(new, Some(old));
         let raised =
             [d::endpoint_slice::ENDPOINTS, d::endpoint_slice::PORTS, d::endpoint_slice::ADDRESS_TYPE]
                 .iter()
@@ -62,10 +63,100 @@ pub static SLICE: Strategy = Strategy {
         let path = [d::endpoint_slice::ADDRESS_TYPE];
         immutable(new.get(&path), old.get(&path), &FieldPath::new("addressType"), errors);
     },
+    warnings: |new, old, _| slice_warnings(new, old),
     generation: GenerationRule::CreateOnly,
     columns: &columns::discovery::ENDPOINT_SLICE,
     ..Strategy::BASE
 };
+
+fn endpoints_warnings(doc: &Doc) -> Vec<String> {
+    use c::endpoint_subset as es;
+    let mut out =
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()];
+    let Some(root) = doc.root() else { return out };
+    for (i, subset) in structs(root, c::endpoints::SUBSETS) {
+        for field in [es::ADDRESSES, es::NOT_READY_ADDRESSES] {
+            for (j, one) in structs(subset, field) {
+                let path = format!("subsets[{i}].{}[{j}].ip", field.def().json);
+                warnings::address(&path, one.str(c::endpoint_address::IP), &mut out);
+            }
+        }
+    }
+    out
+}
+
+fn slice_warnings(doc: &Doc, old: Option<&Doc>) -> Vec<String> {
+    let mut out = Vec::new();
+    let Some(root) = doc.root() else { return out };
+    if old.is_none() && root.str(d::endpoint_slice::ADDRESS_TYPE) == "FQDN" {
+        out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    let manager = doc.meta().label("endpointslice.kubernetes.io/managed-by").unwrap_or("");
+    if matches!(manager, "endpointslice-controller.k8s.io" | "endpointslicemirroring-controller.k8s.io") {
+        return out;
+    }
+    for (i, endpoint) in structs(root, d::endpoint_slice::ENDPOINTS) {
+        for (j, address) in strs(endpoint, d::endpoint::ADDRESSES) {
+            warnings::address(&format!("endpoints[{i}].addresses[{j}]"), address, &mut out);
+        }
+    }
+    out
+}
+
+/// The topology map of old is never written; a host name in it that the object had becomes the node's name.
+fn drop_topology(doc: &mut Doc, old: Option<&Doc>) {
+    use d::endpoint as e;
+    const HOST: &str = "kubernetes.io/hostname";
+    let path = [d::endpoint_slice::ENDPOINTS];
+    if old.is_some_and(|old| same(old.get(&path), doc.get(&path))) {
+        return;
+    }
+    let host = |endpoint: &Struct| {
+        endpoint.map(e::DEPRECATED_TOPOLOGY).and_then(|map| map.get_str(HOST)).map(str::to_owned)
+    };
+    let known: Vec<String> = old
+        .and_then(Doc::root)
+        .map(|root| structs(root, d::endpoint_slice::ENDPOINTS).filter_map(|(_, one)| host(one)).collect())
+        .unwrap_or_default();
+    let Some(root) = doc.root_mut() else { return };
+    for endpoint in structs_mut(root, d::endpoint_slice::ENDPOINTS) {
+        let node = host(endpoint).filter(|host| {
+            known.contains(host)
+                && !present(endpoint, e::NODE_NAME)
+                && names::dns1123_subdomain(host).is_empty()
+        });
+        if let Some(node) = node {
+            endpoint.set(e::NODE_NAME, node);
+        }
+        endpoint.remove(e::DEPRECATED_TOPOLOGY);
+    }
+}
+
+fn hints(hints: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    use d::endpoint_hints as h;
+    for (list, inner, rule) in [
+        (h::FOR_ZONES, d::for_zone::NAME, names::label_value as names::Rule),
+        (h::FOR_NODES, d::for_node::NAME, names::dns1123_subdomain as names::Rule),
+    ] {
+        let at = path.child(list.def().json);
+        let count = hints.list(list).len();
+        if count > 8 {
+            errors.too_many(&at, count, 8);
+            return;
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for (i, one) in structs(hints, list) {
+            let (at, name) = (at.index(i), one.str(inner));
+            let at = at.child("name");
+            if seen.contains(&name) {
+                errors.duplicate(&at, name);
+            } else {
+                seen.push(name);
+            }
+            errors.invalid_each(&at, name, rule(name));
+        }
+    }
+}
 
 fn subsets(doc: &Doc, errors: &mut ErrorList) {
     use c::endpoint_subset as es;
@@ -245,6 +336,9 @@ fn slice_endpoint(endpoint: &Struct, kind: &str, path: &FieldPath<'_>, errors: &
         errors.too_many(&at, topology.len(), 16);
     }
     crate::types::meta::validate_labels(topology, &at, errors);
+    if let Some(one) = endpoint.child(d::endpoint::HINTS) {
+        hints(one, &path.child("hints"), errors);
+    }
 }
 
 fn fqdn(text: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {

@@ -147,7 +147,7 @@ pub fn validate_object_field_selector(
             );
         }
         Some(("metadata.labels", key)) => errors.invalid_each(path, key, names::qualified_name(key)),
-        Some((field, _)) => {
+        Some(_) => {
             let text = format!("error converting fieldPath: field label does not support subscript: {field}");
             errors.invalid(&below, selector.str(c::object_field_selector::FIELD_PATH), text);
         }
@@ -267,10 +267,12 @@ pub fn validate_env_from(container: &Struct, path: &FieldPath<'_>, errors: &mut 
 
 /// `fileKeyRef` names an emptyDir of the pod.
 pub fn validate_file_keys(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for list in [c::pod_spec::INIT_CONTAINERS, c::pod_spec::CONTAINERS] {
+    for list in [c::pod_spec::INIT_CONTAINERS, c::pod_spec::CONTAINERS, c::pod_spec::EPHEMERAL_CONTAINERS] {
         let base = path.child(list.def().json);
+        let ephemeral = list == c::pod_spec::EPHEMERAL_CONTAINERS;
+        let variables = if ephemeral { c::ephemeral_container::ENV } else { c::container::ENV };
         for (i, container) in structs(spec, list) {
-            for (j, variable) in structs(container, c::container::ENV) {
+            for (j, variable) in structs(container, variables) {
                 let file = variable
                     .child(c::env_var::VALUE_FROM)
                     .and_then(|from| from.child(c::env_var_source::FILE_KEY_REF));

@@ -23,6 +23,7 @@ pub mod resources;
 pub mod scheduling;
 pub mod security;
 pub mod service;
+mod service_update;
 pub mod sources;
 pub mod volumes;
 pub mod warnings;

@@ -45,6 +45,7 @@ pub static STRATEGY: Strategy = Strategy {
         let off = doc.bool(&[c::node::SPEC, c::node_spec::UNSCHEDULABLE]) == Some(true);
         SelectableFields::from_iter([("spec.unschedulable", if off { "true" } else { "false" }.into())])
     },
+    warnings: |new, _, _| node_warnings(new),
     columns: &columns::core::NODE,
     ..Strategy::BASE
 };
@@ -71,7 +72,48 @@ fn spec(doc: &Doc) -> Option<&Struct> {
     doc.root()?.child(c::node::SPEC)
 }
 
+/// Pods that a node would rather not have, as an annotation of old says it.
+fn avoided_pods(doc: &Doc, errors: &mut ErrorList) {
+    const AVOID: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+    let Some(text) = doc.meta().annotation(AVOID).filter(|text| !text.is_empty()) else { return };
+    let at = METADATA.child("annotations");
+    let parsed: serde_json::Value = match serde_json::from_str(text) {
+        Ok(parsed) => parsed,
+        Err(why) => return errors.invalid(&at.child("AvoidPods"), AVOID, why.to_string()),
+    };
+    let entries = parsed.get("preferAvoidPods").and_then(serde_json::Value::as_array);
+    let at = at.child(AVOID);
+    for (i, entry) in entries.into_iter().flatten().enumerate() {
+        let at = at.index(i);
+        let signature = at.child("PodSignature");
+        match entry.pointer("/podSignature/podController") {
+            None | Some(serde_json::Value::Null) => errors.required(&signature, ""),
+            Some(owner) if owner.get("controller") != Some(&serde_json::Value::Bool(true)) => {
+                let owner = signature.child("PodController");
+                errors.invalid(&owner.child("Controller"), false, "must point to a controller");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn node_warnings(doc: &Doc) -> Vec<String> {
+    let mut out = Vec::new();
+    let Some(spec) = spec(doc) else { return out };
+    if crate::types::walk::present(spec, c::node_spec::CONFIG_SOURCE) {
+        out.push("spec.configSource: the feature is removed".to_owned());
+    }
+    if !spec.str(c::node_spec::EXTERNAL_ID).is_empty() {
+        out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+    }
+    for (i, cidr) in strs(spec, c::node_spec::POD_CIDRS) {
+        crate::types::core::warnings::range(&format!("spec.podCIDRs[{i}]"), cidr, &mut out);
+    }
+    out
+}
+
 fn common(doc: &Doc, errors: &mut ErrorList) {
+    avoided_pods(doc, errors);
     if let Some(spec) = spec(doc) {
         taints(spec, &METADATA.child("taints"), errors);
     }
@@ -134,7 +176,8 @@ fn validate_update(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
             errors.duplicate(&at.index(i), json_text(Some(address)));
         }
     }
-    let (Some(now), Some(before)) = (spec(new), spec(old)) else { return };
+    let empty = Struct::new(crate::t::core_v1::NODE_SPEC);
+    let (now, before) = (spec(new).unwrap_or(&empty), spec(old).unwrap_or(&empty));
     let (cidrs, old_cidrs) = (now.list(c::node_spec::POD_CIDRS), before.list(c::node_spec::POD_CIDRS));
     if !old_cidrs.is_empty() && cidrs != old_cidrs {
         let text = "node updates may not change podCIDR except from \"\" to valid";

@@ -8,7 +8,7 @@ use crate::schema::Field;
 use crate::types::core::pvc::{access_modes, validate_mode};
 use crate::types::core::{resources, scheduling, sources, volumes, warnings};
 use crate::types::meta::immutable;
-use crate::types::walk::{json_text, present, same};
+use crate::types::walk::{child_entry, default_str, default_value, json_text, present, same};
 use crate::types::{Ctx, Strategy, columns};
 
 use c::persistent_volume_spec as s;
@@ -18,6 +18,14 @@ const SPEC: FieldPath<'static> = FieldPath::new("spec");
 
 /// The rules of PersistentVolumes.
 pub static STRATEGY: Strategy = Strategy {
+    // Of volumes themselves only: a spec inside a VolumeAttachment has none.
+    defaults: |doc| {
+        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, c::persistent_volume::SPEC)) else {
+            return;
+        };
+        default_str(spec, s::PERSISTENT_VOLUME_RECLAIM_POLICY, "Retain");
+        default_value(spec, s::VOLUME_MODE, "Filesystem");
+    },
     prepare_create: |doc, ctx| {
         doc.set(&[c::persistent_volume::STATUS, st::PHASE], "Pending");
         let now = ctx.now_text();
@@ -87,10 +95,36 @@ const ORDER: [Field; 22] = [
     s::CSI,
 ];
 
+/// The annotation that gave mount options before there was a field.
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+
+/// Sources the annotation of mount options may go with.
+const MOUNTABLE: [Field; 13] = [
+    s::GCE_PERSISTENT_DISK,
+    s::AWS_ELASTIC_BLOCK_STORE,
+    s::GLUSTERFS,
+    s::NFS,
+    s::RBD,
+    s::QUOBYTE,
+    s::ISCSI,
+    s::CINDER,
+    s::CEPHFS,
+    s::AZURE_FILE,
+    s::VSPHERE_VOLUME,
+    s::AZURE_DISK,
+    s::PHOTON_PERSISTENT_DISK,
+];
+
 fn validate(doc: &Doc, errors: &mut ErrorList) {
     let empty = Struct::new(crate::t::core_v1::PERSISTENT_VOLUME_SPEC);
     let spec = doc.root().and_then(|root| root.child(c::persistent_volume::SPEC)).unwrap_or(&empty);
     validate_spec(spec, doc.meta().name(), errors);
+    if doc.meta().annotation(MOUNT_OPTIONS).is_some() && !MOUNTABLE.iter().any(|field| present(spec, *field))
+    {
+        let at = FieldPath::new("metadata");
+        let at = at.child("annotations");
+        errors.forbidden(&at.child(MOUNT_OPTIONS), "may not specify mount options for this volume type");
+    }
 }
 
 fn validate_spec(spec: &Struct, name: &str, errors: &mut ErrorList) {
@@ -277,10 +311,7 @@ fn volume_warnings(doc: &Doc) -> Vec<String> {
             "volume.beta.kubernetes.io/storage-class",
             "deprecated since v1.8; use \"storageClassName\" attribute instead",
         ),
-        (
-            "volume.beta.kubernetes.io/mount-options",
-            "deprecated since v1.31; use \"mountOptions\" attribute instead",
-        ),
+        (MOUNT_OPTIONS, "deprecated since v1.31; use \"mountOptions\" attribute instead"),
     ];
     let mut out: Vec<String> = ANNOTATIONS
         .iter()

@@ -61,6 +61,7 @@ fn prepare_create(doc: &mut Doc, ctx: &Ctx<'_>) {
             let mut condition = Struct::new(t::POD_CONDITION);
             condition.set(c::pod_condition::TYPE, "PodScheduled");
             condition.set(c::pod_condition::STATUS, "False");
+            condition.set(c::pod_condition::LAST_TRANSITION_TIME, Value::Str(ctx.now_text()));
             condition.set(c::pod_condition::REASON, "SchedulingGated");
             condition
                 .set(c::pod_condition::MESSAGE, "Scheduling is blocked due to non-empty scheduling gates");
@@ -218,7 +219,7 @@ fn validate_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) 
     }
     match ctx.subresource {
         "ephemeralcontainers" => return ephemeral_update(now, before, errors),
-        "resize" => return pod_resize::validate(new, old, errors),
+        "resize" => return pod_resize::validate(new, old, ctx, errors),
         _ => {}
     }
     for list in [c::pod_spec::CONTAINERS, c::pod_spec::INIT_CONTAINERS] {
@@ -342,6 +343,40 @@ fn only_allowed_changes(now: &Struct, before: &Struct, errors: &mut ErrorList) {
     }
 }
 
+/// Required node affinity of a gated pod: as many terms as before, each with what it had first.
+fn only_added_terms(new: Option<&Value>, old: Option<&Value>, errors: &mut ErrorList) {
+    use c::node_selector_term as nt;
+    let required = c::node_affinity::REQUIRED_DURING_SCHEDULING_IGNORED_DURING_EXECUTION;
+    let terms = |affinity: Option<&Value>| -> Vec<Value> {
+        affinity
+            .and_then(|affinity| affinity.get(&[required, c::node_selector::NODE_SELECTOR_TERMS]))
+            .and_then(Value::as_list)
+            .map(<[Value]>::to_vec)
+            .unwrap_or_default()
+    };
+    let (now, before) = (terms(new), terms(old));
+    let affinity = SPEC.child("affinity");
+    let node = affinity.child("nodeAffinity");
+    let selector = node.child("requiredDuringSchedulingIgnoredDuringExecution");
+    let at = selector.child("nodeSelectorTerms");
+    if !before.is_empty() && before.len() != now.len() {
+        let text = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        let shown = (!now.is_empty()).then(|| Value::List(now));
+        return errors.invalid(&at, json_text(shown.as_ref()), text);
+    }
+    for (i, (now, before)) in now.iter().zip(&before).enumerate() {
+        let list = |term: &Value, field| term.get(&[field]).and_then(Value::as_list).unwrap_or(&[]).to_vec();
+        let fields = [nt::MATCH_EXPRESSIONS, nt::MATCH_FIELDS];
+        let was_empty = fields.iter().all(|field| list(before, *field).is_empty());
+        let added = fields.iter().all(|field| list(now, *field).starts_with(&list(before, *field)));
+        let is_empty = fields.iter().all(|field| list(now, *field).is_empty());
+        if !added || (was_empty && !is_empty) {
+            let text = "only additions are allowed (no mutations or deletions)";
+            errors.invalid(&at.index(i), json_text(Some(now)), text);
+        }
+    }
+}
+
 /// The changed fields, old with `-` and new with `+`.
 fn differences(now: &Struct, before: &Struct, fields: &[&str]) -> String {
     let mut out = String::new();
@@ -372,6 +407,17 @@ fn gated_changes(munged: &mut Struct, before: &Struct, errors: &mut ErrorList) {
         spec.child(ps::AFFINITY).and_then(|affinity| affinity.get(c::affinity::NODE_AFFINITY)).cloned()
     };
     let old = node_affinity(before);
+    let new = node_affinity(munged);
+    if old != new {
+        only_added_terms(new.as_ref(), old.as_ref(), errors);
+    }
+    if !present(munged, ps::AFFINITY)
+        && let Some(old) = &old
+    {
+        let mut affinity = Struct::new(t::AFFINITY);
+        affinity.set(c::affinity::NODE_AFFINITY, old.clone());
+        munged.set(ps::AFFINITY, affinity);
+    }
     if let Some(affinity) = munged.child_mut(ps::AFFINITY) {
         set_or_remove(affinity, c::affinity::NODE_AFFINITY, old.as_ref());
         if affinity.is_empty() && !present(before, ps::AFFINITY) {

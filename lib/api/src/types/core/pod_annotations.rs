@@ -27,8 +27,12 @@ fn is_windows(spec: &Struct) -> bool {
 
 /// What annotations of any pod must look like.
 pub fn validate(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
-    let Some(all) = annotations(doc) else { return };
-    let at = METADATA.child("annotations");
+    validate_map(annotations(doc), spec, &METADATA.child("annotations"), errors);
+}
+
+/// The same of a pod or template whose annotations lie at `at`.
+pub fn validate_map(annotations: Option<&Map>, spec: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
+    let Some(all) = annotations.filter(|all| !all.is_empty()) else { return };
     for (key, value) in all.str_pairs() {
         if key == MIRROR && spec.str(c::pod_spec::NODE_NAME).is_empty() {
             errors.invalid(&at.key(key), value, "must set spec.nodeName if mirror pod annotation is set");
@@ -71,18 +75,23 @@ fn seccomp_profile(value: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
 
 /// A new pod's annotations agree with its fields.
 pub fn validate_create(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
-    let Some(all) = annotations(doc) else { return };
+    agreement(annotations(doc), spec, &SPEC, errors);
+}
+
+/// The same of a pod or template whose spec lies at `path`.
+pub fn agreement(annotations: Option<&Map>, spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    let Some(all) = annotations.filter(|all| !all.is_empty()) else { return };
     let context = spec.child(c::pod_spec::SECURITY_CONTEXT);
     let seccomp = context.and_then(|context| context.child(c::pod_security_context::SECCOMP_PROFILE));
     if let (Some(annotation), Some(profile)) = (all.get_str(SECCOMP_POD), seccomp) {
-        let at = SPEC.child("securityContext");
+        let at = path.child("securityContext");
         seccomp_agrees(annotation, profile, &at.child("seccompProfile"), errors);
     }
     let pod_profile = context
         .and_then(|context| context.child(c::pod_security_context::APP_ARMOR_PROFILE))
         .filter(|_| !is_windows(spec));
     for list in LISTS {
-        let base = SPEC.child(list.def().json);
+        let base = path.child(list.def().json);
         for (i, one) in structs(spec, list) {
             let context = one.child(c::container::SECURITY_CONTEXT);
             let name = one.str(c::container::NAME);

@@ -4,6 +4,7 @@ use crate::doc::{Doc, Struct, Value};
 use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::schema::Field;
+use crate::types::Ctx;
 use crate::types::core::pod::keep_spec_and_meta;
 use crate::types::core::resources;
 use crate::types::walk::{present, structs};
@@ -51,12 +52,7 @@ pub fn prepare(new: &mut Doc, old: &Doc) {
 }
 
 /// After the pod's own rules.
-pub fn validate(new: &Doc, old: &Doc, errors: &mut ErrorList) {
-    if old.meta().annotation("kubernetes.io/config.mirror").is_some() {
-        *errors = ErrorList::new();
-        errors.forbidden(&FieldPath::new(""), "static pods cannot be resized");
-        return;
-    }
+pub fn validate(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     let (Some(now), Some(before)) = (spec(new), spec(old)) else { return };
     let class = old.str(&[c::pod::STATUS, c::pod_status::QOS_CLASS]);
     let class = if class.is_empty() { resources::qos_class(before) } else { class };
@@ -66,6 +62,14 @@ pub fn validate(new: &Doc, old: &Doc, errors: &mut ErrorList) {
     }
     if !node_resizes(old) {
         errors.forbidden(&SPEC, "Pod running on node without support for resize");
+    }
+    if (has_pod_level(now) || has_pod_level(before))
+        && !ctx.gates.enabled("InPlacePodLevelResourcesVerticalScaling")
+    {
+        let text = "resize of pods with pod-level resources is forbidden when \
+                    InPlacePodLevelResourcesVerticalScalingEnabled feature gate is disabled";
+        errors.forbidden(&FieldPath::new("[]"), text);
+        return;
     }
     if !same_containers(new, old, errors) {
         return;
@@ -157,4 +161,11 @@ fn others_changed(now: &Struct, before: &Struct) -> bool {
     let policy = |one: &Struct| one.get(c::container::RESIZE_POLICY).cloned();
     [r::REQUESTS, r::LIMITS].into_iter().any(|field| rest(now, field) != rest(before, field))
         || policy(now) != policy(before)
+}
+
+fn has_pod_level(spec: &Struct) -> bool {
+    use c::resource_requirements as r;
+    spec.child(c::pod_spec::RESOURCES).is_some_and(|resources| {
+        [r::REQUESTS, r::LIMITS].iter().any(|field| resources.map(*field).is_some_and(|map| !map.is_empty()))
+    })
 }

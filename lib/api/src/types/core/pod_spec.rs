@@ -7,7 +7,7 @@ use crate::names;
 use crate::schema::Field;
 use crate::types::Ctx;
 use crate::types::core::container::{self, PodFacts};
-use crate::types::core::{env, resources, scheduling, security, volumes, windows};
+use crate::types::core::{env, pod_annotations, resources, scheduling, security, volumes, windows};
 use crate::types::meta::{validate_annotations, validate_labels};
 use crate::types::walk::{json_text, present, strs, structs};
 
@@ -62,7 +62,8 @@ pub fn validate(
     );
     validate_labels(spec.map(ps::NODE_SELECTOR), &path.child("nodeSelector"), errors);
     if let Some(context) = spec.child(ps::SECURITY_CONTEXT) {
-        security::validate_pod(context, spec, &path.child("securityContext"), errors);
+        let mount = ctx.gates.enabled("SELinuxMount");
+        security::validate_pod(context, spec, mount, &path.child("securityContext"), errors);
     }
     if let Some(affinity) = spec.child(ps::AFFINITY) {
         scheduling::validate_affinity(affinity, &path.child("affinity"), errors);
@@ -231,10 +232,13 @@ fn host_users(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
             errors.forbidden(&path.child(json), "when `hostUsers` is false");
         }
     }
-    for list in [c::pod_spec::INIT_CONTAINERS, c::pod_spec::CONTAINERS] {
+    for list in [c::pod_spec::INIT_CONTAINERS, c::pod_spec::CONTAINERS, c::pod_spec::EPHEMERAL_CONTAINERS] {
         let at = path.child(list.def().json);
+        let ephemeral = list == c::pod_spec::EPHEMERAL_CONTAINERS;
+        let devices =
+            if ephemeral { c::ephemeral_container::VOLUME_DEVICES } else { c::container::VOLUME_DEVICES };
         for (i, container) in structs(spec, list) {
-            if !container.list(c::container::VOLUME_DEVICES).is_empty() {
+            if !container.list(devices).is_empty() {
                 errors.forbidden(&at.index(i).child("volumeDevices"), "when `hostUsers` is false");
             }
         }
@@ -307,7 +311,13 @@ pub fn validate_template(template: &Struct, ctx: &Ctx<'_>, path: &FieldPath<'_>,
         return;
     };
     let at = path.child("spec");
+    let annotations = template
+        .child(c::pod_template_spec::METADATA)
+        .and_then(|meta| meta.map(om::ANNOTATIONS))
+        .filter(|all| !all.is_empty());
+    pod_annotations::validate_map(annotations, spec, &path.child("annotations"), errors);
     validate(spec, Options { pod_name: "", is_pod: false }, ctx, &at, errors);
+    pod_annotations::agreement(annotations, spec, &at, errors);
     if !spec.list(c::pod_spec::EPHEMERAL_CONTAINERS).is_empty() {
         errors
             .forbidden(&at.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");

@@ -21,12 +21,18 @@ pub static CLAIM: Strategy = Strategy {
             claim_defaults(root);
         }
     },
-    prepare_create: |doc, _| {
+    prepare_create: |doc, ctx| {
         doc.set(&[c::persistent_volume_claim::STATUS, c::persistent_volume_claim_status::PHASE], "Pending");
+        drop_foreign_source(doc, ctx);
         drop_unknown_source(doc);
         same_data_source(doc);
     },
-    prepare_update: |new, old, _| {
+    prepare_update: |new, old, ctx| {
+        let had =
+            old.get(&[c::persistent_volume_claim::SPEC, c::persistent_volume_claim_spec::DATA_SOURCE_REF]);
+        if had.is_none() {
+            drop_foreign_source(new, ctx);
+        }
         let had = old.get(&[c::persistent_volume_claim::SPEC, c::persistent_volume_claim_spec::DATA_SOURCE]);
         if had.is_none() {
             drop_unknown_source(new);
@@ -44,6 +50,23 @@ pub static CLAIM: Strategy = Strategy {
     columns: &columns::core::PERSISTENT_VOLUME_CLAIM,
     ..Strategy::BASE
 };
+
+/// A source in another namespace takes its feature gate.
+fn drop_foreign_source(doc: &mut Doc, ctx: &Ctx<'_>) {
+    use c::persistent_volume_claim_spec as s;
+    if ctx.gates.enabled("CrossNamespaceVolumeDataSource") {
+        return;
+    }
+    let Some(spec) = doc.root_mut().and_then(|root| root.child_mut(c::persistent_volume_claim::SPEC)) else {
+        return;
+    };
+    let foreign = spec
+        .child(s::DATA_SOURCE_REF)
+        .is_some_and(|source| !source.str(c::typed_object_reference::NAMESPACE).is_empty());
+    if foreign {
+        spec.remove(s::DATA_SOURCE_REF);
+    }
+}
 
 /// A `dataSource` alone that is neither a claim nor a snapshot has always been ignored.
 fn drop_unknown_source(doc: &mut Doc) {
@@ -391,7 +414,7 @@ pub fn access_modes(
 
 /// `volumeMode` of a claim or volume.
 pub fn validate_mode(mode: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    if !mode.is_empty() && !matches!(mode, "Block" | "Filesystem") {
+    if !matches!(mode, "Block" | "Filesystem") {
         errors.not_supported(path, mode, &["Block", "Filesystem"]);
     }
 }

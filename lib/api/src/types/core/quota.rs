@@ -166,6 +166,14 @@ fn compare(
     order(request, default, "defaultRequest", request, "default request", "default limit");
     order(min, default, "default", min, "min", "default");
     order(default, max, "default", max, "default", "max");
+    if let (Some(ratio), Some(min), Some(max)) = (get(li::MAX_LIMIT_REQUEST_RATIO, name), min, max) {
+        let limit = max.as_f64() / min.as_f64();
+        if ratio.as_f64() > limit {
+            let at = path.child("maxLimitRequestRatio");
+            let text = format!("ratio {ratio} is greater than max/min = {limit:.6}");
+            errors.invalid(&at.key(name), ratio.to_string(), text);
+        }
+    }
     if let Some(ratio) = get(li::MAX_LIMIT_REQUEST_RATIO, name)
         && ratio < Quantity::from_i64(1, crate::quantity::Format::DecimalSi)
     {
@@ -174,7 +182,7 @@ fn compare(
     }
 }
 
-const QUOTA_STANDARD: [&str; 15] = [
+const QUOTA_STANDARD: [&str; 14] = [
     "cpu",
     "memory",
     "ephemeral-storage",
@@ -188,7 +196,6 @@ const QUOTA_STANDARD: [&str; 15] = [
     "services.nodeports",
     "services.loadbalancers",
     "requests.storage",
-    "storage",
     "requests.ephemeral-storage",
 ];
 

@@ -5,6 +5,7 @@ use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::t::core_v1 as t;
 use crate::types::apps::{always_restarting, labels_from_template, pod_name_warning};
+use crate::types::core::warnings;
 use crate::types::core::{pod_defaults, pod_spec};
 use crate::types::walk::{child_entry, default_value, non_negative, pairs, present};
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
@@ -56,7 +57,12 @@ pub static CONTROLLER: Strategy = Strategy {
             errors.invalid(&at.child("availableReplicas"), available, "cannot be greater than readyReplicas");
         }
     },
-    warnings: pod_name_warning,
+    warnings: |new, old, ctx| {
+        let mut out = pod_name_warning(new, old, ctx);
+        let path = [c::replication_controller::SPEC, rs::TEMPLATE];
+        out.extend(warnings::of_template(new, old, &path, "spec.template."));
+        out
+    },
     generation: GenerationRule::Spec,
     default_orphan: true,
     selectable: &["metadata.name", "metadata.namespace", "status.replicas"],
@@ -85,6 +91,7 @@ pub static POD_TEMPLATE: Strategy = Strategy {
     },
     validate_create: template,
     validate_update: |new, _, ctx, errors| template(new, ctx, errors),
+    warnings: |new, old, _| warnings::of_template(new, old, &[c::pod_template::TEMPLATE], "template."),
     generation: GenerationRule::CreateOnly,
     columns: &columns::core::POD_TEMPLATE,
     ..Strategy::BASE

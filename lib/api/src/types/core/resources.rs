@@ -175,7 +175,9 @@ pub fn validate_requirements(
     if huge && !compute {
         errors.forbidden(path, "HugePages require cpu or memory");
     }
-    validate_claims(resources, claim_names, &path.child("claims"), errors);
+    if container {
+        validate_claims(resources, claim_names, &path.child("claims"), errors);
+    }
 }
 
 fn against_limit(
@@ -339,6 +341,13 @@ pub fn validate_pod_level(spec: &Struct, path: &FieldPath<'_>, errors: &mut Erro
         if let Some(amount) = get(c::resource_requirements::REQUESTS, &name).filter(|amount| sum > *amount) {
             let text = format!("must be greater than or equal to aggregate container requests of {sum}");
             errors.invalid(&path.child("requests").key(&name), amount.to_string(), text);
+        }
+    }
+    for (name, sum) in aggregate(spec, c::resource_requirements::LIMITS) {
+        let limit = get(c::resource_requirements::LIMITS, &name);
+        if let Some(limit) = limit.filter(|limit| is_huge_page(&name) && sum > *limit) {
+            let text = format!("must be greater than or equal to aggregate container limits of {sum}");
+            errors.invalid(&path.child("limits").key(&name), limit.to_string(), text);
         }
     }
     for (i, container) in structs(spec, c::pod_spec::CONTAINERS) {

@@ -1,6 +1,6 @@
 //! What steers scheduling: tolerations, affinities, topology spread, node selectors; and label selectors of specs.
 
-use crate::doc::Struct;
+use crate::doc::{Struct, Value};
 use crate::f::core_v1 as c;
 use crate::f::meta_v1 as m;
 use crate::field_errors::{ErrorList, FieldPath};
@@ -41,6 +41,16 @@ pub fn validate_label_selector(selector: Option<&Struct>, path: &FieldPath<'_>, 
     }
 }
 
+/// Drops what is wrong with the values of a selector that an update leaves as it was: old objects may have such.
+pub fn forgive_kept_values(new: Option<&Value>, old: Option<&Value>, errors: &mut ErrorList) {
+    if crate::types::walk::same(new, old) {
+        errors.retain(|error| {
+            !(error.field.starts_with("spec.selector.match")
+                && error.detail.starts_with("a valid label must be"))
+        });
+    }
+}
+
 /// Whether a label selector has no terms.
 pub fn selector_is_empty(selector: Option<&Struct>) -> bool {
     selector.is_none_or(|selector| {
@@ -70,8 +80,18 @@ pub fn selector_matches(selector: &Struct, labels: Option<&crate::doc::Map>) -> 
 
 /// `tolerations`.
 pub fn validate_tolerations(spec: &Struct, comparisons: bool, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    validate_toleration_list(spec.list(c::pod_spec::TOLERATIONS), comparisons, path, errors);
+}
+
+/// Tolerations, of a pod or of a RuntimeClass.
+pub fn validate_toleration_list(
+    list: &[Value],
+    comparisons: bool,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     use c::toleration as tol;
-    for (i, toleration) in structs(spec, c::pod_spec::TOLERATIONS) {
+    for (i, toleration) in list.iter().enumerate().filter_map(|(i, one)| Some((i, one.as_struct()?))) {
         let at = path.index(i);
         let key = toleration.str(tol::KEY);
         let operator = toleration.str(tol::OPERATOR);
@@ -257,9 +277,9 @@ fn pod_terms(
     for (i, weighted) in structs(affinity, preferred) {
         let at = at.index(i);
         weight(weighted.int(c::weighted_pod_affinity_term::WEIGHT), &at, errors);
-        if let Some(term) = weighted.child(c::weighted_pod_affinity_term::POD_AFFINITY_TERM) {
-            pod_term(term, &at.child("podAffinityTerm"), errors);
-        }
+        let empty = Struct::new(crate::t::core_v1::POD_AFFINITY_TERM);
+        let term = weighted.child(c::weighted_pod_affinity_term::POD_AFFINITY_TERM).unwrap_or(&empty);
+        pod_term(term, &at.child("podAffinityTerm"), errors);
     }
 }
 

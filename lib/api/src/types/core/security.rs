@@ -55,8 +55,14 @@ pub fn validate_container(context: &Struct, host_users: bool, path: &FieldPath<'
     }
 }
 
-/// A pod's security context.
-pub fn validate_pod(context: &Struct, spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+/// A pod's security context; `by_mount` says whether SELinux labels may be set by mount options.
+pub fn validate_pod(
+    context: &Struct,
+    spec: &Struct,
+    by_mount: bool,
+    path: &FieldPath<'_>,
+    errors: &mut ErrorList,
+) {
     use c::pod_security_context as psc;
     for field in [psc::FS_GROUP, psc::RUN_AS_USER, psc::RUN_AS_GROUP] {
         id(context, field, path, errors);
@@ -86,7 +92,8 @@ pub fn validate_pod(context: &Struct, spec: &Struct, path: &FieldPath<'_>, error
         windows::options(options, &path.child("windowsOptions"), errors);
     }
     optional_one_of(context, psc::SUPPLEMENTAL_GROUPS_POLICY, &["Merge", "Strict"], path, errors);
-    optional_one_of(context, psc::SE_LINUX_CHANGE_POLICY, &["MountOption", "Recursive"], path, errors);
+    let policies: &[&str] = if by_mount { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    optional_one_of(context, psc::SE_LINUX_CHANGE_POLICY, policies, path, errors);
 }
 
 /// One of the values where it is set.

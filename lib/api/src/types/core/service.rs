@@ -13,6 +13,7 @@ use crate::schema::Field;
 use crate::t::core_v1 as t;
 use crate::types::core::container::{one_of, port_number, port_or_name, string_list};
 use crate::types::core::endpoints;
+use crate::types::core::service_update;
 use crate::types::walk::{
     child_entry, default_str, default_value, json_text, present, strs, structs, structs_mut,
 };
@@ -28,13 +29,14 @@ pub static STRATEGY: Strategy = Strategy {
     prepare_update,
     validate_create: |doc, _, errors| validate(doc, None, errors),
     validate_update,
+    validate_status_update: |new, old, _, errors| status_update(new, old, errors),
     allow_create_on_update: true,
     selectable: &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
     selectable_fields: |doc| {
         let get = |field: Field| doc.str(&[c::service::SPEC, field]).into();
         SelectableFields::from_iter([("spec.clusterIP", get(ss::CLUSTER_IP)), ("spec.type", get(ss::TYPE))])
     },
-    warnings,
+    warnings: service_update::service_warnings,
     columns: &columns::core::SERVICE,
     ..Strategy::BASE
 };
@@ -68,7 +70,8 @@ pub fn needs_node_port(spec: &Struct) -> bool {
     }
 }
 
-fn is_headless(spec: &Struct) -> bool {
+/// Whether the Service has no cluster address by wish.
+pub(super) fn is_headless(spec: &Struct) -> bool {
     let ips = spec.list(ss::CLUSTER_IPS);
     ips.len() == 1 && ips[0].as_str() == Some("None")
 }
@@ -111,6 +114,17 @@ fn defaults(doc: &mut Doc) {
     }
     if spec.str(ss::TYPE) == "LoadBalancer" {
         default_value(spec, ss::ALLOCATE_LOAD_BALANCER_NODE_PORTS, true);
+        let ingress = doc
+            .root_mut()
+            .and_then(|root| root.child_mut(c::service::STATUS))
+            .and_then(|status| status.child_mut(c::service_status::LOAD_BALANCER));
+        for one in
+            ingress.into_iter().flat_map(|balancer| structs_mut(balancer, c::load_balancer_status::INGRESS))
+        {
+            if !one.str(c::load_balancer_ingress::IP).is_empty() {
+                default_value(one, c::load_balancer_ingress::IP_MODE, "VIP");
+            }
+        }
     }
 }
 
@@ -245,7 +259,7 @@ fn drop_type_dependent(now: &mut Struct, before: &Struct) {
 fn validate_update(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     let empty = Struct::new(t::SERVICE_SPEC);
     let (now, before) = (spec(new).unwrap_or(&empty), spec(old).unwrap_or(&empty));
-    addresses_stay(now, before, errors);
+    service_update::addresses_stay(now, before, errors);
     if now.str(ss::TYPE) == "LoadBalancer"
         && before.str(ss::TYPE) == "LoadBalancer"
         && now.get(ss::LOAD_BALANCER_CLASS) != before.get(ss::LOAD_BALANCER_CLASS)
@@ -262,42 +276,7 @@ fn validate_update(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     validate(new, Some(old), errors);
 }
 
-fn addresses_stay(now: &Struct, before: &Struct, errors: &mut ErrorList) {
-    if now.str(ss::TYPE) == "ExternalName" || before.str(ss::TYPE) == "ExternalName" {
-        return;
-    }
-    if is_headless(now) && is_headless(before) {
-        return;
-    }
-    let (ips, old_ips) = (now.list(ss::CLUSTER_IPS), before.list(ss::CLUSTER_IPS));
-    let at = SPEC.child("clusterIPs");
-    if ips.len() == old_ips.len() {
-        for (i, _) in old_ips.iter().zip(ips).enumerate().filter(|(_, (old, new))| old != new) {
-            errors.invalid(&at.index(i), string_list(now, ss::CLUSTER_IPS), "may not change once set");
-        }
-    } else if ips.is_empty() {
-        errors.invalid(&at.index(0), string_list(now, ss::CLUSTER_IPS), "primary clusterIP can not be unset");
-    } else if old_ips.first().is_some_and(|old| *old != ips[0]) {
-        errors.invalid(&at.index(0), string_list(now, ss::CLUSTER_IPS), "may not change once set");
-    }
-    if old_ips.len() > ips.len() && ips.len() == 1 && now.str(ss::IP_FAMILY_POLICY) != "SingleStack" {
-        let value = json_text(now.get(ss::IP_FAMILY_POLICY));
-        let text = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        errors.invalid(&SPEC.child("ipFamilyPolicy"), value, text);
-    }
-    if is_headless(now) != is_headless(before) {
-        return;
-    }
-    let (families, old_families) = (now.list(ss::IP_FAMILIES), before.list(ss::IP_FAMILIES));
-    if let (Some(new), Some(old)) = (families.first(), old_families.first())
-        && new != old
-    {
-        let at = SPEC.child("ipFamilies");
-        errors.invalid(&at.index(0), string_list(now, ss::IP_FAMILIES), "may not change once set");
-    }
-}
-
-fn validate(doc: &Doc, _old: Option<&Doc>, errors: &mut ErrorList) {
+fn validate(doc: &Doc, old: Option<&Doc>, errors: &mut ErrorList) {
     let empty = Struct::new(t::SERVICE_SPEC);
     let spec = spec(doc).unwrap_or(&empty);
     let kind = spec.str(ss::TYPE);
@@ -306,6 +285,7 @@ fn validate(doc: &Doc, _old: Option<&Doc>, errors: &mut ErrorList) {
     if spec.list(ss::PORTS).is_empty() && !headless && kind != "ExternalName" {
         errors.required(&ports, "");
     }
+    service_update::annotations(doc, old, spec, errors);
     by_type(spec, kind, headless, errors);
     let mut port_names: Vec<&str> = Vec::new();
     let needs_name = spec.list(ss::PORTS).len() > 1;
@@ -562,25 +542,45 @@ fn traffic(spec: &Struct, kind: &str, errors: &mut ErrorList) {
     }
 }
 
-fn warnings(new: &Doc, _: Option<&Doc>, _: &Ctx<'_>) -> Vec<String> {
-    let mut out = Vec::new();
-    let Some(spec) = spec(new) else { return out };
-    if spec.str(ss::TYPE) == "ExternalName" && !spec.list(ss::EXTERNAL_IPS).is_empty() {
-        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+fn status_update(new: &Doc, old: &Doc, errors: &mut ErrorList) {
+    use c::load_balancer_ingress as li;
+    let ingress = |doc: &Doc| -> Vec<Struct> {
+        doc.root()
+            .and_then(|root| root.child(c::service::STATUS))
+            .and_then(|status| status.child(c::service_status::LOAD_BALANCER))
+            .map(|balancer| {
+                structs(balancer, c::load_balancer_status::INGRESS).map(|(_, one)| one.clone()).collect()
+            })
+            .unwrap_or_default()
+    };
+    let status = FieldPath::new("status");
+    let balancer = status.child("loadBalancer");
+    let all = balancer.child("ingress");
+    let (now, before) = (ingress(new), ingress(old));
+    if new.str(&[c::service::SPEC, ss::TYPE]) != "LoadBalancer" && !now.is_empty() {
+        errors.forbidden(&all, "may only be used when `spec.type` is 'LoadBalancer'");
+        return;
     }
-    if spec.str(ss::TYPE) != "ExternalName" && !spec.str(ss::EXTERNAL_NAME).is_empty() {
-        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    for (i, one) in now.iter().enumerate() {
+        let at = all.index(i);
+        let (ip, host, mode) = (one.str(li::IP), one.str(li::HOSTNAME), one.str(li::IP_MODE));
+        if !ip.is_empty() && !before.iter().any(|old| old.str(li::IP) == ip) {
+            names::validate_ip_legacy(&at.child("ip"), ip, errors);
+        }
+        let mode_path = at.child("ipMode");
+        match (present(one, li::IP_MODE), ip.is_empty()) {
+            (false, false) => errors.required(&mode_path, "must be specified when `ip` is set"),
+            (true, true) => errors.forbidden(&mode_path, "may not be specified when `ip` is not set"),
+            (true, false) if !matches!(mode, "Proxy" | "VIP") => {
+                errors.not_supported(&mode_path, mode, &["Proxy", "VIP"]);
+            }
+            _ => {}
+        }
+        if !host.is_empty() {
+            errors.invalid_each(&at.child("hostname"), host, names::dns1123_subdomain(host));
+            if names::parse_ip_sloppy(host).is_some() {
+                errors.invalid(&at.child("hostname"), host, "must be a DNS name, not an IP address");
+            }
+        }
     }
-    if is_headless(spec) {
-        if !spec.str(ss::LOAD_BALANCER_IP).is_empty() {
-            out.push("spec.loadBalancerIP is ignored for headless services".to_owned());
-        }
-        if !spec.list(ss::EXTERNAL_IPS).is_empty() {
-            out.push("spec.externalIPs is ignored for headless services".to_owned());
-        }
-        if !matches!(spec.str(ss::SESSION_AFFINITY), "None" | "") {
-            out.push("spec.SessionAffinity is ignored for headless services".to_owned());
-        }
-    }
-    out
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::doc::{Map, Struct, Value};
+use crate::doc::{Doc, Map, Struct, Value};
 use crate::f::core_v1 as c;
 use crate::f::meta_v1 as m;
 use crate::field_errors::quoted;
@@ -81,6 +81,44 @@ pub fn address(path: &str, text: &str, out: &mut Vec<String>) {
             quoted(text),
             quoted(&plain(ip).to_string())
         )),
+    }
+}
+
+/// A range that is valid but not written as it should be.
+pub fn range(path: &str, text: &str, out: &mut Vec<String>) {
+    let text = text.trim();
+    let Some(cidr) = names::parse_cidr_sloppy(text) else { return };
+    let before = out.len();
+    let net = cidr.masked();
+    if net != cidr {
+        let whole = if cidr.address.is_ipv4() { 32 } else { 128 };
+        let single = format!("{}/{whole}", names::ip_text(cidr.address));
+        out.push(format!(
+            "{path}: CIDR value {} is ambiguous in this context (should be {} or {}?)",
+            quoted(text),
+            quoted(&net.to_string()),
+            quoted(&single)
+        ));
+    }
+    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let standard = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) => v6.to_ipv4_mapped().is_none(),
+        Ok(IpAddr::V4(_)) => true,
+        Err(_) => false,
+    } && !(prefix.len() > 1 && prefix.starts_with('0'));
+    if !standard {
+        out.push(format!(
+            "{path}: non-standard CIDR value {} is invalid: use {}",
+            quoted(text),
+            quoted(&net.to_string())
+        ));
+    }
+    if out.len() == before && !cidr.address.is_ipv4() && cidr.to_string() != text {
+        out.push(format!(
+            "{path}: IPv6 CIDR value {} should be in RFC 5952 canonical format ({})",
+            quoted(text),
+            quoted(&cidr.to_string())
+        ));
     }
 }
 
@@ -422,9 +460,17 @@ fn null_selectors(spec: &Struct, prefix: &str, out: &mut Vec<String>) {
 }
 
 /// Warnings about a pod template at `prefix` (with a dot).
-pub fn template(template: Option<&Value>, prefix: &str) -> Vec<String> {
+fn template(template: Option<&Value>, prefix: &str) -> Vec<String> {
     let Some(template) = template.and_then(Value::as_struct) else { return Vec::new() };
     let annotations =
         template.child(c::pod_template_spec::METADATA).and_then(|meta| meta.map(m::object_meta::ANNOTATIONS));
     template.child(c::pod_template_spec::SPEC).map_or_else(Vec::new, |spec| pod(spec, annotations, prefix))
+}
+
+/// Warnings about the template at `path` of an object whose generation is new.
+pub fn of_template(new: &Doc, old: Option<&Doc>, path: &[Field], prefix: &str) -> Vec<String> {
+    if old.is_some_and(|old| old.meta().generation() == new.meta().generation()) {
+        return Vec::new();
+    }
+    template(new.get(path), prefix)
 }

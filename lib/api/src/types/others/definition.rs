@@ -64,8 +64,27 @@ fn schemas(spec: &Struct) -> impl Iterator<Item = &Struct> {
 }
 
 /// What an update must hold, by what the stored definition held.
-fn strictness(old: Option<&Struct>) -> Strictness {
+fn strictness(spec: &Struct, old: Option<&Struct>) -> Strictness {
     let Some(old) = old else { return Strictness::FULL };
+    let preserves = spec.bool(x::custom_resource_definition_spec::PRESERVE_UNKNOWN_FIELDS) == Some(true);
+    let extended = |node: &Struct| {
+        node.has(j::DEFAULT)
+            || [
+                j::X_KUBERNETES_EMBEDDED_RESOURCE,
+                j::X_KUBERNETES_PRESERVE_UNKNOWN_FIELDS,
+                j::X_KUBERNETES_INT_OR_STRING,
+                j::X_KUBERNETES_LIST_MAP_KEYS,
+                j::X_KUBERNETES_LIST_TYPE,
+                j::X_KUBERNETES_VALIDATIONS,
+            ]
+            .into_iter()
+            .any(|field| node.has(field))
+    };
+    let is_structural = |schema: &Struct| {
+        let mut errors = ErrorList::new();
+        rules::structural(schema, &SPEC, &mut errors);
+        Schema::parse(schema).is_ok() && errors.is_empty()
+    };
     let without =
         |broken: &dyn Fn(&Struct) -> bool| !schemas(old).any(|schema| keywords::any(schema, broken));
     let unpruned =
@@ -75,6 +94,10 @@ fn strictness(old: Option<&Struct>) -> Strictness {
         atomic_sets: without(&keywords::has_open_set),
         map_keys: without(&keywords::has_loose_keys),
         pruned_defaults: !schemas(old).any(unpruned),
+        // Only objects that keep everything can do without, and only as long as nothing else asks for it.
+        structural: !preserves
+            || schemas(old).all(is_structural)
+            || schemas(spec).any(|schema| keywords::any(schema, &extended)),
     }
 }
 
@@ -94,12 +117,13 @@ fn has_status(version: &Struct) -> bool {
 /// The mistakes of what each version says for itself, and of the list of versions.
 pub(super) fn validate_versions(spec: &Struct, old: Option<&Struct>, errors: &mut ErrorList) {
     let list = SPEC.child("versions");
+    let preserves = spec.bool(x::custom_resource_definition_spec::PRESERVE_UNKNOWN_FIELDS) == Some(true);
     let has_schema = |version: &Struct| schema_of(version).is_some();
     if old.is_none_or(|old| versions(old).all(|(_, version)| has_schema(version))) {
         for (i, _) in versions(spec).filter(|(_, version)| !has_schema(version)) {
             errors.required(&list.index(i).child("schema").child("openAPIV3Schema"), "");
         }
-    } else {
+    } else if !preserves {
         let served = |version: &Struct| version.bool(v::SERVED) == Some(true);
         for (i, _) in versions(spec).filter(|(_, version)| !has_schema(version) && served(version)) {
             let at = list.index(i);
@@ -109,7 +133,12 @@ pub(super) fn validate_versions(spec: &Struct, old: Option<&Struct>, errors: &mu
             );
         }
     }
-    let strict = strictness(old);
+    let defaults = |schema: &Struct| keywords::any(schema, &|node| node.has(j::DEFAULT));
+    if preserves && schemas(spec).any(defaults) {
+        let text = "must be false in order to use defaults in the schema";
+        errors.invalid(&SPEC.child("preserveUnknownFields"), true, text);
+    }
+    let strict = strictness(spec, old);
     let parts = Parts::of(spec);
     let (mut seen, mut unique, mut storage) = (Vec::new(), true, 0);
     for (i, version) in versions(spec) {
@@ -131,13 +160,21 @@ pub(super) fn validate_versions(spec: &Struct, old: Option<&Struct>, errors: &mu
     if storage != 1 {
         errors.invalid(&list, value(), "must have exactly one version marked as storage version");
     }
+    // The first version is the spec's own to upstream.
+    if let Some((_, first)) = versions(spec).next() {
+        let name = first.str(v::NAME);
+        let wrong = names::dns1035_label(name);
+        if !name.is_empty() && !wrong.is_empty() {
+            errors.invalid(&SPEC.child("version"), name, wrong.join(","));
+        }
+    }
 }
 
 /// The mistakes of what all versions say alike.
 pub(super) fn validate_common(spec: &Struct, old: Option<&Struct>, errors: &mut ErrorList) {
     let Some((_, first)) = versions(spec).next() else { return };
     let any_status = versions(spec).any(|(_, version)| has_status(version));
-    Parts::of(spec).validate(true, first, any_status, old, strictness(old), &SPEC, errors);
+    Parts::of(spec).validate(true, first, any_status, old, strictness(spec, old), &SPEC, errors);
 }
 
 /// Which parts are the spec's own.
@@ -210,6 +247,7 @@ fn validate_schema(
     }
     let mut unreadable = None;
     match Schema::parse(schema) {
+        _ if !strict.structural => {}
         Err(error) => unreadable = Some(error.to_string()),
         Ok(parsed) => {
             let structural = errors.len();
@@ -363,7 +401,12 @@ fn printer_column(column: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
 }
 
 /// The mistakes of `spec.conversion`. Paths are those of upstream's internal type.
-pub(super) fn validate_conversion(spec: &Struct, old: Option<&Struct>, errors: &mut ErrorList) {
+pub(super) fn validate_conversion(
+    spec: &Struct,
+    old: Option<&Struct>,
+    established: bool,
+    errors: &mut ErrorList,
+) {
     use x::custom_resource_conversion as c;
     use x::webhook_conversion as w;
     let Some(conversion) = spec.child(x::custom_resource_definition_spec::CONVERSION) else { return };
@@ -399,6 +442,15 @@ pub(super) fn validate_conversion(spec: &Struct, old: Option<&Struct>, errors: &
     match client {
         None => errors.required(&client_at, "required when strategy is set to Webhook"),
         Some(client) => webhook_client(client, &client_at, errors),
+    }
+    let before = || {
+        old?.child(x::custom_resource_definition_spec::CONVERSION)?.child(c::WEBHOOK)?.child(w::CLIENT_CONFIG)
+    };
+    let bundle = client.map_or("", |client| client.str(x::webhook_client_config::CA_BUNDLE));
+    let bad_before = || before().is_some_and(|old| !is_pem(old.str(x::webhook_client_config::CA_BUNDLE)));
+    if established && !is_pem(bundle) && !bad_before() {
+        let text = "unable to load root certificates: unable to parse bytes as PEM block";
+        errors.invalid(&client_at.child("caBundle"), bundle, text);
     }
     let known = |all: &[String]| all.iter().any(|version| matches!(version.as_str(), "v1" | "v1beta1"));
     let before = old
@@ -445,6 +497,13 @@ fn webhook_client(client: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
             }
         }
     }
+}
+
+/// Whether a bundle (base64) holds a PEM block; an empty one asks for nothing.
+fn is_pem(bundle: &str) -> bool {
+    use base64::Engine as _;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(bundle).unwrap_or_default();
+    bundle.is_empty() || String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn webhook_url(url: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {

@@ -84,7 +84,9 @@ fn webhook_port(doc: &mut Doc) {
         x::webhook_client_config::SERVICE,
     ];
     if let Some(service) = doc.get_mut(&path).and_then(Value::as_struct_mut) {
-        default_int(service, x::service_reference::PORT, 443);
+        if !service.has(x::service_reference::PORT) {
+            service.set(x::service_reference::PORT, 443i64);
+        }
     }
 }
 
@@ -110,6 +112,7 @@ fn definition(doc: &Doc, old: Option<&Doc>, errors: &mut ErrorList) {
     use x::custom_resource_definition_spec as s;
     let empty = Struct::new(crate::t::apiextensions_v1::CUSTOM_RESOURCE_DEFINITION_SPEC);
     let spec = definition::spec_of(doc).unwrap_or(&empty);
+    let old_doc = old;
     let old = old.map(|old| definition::spec_of(old).unwrap_or(&empty));
     let group = spec.str(s::GROUP);
     let at = SPEC.child("group");
@@ -140,7 +143,8 @@ fn definition(doc: &Doc, old: Option<&Doc>, errors: &mut ErrorList) {
     }
     resource_names(kinds, &at, errors);
     definition::validate_common(spec, old, errors);
-    definition::validate_conversion(spec, old, errors);
+    let established = old_doc.is_some_and(is_established);
+    definition::validate_conversion(spec, old, established, errors);
     let before = old.is_some_and(|old| old.bool(s::PRESERVE_UNKNOWN_FIELDS) == Some(true));
     if spec.bool(s::PRESERVE_UNKNOWN_FIELDS) == Some(true) && !before {
         let text = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
@@ -219,15 +223,16 @@ fn stored_versions(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
     }
 }
 
+fn is_established(doc: &Doc) -> bool {
+    child(doc, x::custom_resource_definition::STATUS)
+        .is_some_and(|status| crate::structural::custom::is_true(status, "Established"))
+}
+
 fn fixed_parts(new: &Doc, old: &Doc, errors: &mut ErrorList) {
-    use x::custom_resource_definition_condition as c;
     use x::custom_resource_definition_names as n;
     use x::custom_resource_definition_spec as s;
     let root = x::custom_resource_definition::SPEC;
-    let established = child(old, x::custom_resource_definition::STATUS).is_some_and(|status| {
-        structs(status, x::custom_resource_definition_status::CONDITIONS)
-            .any(|(_, one)| one.str(c::TYPE) == "Established" && one.str(c::STATUS) == "True")
-    });
+    let established = is_established(old);
     let names = SPEC.child("names");
     if established {
         immutable(new.get(&[root, s::SCOPE]), old.get(&[root, s::SCOPE]), &SPEC.child("scope"), errors);

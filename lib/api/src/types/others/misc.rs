@@ -3,16 +3,19 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::storage;
 use crate::doc::{Doc, Map, Struct, Value};
 use crate::f::certificates_v1 as cert;
 use crate::f::coordination_v1 as co;
+use crate::f::core_v1 as c;
 use crate::f::node_v1 as no;
 use crate::f::scheduling_v1 as sch;
 use crate::f::storage_v1 as st;
-use crate::field_errors::{ErrorList, FieldPath};
+use crate::field_errors::{ErrorList, FieldPath, quoted};
 use crate::names;
+use crate::types::core::scheduling;
 use crate::types::meta::immutable;
-use crate::types::walk::{default_value, present, strs, structs};
+use crate::types::walk::{default_value, json_text, present, strs, structs};
 use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
 
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
@@ -103,9 +106,19 @@ pub static RUNTIME_CLASS: Strategy = Strategy {
     },
     allow_create_on_update: true,
     allow_unconditional_update: false,
+    warnings: |new, _, _| runtime_warnings(new),
     columns: &columns::others::RUNTIME_CLASS,
     ..Strategy::BASE
 };
+
+fn runtime_warnings(doc: &Doc) -> Vec<String> {
+    doc.map(&[no::runtime_class::SCHEDULING, no::scheduling::NODE_SELECTOR])
+        .into_iter()
+        .flat_map(Map::str_pairs)
+        .filter_map(|(key, _)| crate::types::core::warnings::node_label(key))
+        .map(|text| format!("scheduling.nodeSelector: {text}"))
+        .collect()
+}
 
 fn runtime_class(doc: &Doc, errors: &mut ErrorList) {
     let handler = doc.str(&[no::runtime_class::HANDLER]);
@@ -123,8 +136,14 @@ fn runtime_class(doc: &Doc, errors: &mut ErrorList) {
         crate::types::core::resources::validate_amount(name, amount, &limits.key(name), errors);
     }
     let selector = doc.map(&[no::runtime_class::SCHEDULING, no::scheduling::NODE_SELECTOR]);
-    let scheduling = FieldPath::new("scheduling");
-    crate::types::meta::validate_labels(selector, &scheduling.child("nodeSelector"), errors);
+    let base = FieldPath::new("scheduling");
+    crate::types::meta::validate_labels(selector, &base.child("nodeSelector"), errors);
+    let tolerations = base.child("tolerations");
+    let list = doc.list(&[no::runtime_class::SCHEDULING, no::scheduling::TOLERATIONS]);
+    scheduling::validate_toleration_list(list, false, &tolerations, errors);
+    for (i, one) in list.iter().enumerate().filter(|(i, one)| list[..*i].contains(one)) {
+        errors.duplicate(&tolerations.index(i), json_text(Some(one)));
+    }
 }
 
 pub static STORAGE_CLASS: Strategy = Strategy {
@@ -135,32 +154,65 @@ pub static STORAGE_CLASS: Strategy = Strategy {
             immutable(new.get(&[field]), old.get(&[field]), &FieldPath::new(field.def().json), errors);
         }
     },
+    warnings: |new, _, _| class_warnings(new),
     columns: &columns::others::STORAGE_CLASS,
     ..Strategy::BASE
 };
 
+/// `allowedTopologies`: keys once each, with values, no two terms alike.
+fn topologies(root: &Struct, errors: &mut ErrorList) {
+    use c::topology_selector_label_requirement as r;
+    let all = FieldPath::new("allowedTopologies");
+    let mut known: Vec<std::collections::BTreeMap<&str, std::collections::BTreeSet<&str>>> = Vec::new();
+    for (i, term) in structs(root, st::storage_class::ALLOWED_TOPOLOGIES) {
+        let at = all.index(i);
+        let list = at.child("matchLabelExpressions");
+        let mut keys = std::collections::BTreeMap::new();
+        for (j, one) in structs(term, c::topology_selector_term::MATCH_LABEL_EXPRESSIONS) {
+            let at = list.index(j);
+            let key = one.str(r::KEY);
+            let mut values = std::collections::BTreeSet::new();
+            let at_values = at.child("values");
+            if one.list(r::VALUES).is_empty() {
+                errors.required(&at_values, "");
+            }
+            for (n, value) in strs(one, r::VALUES) {
+                if !values.insert(value) {
+                    errors.duplicate(&at_values.index(n), value);
+                }
+            }
+            errors.invalid_each(&at.child("key"), key, names::qualified_name(key));
+            if keys.insert(key, values).is_some() {
+                errors.duplicate(&at.child("key"), key);
+            }
+        }
+        if known.contains(&keys) {
+            errors.duplicate(&list, "");
+        }
+        known.push(keys);
+    }
+}
+
+/// Labels of old among the topologies.
+fn class_warnings(doc: &Doc) -> Vec<String> {
+    use c::topology_selector_label_requirement as r;
+    let mut out = Vec::new();
+    let Some(root) = doc.root() else { return out };
+    for (i, term) in structs(root, st::storage_class::ALLOWED_TOPOLOGIES) {
+        for (j, one) in structs(term, c::topology_selector_term::MATCH_LABEL_EXPRESSIONS) {
+            if let Some(text) = crate::types::core::warnings::node_label(one.str(r::KEY)) {
+                out.push(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {text}"));
+            }
+        }
+    }
+    out
+}
+
 fn storage_class(doc: &Doc, errors: &mut ErrorList) {
     use st::storage_class as s;
     let Some(root) = doc.root() else { return };
-    let provisioner = root.str(s::PROVISIONER);
-    let at = FieldPath::new("provisioner");
-    if provisioner.is_empty() {
-        errors.required(&at, "");
-    } else {
-        let lower = provisioner.to_ascii_lowercase();
-        errors.invalid_each(&at, &lower, names::qualified_name(&lower));
-    }
-    let at = FieldPath::new("parameters");
-    let parameters = root.map(s::PARAMETERS);
-    let size: usize = parameters.into_iter().flat_map(Map::str_pairs).map(|(k, v)| k.len() + v.len()).sum();
-    if parameters.is_some_and(|map| map.len() > 512) {
-        errors.too_long(&at, 512);
-    } else if size > 256 * 1024 {
-        errors.too_long(&at, 256 * 1024);
-    }
-    if parameters.is_some_and(|map| map.contains_key("")) {
-        errors.invalid(&at, "", "field can not be empty.");
-    }
+    storage::provisioner(root.str(s::PROVISIONER), &FieldPath::new("provisioner"), errors);
+    storage::class_parameters(root.map(s::PARAMETERS), errors);
     let policy = root.str(s::RECLAIM_POLICY);
     if !policy.is_empty() && !matches!(policy, "Delete" | "Retain") {
         errors.not_supported(&FieldPath::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
@@ -172,6 +224,7 @@ fn storage_class(doc: &Doc, errors: &mut ErrorList) {
     } else if !matches!(mode, "Immediate" | "WaitForFirstConsumer") {
         errors.not_supported(&at, mode, &["Immediate", "WaitForFirstConsumer"]);
     }
+    topologies(root, errors);
 }
 
 pub static CSR: Strategy = Strategy {
@@ -179,7 +232,7 @@ pub static CSR: Strategy = Strategy {
     prepare_create: csr_prepare_create,
     prepare_update: csr_prepare_update,
     prepare_status_update: csr_prepare_status_update,
-    validate_create: |doc, _, errors| csr(doc, errors),
+    validate_create: |doc, _, errors| csr(doc, None, errors),
     validate_update: csr_update,
     validate_status_update: csr_update,
     selectable: &["metadata.name", "spec.signerName"],
@@ -305,7 +358,7 @@ fn csr_prepare_status_update(new: &mut Doc, old: &Doc, ctx: &Ctx<'_>) {
     stamp_conditions(new, old, ctx);
 }
 
-fn csr(doc: &Doc, errors: &mut ErrorList) {
+fn csr(doc: &Doc, old: Option<&Doc>, errors: &mut ErrorList) {
     use cert::certificate_signing_request_spec as s;
     let empty = Struct::new(crate::t::certificates_v1::CERTIFICATE_SIGNING_REQUEST_SPEC);
     let spec =
@@ -314,25 +367,41 @@ fn csr(doc: &Doc, errors: &mut ErrorList) {
     let pem = STANDARD.decode(request).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     if !pem.is_some_and(|pem| pem.contains("-----BEGIN CERTIFICATE REQUEST-----")) {
         let text = "PEM block type must be CERTIFICATE REQUEST";
-        errors.invalid(&SPEC.child("request"), request, text);
+        let shown = match spec.get(s::REQUEST) {
+            None => json_text(None),
+            Some(_) => request.into(),
+        };
+        errors.invalid(&SPEC.child("request"), shown, text);
     }
     let usages = SPEC.child("usages");
     if spec.list(s::USAGES).is_empty() {
         errors.required(&usages, "");
     }
+    // Mistakes that the old object has may stay.
+    let before: Vec<&str> = old
+        .map(|old| old.list(&[cert::certificate_signing_request::SPEC, s::USAGES]))
+        .unwrap_or(&[])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let had_unknown = before.iter().any(|usage| !USAGES.contains(usage));
+    let had_twice = before.iter().enumerate().any(|(i, usage)| before[..i].contains(usage));
     let mut seen: Vec<&str> = Vec::new();
     for (i, usage) in strs(spec, s::USAGES) {
-        if !USAGES.contains(&usage) {
+        if !had_unknown && !USAGES.contains(&usage) {
             errors.not_supported(&usages.index(i), usage, &USAGES);
         }
-        if seen.contains(&usage) {
+        if !had_twice && seen.contains(&usage) {
             errors.duplicate(&usages.index(i), usage);
         }
         seen.push(usage);
     }
     let at = SPEC.child("signerName");
     let signer = spec.str(s::SIGNER_NAME);
-    if signer == "kubernetes.io/legacy-unknown" {
+    let was_legacy = old.is_some_and(|old| {
+        old.str(&[cert::certificate_signing_request::SPEC, s::SIGNER_NAME]) == "kubernetes.io/legacy-unknown"
+    });
+    if signer == "kubernetes.io/legacy-unknown" && !was_legacy {
         errors.invalid(&at, signer, "the legacy signerName is not allowed via this API version");
     } else {
         signer_name(signer, &at, errors);
@@ -383,12 +452,22 @@ pub fn signer_name(signer: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
         );
         return;
     };
-    errors.invalid_each(path, domain, names::dns1123_subdomain(domain));
+    if domain.len() > names::SUBDOMAIN_MAX {
+        errors.too_long(path, names::SUBDOMAIN_MAX);
+    }
+    // Of the labels of either part, the first bad one is named.
+    let mut labels = |part: &str, rule: names::Rule| {
+        let bad = part.split('.').map(|label| (label, rule(label))).find(|(_, texts)| !texts.is_empty());
+        for (label, text) in
+            bad.into_iter().flat_map(|(label, texts)| texts.into_iter().map(move |t| (label, t)))
+        {
+            errors.invalid(path, part, format!("validating label {}: {text}", quoted(label)));
+        }
+    };
+    labels(domain, names::dns1123_label);
+    labels(rest, names::dns1123_subdomain);
     if domain.split('.').count() < 2 {
         errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
-    }
-    if rest.is_empty() {
-        errors.invalid(path, signer, "validating label \"\": must be non-empty");
     }
     if signer.len() > 571 {
         errors.too_long(path, 571);
@@ -399,7 +478,7 @@ fn csr_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     use cert::certificate_signing_request as r;
     use cert::certificate_signing_request_condition as c;
     use cert::certificate_signing_request_status as s;
-    csr(new, errors);
+    csr(new, Some(old), errors);
     let of = |doc: &Doc, kind: &str| -> Vec<Struct> {
         let status = doc.root().and_then(|root| root.child(r::STATUS));
         status
@@ -421,13 +500,11 @@ fn csr_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
             if now.len() > before.len() {
                 errors.forbidden(&at, format!("updates may not add a condition of type \"{kind}\""));
             } else if now != before {
-                errors.forbidden(&at, format!("updates may not modify a condition of type \"{kind}\""));
+                errors.forbidden(&at, format!("updates may not modify a condition of type \"{kind}\"\n"));
             }
         }
     }
-    if !of(new, "Approved").is_empty() && !of(new, "Denied").is_empty() {
-        errors.invalid(&at, "Denied", "Approved and Denied conditions are mutually exclusive");
-    }
+    conditions_and_certificate(new, old, errors);
     let certificate = |doc: &Doc| doc.str(&[r::STATUS, s::CERTIFICATE]).to_owned();
     let (now, before) = (certificate(new), certificate(old));
     if now != before {
@@ -438,6 +515,78 @@ fn csr_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
             errors.forbidden(&at, "updates may not modify existing certificate content");
         }
     }
+}
+
+/// What conditions and a certificate must be like, where the old object's were.
+fn conditions_and_certificate(new: &Doc, old: &Doc, errors: &mut ErrorList) {
+    use cert::certificate_signing_request as r;
+    use cert::certificate_signing_request_condition as c;
+    use cert::certificate_signing_request_status as s;
+    let list = |doc: &'_ Doc| -> Vec<Struct> {
+        doc.list(&[r::STATUS, s::CONDITIONS]).iter().filter_map(Value::as_struct).cloned().collect()
+    };
+    let (now, before) = (list(new), list(old));
+    let has = |list: &[Struct], kind: &str| list.iter().any(|one| one.str(c::TYPE) == kind);
+    let twice = |list: &[Struct]| {
+        list.iter()
+            .enumerate()
+            .any(|(i, one)| list[..i].iter().any(|other| other.str(c::TYPE) == one.str(c::TYPE)))
+    };
+    let status = FieldPath::new("status");
+    let at = status.child("conditions");
+    for (i, one) in now.iter().enumerate() {
+        let (kind, state) = (one.str(c::TYPE), one.str(c::STATUS));
+        let below = at.index(i);
+        if kind.is_empty() && !has(&before, "") {
+            errors.required(&below.child("type"), "");
+        }
+        let only_true = matches!(kind, "Approved" | "Denied" | "Failed");
+        let allowed: &[&str] = if only_true { &["True"] } else { &["False", "True", "Unknown"] };
+        if state.is_empty() {
+            errors.required(&below.child("status"), "");
+        } else if !allowed.contains(&state) {
+            errors.not_supported(&below.child("status"), state, allowed);
+        }
+        let other = match kind {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        let both_before = has(&before, "Approved") && has(&before, "Denied");
+        if !other.is_empty() && !both_before && has(&now[..i], other) {
+            errors.invalid(&at, kind, "Approved and Denied conditions are mutually exclusive");
+        }
+        if !twice(&before) && has(&now[..i], kind) {
+            errors.duplicate(&below.child("type"), kind);
+        }
+    }
+    let bad = |doc: &Doc| certificate_mistake(doc.str(&[r::STATUS, s::CERTIFICATE]));
+    if new.str(&[r::STATUS, s::CERTIFICATE]) != old.str(&[r::STATUS, s::CERTIFICATE])
+        && let Some(text) = bad(new).filter(|_| bad(old).is_none())
+    {
+        errors.invalid(&status.child("certificate"), "<certificate data>", text);
+    }
+}
+
+/// Why a certificate's bytes are no chain in PEM, as far as PEM itself goes.
+fn certificate_mistake(encoded: &str) -> Option<String> {
+    let bytes = STANDARD.decode(encoded).ok().filter(|bytes| !bytes.is_empty())?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut blocks = 0;
+    for part in text.split("-----BEGIN ").skip(1) {
+        let (kind, body) = part.split_once("-----").unwrap_or((part, ""));
+        if !body.contains(&format!("-----END {kind}-----")) {
+            continue;
+        }
+        if kind != "CERTIFICATE" {
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found {}", quoted(kind)));
+        }
+        if body.split("-----END").next().is_some_and(|body| body.contains(':')) {
+            return Some("no PEM block headers are permitted".to_owned());
+        }
+        blocks += 1;
+    }
+    (blocks == 0).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
 }
 
 /// Types whose generation rises with anything but their metadata.

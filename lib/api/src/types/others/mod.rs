@@ -4,6 +4,7 @@ use crate::schema::TypeId;
 use crate::t;
 use crate::types::{GENERIC, Strategy};
 
+mod autoscaling;
 pub mod definition;
 pub mod extensions;
 pub mod misc;

@@ -2,11 +2,12 @@
 
 use crate::doc::{Doc, Struct, Value};
 use crate::f::networking_v1 as n;
-use crate::field_errors::{ErrorList, FieldPath};
+use crate::field_errors::{ErrorList, FieldPath, quoted};
 use crate::names;
 use crate::schema::Field;
 use crate::types::core::container::{port_number, string_list};
 use crate::types::core::scheduling;
+use crate::types::core::warnings;
 use crate::types::meta::immutable;
 use crate::types::walk::{child_entry, default_value, json_text, present, strs, structs, structs_mut};
 use crate::types::{GenerationRule, Strategy, columns};
@@ -15,7 +16,7 @@ const SPEC: FieldPath<'static> = FieldPath::new("spec");
 
 pub static INGRESS: Strategy = Strategy {
     validate_create: |doc, _, errors| {
-        ingress(doc, errors);
+        ingress(doc, None, errors);
         const CLASS: &str = "kubernetes.io/ingress.class";
         let class = doc.str(&[n::ingress::SPEC, n::ingress_spec::INGRESS_CLASS_NAME]);
         if let Some(value) = doc.meta().annotation(CLASS)
@@ -27,7 +28,19 @@ pub static INGRESS: Strategy = Strategy {
             errors.invalid(&annotations.child(CLASS), value, text);
         }
     },
-    validate_update: |new, _, _, errors| ingress(new, errors),
+    validate_update: |new, old, _, errors| ingress(new, Some(old), errors),
+    validate_status_update: |new, old, _, errors| ingress_status(new, old, errors),
+    warnings: |new, old, _| {
+        const CLASS: &str = "kubernetes.io/ingress.class";
+        let named = new.get(&[n::ingress::SPEC, n::ingress_spec::INGRESS_CLASS_NAME]).is_some();
+        if old.is_some() || named || new.meta().annotation(CLASS).is_none() {
+            return Vec::new();
+        }
+        vec![format!(
+            "annotation {} is deprecated, please use 'spec.ingressClassName' instead",
+            quoted(CLASS)
+        )]
+    },
     generation: GenerationRule::Spec,
     columns: &columns::others::INGRESS,
     ..Strategy::BASE
@@ -58,6 +71,7 @@ pub static NETWORK_POLICY: Strategy = Strategy {
     defaults: policy_defaults,
     validate_create: |doc, _, errors| policy(doc, errors),
     validate_update: |new, _, _, errors| policy(new, errors),
+    warnings: |new, _, _| policy_warnings(new),
     generation: GenerationRule::Spec,
     columns: &columns::others::NETWORK_POLICY,
     ..Strategy::BASE
@@ -67,8 +81,11 @@ pub static IP_ADDRESS: Strategy = Strategy {
     name_rule: ip_name,
     validate_create: |doc, _, errors| ip_address(doc, errors),
     validate_update: |new, old, _, errors| {
-        let path = [n::ip_address::SPEC];
-        immutable(new.get(&path), old.get(&path), &SPEC, errors);
+        let path = [n::ip_address::SPEC, n::ip_address_spec::PARENT_REF];
+        if new.get(&path).is_none_or(|value| *value == Value::Null) {
+            errors.required(&SPEC.child("parentRef"), "");
+        }
+        immutable(new.get(&path), old.get(&path), &SPEC.child("parentRef"), errors);
     },
     columns: &columns::others::IP_ADDRESS,
     ..Strategy::BASE
@@ -80,13 +97,22 @@ pub static SERVICE_CIDR: Strategy = Strategy {
         let list = |doc: &Doc| doc.list(&[n::service_cidr::SPEC, n::service_cidr_spec::CIDRS]).to_vec();
         let (now, before) = (list(new), list(old));
         let at = SPEC.child("cidrs");
-        if before.len() == 2 || now.len() < before.len() || now[..before.len()] != before[..] {
-            if now != before {
-                let value = json_text(new.get(&[n::service_cidr::SPEC, n::service_cidr_spec::CIDRS]));
-                errors.invalid(&at, value, crate::types::meta::IMMUTABLE);
+        let fixed = crate::types::meta::IMMUTABLE;
+        let stays = |count: usize, errors: &mut ErrorList| {
+            for (i, (new, _)) in now.iter().zip(&before).take(count).enumerate().filter(|(_, (a, b))| a != b)
+            {
+                errors.invalid(&at.index(i), new.as_str().unwrap_or(""), fixed);
             }
-        } else {
+        };
+        if now.len() == before.len() {
+            stays(now.len(), errors);
+        } else if before.len() == 1 && now.len() == 2 {
+            // A second family may join.
+            stays(1, errors);
             service_cidr(new, errors);
+        } else {
+            let value = json_text(new.get(&[n::service_cidr::SPEC, n::service_cidr_spec::CIDRS]));
+            errors.invalid(&at, value, fixed);
         }
     },
     columns: &columns::others::SERVICE_CIDR,
@@ -99,8 +125,81 @@ fn ip_name(name: &str, _: bool) -> names::Messages {
     errors.into_iter().map(|error| error.detail.into()).collect()
 }
 
-fn ingress(doc: &Doc, errors: &mut ErrorList) {
+/// Mistakes that the old object may have, and the new one then too.
+struct Kept {
+    secret: bool,
+    service: bool,
+}
+
+fn kept(old: Option<&Doc>) -> Kept {
     use n::ingress_spec as s;
+    let spec = old.and_then(Doc::root).and_then(|root| root.child(n::ingress::SPEC));
+    let Some(spec) = spec else { return Kept { secret: false, service: false } };
+    let bad_secret = |name: &str| !name.is_empty() && !names::dns1123_subdomain(name).is_empty();
+    let bad_service = |backend: Option<&Struct>| {
+        let name = backend
+            .and_then(|backend| backend.child(n::ingress_backend::SERVICE))
+            .map_or("", |service| service.str(n::ingress_service_backend::NAME));
+        !name.is_empty() && !names::dns1035_label(name).is_empty()
+    };
+    let in_rules = structs(spec, s::RULES)
+        .filter_map(|(_, rule)| rule.child(n::ingress_rule::HTTP))
+        .flat_map(|http| structs(http, n::http_ingress_rule_value::PATHS))
+        .any(|(_, path)| bad_service(path.child(n::http_ingress_path::BACKEND)));
+    Kept {
+        secret: structs(spec, s::TLS).any(|(_, tls)| bad_secret(tls.str(n::ingress_tls::SECRET_NAME))),
+        service: in_rules || bad_service(spec.child(s::DEFAULT_BACKEND)),
+    }
+}
+
+fn ingress_status(new: &Doc, old: &Doc, errors: &mut ErrorList) {
+    use n::ingress_load_balancer_ingress as li;
+    let path =
+        [n::ingress::STATUS, n::ingress_status::LOAD_BALANCER, n::ingress_load_balancer_status::INGRESS];
+    let known =
+        |ip: &str| old.list(&path).iter().filter_map(Value::as_struct).any(|one| one.str(li::IP) == ip);
+    let status = FieldPath::new("status");
+    let balancer = status.child("loadBalancer");
+    let all = balancer.child("ingress");
+    for (i, one) in new.list(&path).iter().filter_map(Value::as_struct).enumerate() {
+        let at = all.index(i);
+        let (ip, host) = (one.str(li::IP), one.str(li::HOSTNAME));
+        if !ip.is_empty() && !known(ip) {
+            names::validate_ip_legacy(&at.child("ip"), ip, errors);
+        }
+        if !host.is_empty() {
+            errors.invalid_each(&at.child("hostname"), host, names::dns1123_subdomain(host));
+            if names::parse_ip_sloppy(host).is_some() {
+                errors.invalid(&at.child("hostname"), host, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}
+
+fn policy_warnings(doc: &Doc) -> Vec<String> {
+    use n::network_policy_spec as s;
+    let mut out = Vec::new();
+    let Some(spec) = doc.root().and_then(|root| root.child(n::network_policy::SPEC)) else { return out };
+    for (list, peers) in
+        [(s::INGRESS, n::network_policy_ingress_rule::FROM), (s::EGRESS, n::network_policy_egress_rule::TO)]
+    {
+        for (i, rule) in structs(spec, list) {
+            for (j, peer) in structs(rule, peers) {
+                let Some(block) = peer.child(n::network_policy_peer::IP_BLOCK) else { continue };
+                let path = format!("spec.{}[{i}].{}[{j}].ipBlock", list.def().json, peers.def().json);
+                warnings::range(&format!("{path}.cidr"), block.str(n::ip_block::CIDR), &mut out);
+                for (k, except) in strs(block, n::ip_block::EXCEPT) {
+                    warnings::range(&format!("{path}.except[{k}]"), except, &mut out);
+                }
+            }
+        }
+    }
+    out
+}
+
+fn ingress(doc: &Doc, old: Option<&Doc>, errors: &mut ErrorList) {
+    use n::ingress_spec as s;
+    let kept = kept(old);
     let empty = Struct::new(crate::t::networking_v1::INGRESS_SPEC);
     let spec = doc.root().and_then(|root| root.child(n::ingress::SPEC)).unwrap_or(&empty);
     let backend_field = spec.child(s::DEFAULT_BACKEND);
@@ -112,7 +211,7 @@ fn ingress(doc: &Doc, errors: &mut ErrorList) {
         );
     }
     if let Some(one) = backend_field {
-        backend(one, &SPEC.child("defaultBackend"), errors);
+        backend(one, &kept, &SPEC.child("defaultBackend"), errors);
     }
     let rules = SPEC.child("rules");
     for (i, rule) in structs(spec, s::RULES) {
@@ -131,7 +230,7 @@ fn ingress(doc: &Doc, errors: &mut ErrorList) {
             errors.required(&paths, "");
         }
         for (j, one) in structs(http, n::http_ingress_rule_value::PATHS) {
-            http_path_rule(one, &paths.index(j), errors);
+            http_path_rule(one, &kept, &paths.index(j), errors);
         }
     }
     let tls = SPEC.child("tls");
@@ -142,7 +241,7 @@ fn ingress(doc: &Doc, errors: &mut ErrorList) {
             host_name(host, &hosts.index(j), errors);
         }
         let secret = one.str(n::ingress_tls::SECRET_NAME);
-        if !secret.is_empty() {
+        if !secret.is_empty() && !kept.secret {
             errors.invalid_each(&at.child("secretName"), secret, names::dns1123_subdomain(secret));
         }
     }
@@ -160,7 +259,7 @@ fn host_name(host: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn http_path_rule(rule: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn http_path_rule(rule: &Struct, kept: &Kept, path: &FieldPath<'_>, errors: &mut ErrorList) {
     use n::http_ingress_path as p;
     if !present(rule, p::PATH_TYPE) {
         errors.required(&path.child("pathType"), "pathType must be specified");
@@ -194,10 +293,10 @@ fn http_path_rule(rule: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
         }
     }
     let empty = Struct::new(crate::t::networking_v1::INGRESS_BACKEND);
-    backend(rule.child(p::BACKEND).unwrap_or(&empty), &path.child("backend"), errors);
+    backend(rule.child(p::BACKEND).unwrap_or(&empty), kept, &path.child("backend"), errors);
 }
 
-fn backend(backend: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
+fn backend(backend: &Struct, kept: &Kept, path: &FieldPath<'_>, errors: &mut ErrorList) {
     use crate::f::core_v1::typed_local_object_reference as reference;
     match (backend.child(n::ingress_backend::RESOURCE), backend.child(n::ingress_backend::SERVICE)) {
         (Some(_), Some(_)) => errors.invalid(path, "", "cannot set both resource and service backends"),
@@ -219,7 +318,8 @@ fn backend(backend: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
             if name.is_empty() {
                 errors.required(&at.child("name"), "");
             } else {
-                errors.invalid_each(&at.child("name"), name, names::dns1035_label(name));
+                let rule = if kept.service { names::dns1123_label } else { names::dns1035_label };
+                errors.invalid_each(&at.child("name"), name, rule(name));
             }
             let port = service.child(n::ingress_service_backend::PORT);
             let port_name = port.map_or("", |port| port.str(n::service_backend_port::NAME));
@@ -249,6 +349,10 @@ fn ingress_class(doc: &Doc, errors: &mut ErrorList) {
     names::validate_domain_prefixed_path(&SPEC.child("controller"), controller, errors);
     let Some(parameters) = spec.child(n::ingress_class_spec::PARAMETERS) else { return };
     let at = SPEC.child("parameters");
+    if present(parameters, pr::API_GROUP) {
+        let group = parameters.str(pr::API_GROUP);
+        errors.invalid_each(&at.child("apiGroup"), group, names::dns1123_subdomain(group));
+    }
     for field in [pr::KIND, pr::NAME] {
         let value = parameters.str(field);
         if value.is_empty() {
@@ -262,10 +366,14 @@ fn ingress_class(doc: &Doc, errors: &mut ErrorList) {
         "Namespace" if !namespace => {
             errors.required(&at.child("namespace"), "`parameters.scope` is set to 'Namespace'");
         }
+        "Namespace" => {
+            let namespace = parameters.str(pr::NAMESPACE);
+            errors.invalid_each(&at.child("namespace"), namespace, names::dns1123_label(namespace));
+        }
         "Cluster" if namespace => {
             errors.forbidden(&at.child("namespace"), "`parameters.scope` is set to 'Cluster'");
         }
-        "Namespace" | "Cluster" => {}
+        "Cluster" => {}
         other => errors.not_supported(&at.child("scope"), other, &["Cluster", "Namespace"]),
     }
 }
@@ -430,8 +538,12 @@ fn ip_address(doc: &Doc, errors: &mut ErrorList) {
     }
 }
 
+const FAMILIES: &str =
+    "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+
 fn service_cidr(doc: &Doc, errors: &mut ErrorList) {
-    let Some(spec) = doc.root().and_then(|root| root.child(n::service_cidr::SPEC)) else { return };
+    let empty = Struct::new(crate::t::networking_v1::SERVICE_CIDR_SPEC);
+    let spec = doc.root().and_then(|root| root.child(n::service_cidr::SPEC)).unwrap_or(&empty);
     let at = SPEC.child("cidrs");
     let count = spec.list(n::service_cidr_spec::CIDRS).len();
     let value = || string_list(spec, n::service_cidr_spec::CIDRS);
@@ -441,6 +553,7 @@ fn service_cidr(doc: &Doc, errors: &mut ErrorList) {
     }
     if count > 2 {
         errors.invalid(&at, value(), "may only hold up to 2 values");
+        return;
     }
     let mut families = Vec::new();
     for (i, cidr) in strs(spec, n::service_cidr_spec::CIDRS) {
@@ -449,6 +562,6 @@ fn service_cidr(doc: &Doc, errors: &mut ErrorList) {
         }
     }
     if families.len() == 2 && families[0] == families[1] {
-        errors.invalid(&at, value(), "may specify no more than one IP for each IP family");
+        errors.invalid(&at, value(), FAMILIES);
     }
 }

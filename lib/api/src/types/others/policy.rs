@@ -1,11 +1,11 @@
 //! Disruption budgets and autoscalers.
 
+use super::autoscaling;
 use crate::doc::{Doc, Struct, Value};
 use crate::f::autoscaling_v1 as a1;
 use crate::f::autoscaling_v2 as a2;
 use crate::f::policy_v1 as p;
 use crate::field_errors::{ErrorList, FieldPath};
-use crate::names;
 use crate::schema::Field;
 use crate::types::core::scheduling;
 use crate::types::core::security::optional_one_of;
@@ -53,8 +53,12 @@ fn budget(doc: &Doc, errors: &mut ErrorList) {
 
 pub static AUTOSCALER: Strategy = Strategy {
     defaults: autoscaler_defaults,
-    validate_create: |doc, _, errors| autoscaler(doc, errors),
-    validate_update: |new, _, _, errors| autoscaler(new, errors),
+    validate_create: |doc, _, errors| autoscaler(doc, true, errors),
+    validate_update: |new, old, _, errors| {
+        let target =
+            [a2::horizontal_pod_autoscaler::SPEC, a2::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
+        autoscaler(new, new.get(&target) != old.get(&target), errors);
+    },
     columns: &columns::others::AUTOSCALER,
     ..Strategy::BASE
 };
@@ -67,8 +71,12 @@ pub static AUTOSCALER_V1: Strategy = Strategy {
             default_value(spec, a1::horizontal_pod_autoscaler_spec::MIN_REPLICAS, 1);
         }
     },
-    validate_create: |doc, _, errors| autoscaler_v1(doc, errors),
-    validate_update: |new, _, _, errors| autoscaler_v1(new, errors),
+    validate_create: |doc, _, errors| autoscaler_v1(doc, true, errors),
+    validate_update: |new, old, _, errors| {
+        let target =
+            [a1::horizontal_pod_autoscaler::SPEC, a1::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
+        autoscaler_v1(new, new.get(&target) != old.get(&target), errors);
+    },
     columns: &columns::others::AUTOSCALER_V1,
     ..Strategy::BASE
 };
@@ -140,17 +148,7 @@ fn replicas(spec: &Struct, min: Field, max: Field, errors: &mut ErrorList) {
     }
 }
 
-fn reference(kind: &str, name: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    for (field, value) in [("kind", kind), ("name", name)] {
-        if value.is_empty() {
-            errors.required(&path.child(field), "");
-        } else {
-            errors.invalid_each(&path.child(field), value, names::path_segment(value));
-        }
-    }
-}
-
-fn autoscaler_v1(doc: &Doc, errors: &mut ErrorList) {
+fn autoscaler_v1(doc: &Doc, with_group: bool, errors: &mut ErrorList) {
     use a1::cross_version_object_reference as r;
     use a1::horizontal_pod_autoscaler_spec as s;
     let empty = Struct::new(crate::t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER_SPEC);
@@ -158,10 +156,11 @@ fn autoscaler_v1(doc: &Doc, errors: &mut ErrorList) {
     replicas(spec, s::MIN_REPLICAS, s::MAX_REPLICAS, errors);
     let target = spec.child(s::SCALE_TARGET_REF);
     let get = |field: Field| target.map_or("", |target| target.str(field));
-    reference(get(r::KIND), get(r::NAME), &SPEC.child("scaleTargetRef"), errors);
+    let at = SPEC.child("scaleTargetRef");
+    autoscaling::reference(get(r::API_VERSION), get(r::KIND), get(r::NAME), with_group, &at, errors);
 }
 
-fn autoscaler(doc: &Doc, errors: &mut ErrorList) {
+fn autoscaler(doc: &Doc, with_group: bool, errors: &mut ErrorList) {
     use a2::cross_version_object_reference as r;
     use a2::horizontal_pod_autoscaler_spec as s;
     let empty = Struct::new(crate::t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER_SPEC);
@@ -169,99 +168,18 @@ fn autoscaler(doc: &Doc, errors: &mut ErrorList) {
     replicas(spec, s::MIN_REPLICAS, s::MAX_REPLICAS, errors);
     let target = spec.child(s::SCALE_TARGET_REF);
     let get = |field: Field| target.map_or("", |target| target.str(field));
-    reference(get(r::KIND), get(r::NAME), &SPEC.child("scaleTargetRef"), errors);
+    let at = SPEC.child("scaleTargetRef");
+    autoscaling::reference(get(r::API_VERSION), get(r::KIND), get(r::NAME), with_group, &at, errors);
     let metrics = SPEC.child("metrics");
     for (i, metric) in structs(spec, s::METRICS) {
-        metric_spec(metric, &metrics.index(i), errors);
+        autoscaling::metric(metric, &metrics.index(i), errors);
     }
     let Some(behavior) = spec.child(s::BEHAVIOR) else { return };
     let at = SPEC.child("behavior");
     use a2::horizontal_pod_autoscaler_behavior as b;
     for field in [b::SCALE_UP, b::SCALE_DOWN] {
         if let Some(rules) = behavior.child(field) {
-            check_rules(rules, &at.child(field.def().json), errors);
-        }
-    }
-}
-
-fn metric_spec(metric: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    use a2::metric_spec as m;
-    let kind = metric.str(m::TYPE);
-    let kinds = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-    if kind.is_empty() {
-        errors.required(&path.child("type"), "must specify a metric source type");
-    }
-    if !kinds.contains(&kind) {
-        errors.not_supported(&path.child("type"), kind, &kinds);
-        return;
-    }
-    let sources = [
-        (m::OBJECT, "Object"),
-        (m::EXTERNAL, "External"),
-        (m::PODS, "Pods"),
-        (m::RESOURCE, "Resource"),
-        (m::CONTAINER_RESOURCE, "ContainerResource"),
-    ];
-    for (field, name) in sources {
-        let there = present(metric, field);
-        let at = path.child(field.def().json);
-        if name == kind && !there {
-            errors.required(&at, "must populate information for the given metric source");
-        } else if name != kind && there {
-            errors.forbidden(&at, "must populate the given metric source only");
-        }
-    }
-    if let Some(resource) = metric.child(m::RESOURCE) {
-        let at = path.child("resource");
-        if resource.str(a2::resource_metric_source::NAME).is_empty() {
-            errors.required(&at.child("name"), "must specify a resource name");
-        }
-        let target = resource.child(a2::resource_metric_source::TARGET);
-        let utilization = target.is_some_and(|t| present(t, a2::metric_target::AVERAGE_UTILIZATION));
-        let average = target.is_some_and(|t| present(t, a2::metric_target::AVERAGE_VALUE));
-        let target_path = at.child("target");
-        if !utilization && !average {
-            let text = "must set either a target raw value or a target utilization";
-            errors.required(&target_path.child("averageUtilization"), text);
-        }
-        if utilization && average {
-            let text = "may not set both a target raw value and a target utilization";
-            errors.forbidden(&target_path.child("averageValue"), text);
-        }
-    }
-}
-
-fn check_rules(rules: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
-    use a2::hpa_scaling_policy as sp;
-    use a2::hpa_scaling_rules as sr;
-    if let Some(window) = rules.int(sr::STABILIZATION_WINDOW_SECONDS) {
-        let at = path.child("stabilizationWindowSeconds");
-        if window < 0 {
-            errors.invalid(&at, window, "must be greater than or equal to zero");
-        } else if window > 3600 {
-            errors.invalid(&at, window, "must be less than or equal to 3600");
-        }
-    }
-    optional_one_of(rules, sr::SELECT_POLICY, &["Disabled", "Max", "Min"], path, errors);
-    let policies = path.child("policies");
-    if rules.list(sr::POLICIES).is_empty() {
-        errors.required(&policies, "must specify at least one Policy");
-    }
-    for (i, policy) in structs(rules, sr::POLICIES) {
-        let at = policies.index(i);
-        let kind = policy.str(sp::TYPE);
-        if !matches!(kind, "Pods" | "Percent") {
-            errors.not_supported(&at.child("type"), kind, &["Percent", "Pods"]);
-        }
-        for field in [sp::VALUE, sp::PERIOD_SECONDS] {
-            let value = policy.int(field).unwrap_or(0);
-            if value <= 0 {
-                errors.invalid(&at.child(field.def().json), value, "must be greater than zero");
-            }
-        }
-        let period = policy.int(sp::PERIOD_SECONDS).unwrap_or(0);
-        if period > 1800 {
-            errors.invalid(&at.child("periodSeconds"), period, "must be less than or equal to 1800");
+            autoscaling::rules(rules, &at.child(field.def().json), errors);
         }
     }
 }

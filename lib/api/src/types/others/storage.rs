@@ -8,7 +8,7 @@ use crate::names;
 use crate::schema::Field;
 use crate::types::core::{scheduling, volumes};
 use crate::types::meta::{NEGATIVE, immutable};
-use crate::types::walk::{non_negative, present, same, strs, structs};
+use crate::types::walk::{child_entry, default_value, non_negative, present, same, strs, structs};
 use crate::types::{GenerationRule, SelectableFields, Strategy, columns};
 
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
@@ -59,7 +59,12 @@ pub static RESOURCE_CLAIM_TEMPLATE: Strategy = Strategy {
 pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
     validate_create: |doc, _, errors| {
         let driver = doc.str(&[st::volume_attributes_class::DRIVER_NAME]);
-        volumes::validate_csi_driver(driver, &FieldPath::new("driverName"), errors);
+        provisioner(driver, &FieldPath::new("driverName"), errors);
+        let parameters = doc.map(&[st::volume_attributes_class::PARAMETERS]);
+        class_parameters(parameters, errors);
+        if parameters.is_none_or(|map| map.is_empty()) {
+            errors.required(&FieldPath::new("parameters"), "must contain at least one key/value pair");
+        }
     },
     validate_update: |new, old, _, errors| {
         for field in [st::volume_attributes_class::DRIVER_NAME, st::volume_attributes_class::PARAMETERS] {
@@ -72,6 +77,33 @@ pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
     columns: &columns::storage::VOLUME_ATTRIBUTES_CLASS,
     ..Strategy::BASE
 };
+
+/// A provisioner's or driver's name.
+pub(super) fn provisioner(name: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.required(path, "");
+    } else {
+        let lower = name.to_ascii_lowercase();
+        errors.invalid_each(path, &lower, names::qualified_name(&lower));
+    }
+}
+
+/// `parameters` of a class.
+pub(super) fn class_parameters(parameters: Option<&crate::doc::Map>, errors: &mut ErrorList) {
+    let at = FieldPath::new("parameters");
+    let Some(map) = parameters else { return };
+    if map.len() > 512 {
+        errors.too_long(&at, 512);
+        return;
+    }
+    if map.contains_key("") {
+        errors.invalid(&at, "", "field can not be empty.");
+    }
+    let size: usize = map.str_pairs().map(|(key, value)| key.len() + value.len()).sum();
+    if size > 256 * 1024 {
+        errors.too_long(&at, 256 * 1024);
+    }
+}
 
 pub static VOLUME_ATTACHMENT: Strategy = Strategy {
     generation: GenerationRule::CreateOnly,
@@ -110,8 +142,31 @@ fn attachment(doc: &Doc, errors: &mut ErrorList) {
         }
         (None, true) => {}
     }
+    attachment_status(doc, errors);
     let node = spec.str(s::NODE_NAME);
     errors.invalid_each(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node));
+}
+
+fn attachment_status(doc: &Doc, errors: &mut ErrorList) {
+    use st::volume_attachment_status as s;
+    use st::volume_error as e;
+    let Some(status) = spec(doc, st::volume_attachment::STATUS) else { return };
+    let at = FieldPath::new("status");
+    let pairs = crate::types::walk::pairs(status, s::ATTACHMENT_METADATA);
+    if pairs.map(|(key, value)| key.len() + value.len()).sum::<usize>() > 256 * 1024 {
+        errors.too_long(&at.child("attachmentMetadata"), 256 * 1024);
+    }
+    for field in [s::ATTACH_ERROR, s::DETACH_ERROR] {
+        let Some(error) = status.child(field) else { continue };
+        let at = at.child(field.def().json);
+        if error.str(e::MESSAGE).len() > 1024 {
+            errors.too_long(&at.child("message"), 256 * 1024);
+        }
+        if let Some(code) = error.int(e::ERROR_CODE).filter(|code| *code < 0) {
+            let text = names::inclusive_range_error(0, i64::from(i32::MAX));
+            errors.invalid(&at.child("errorCode"), code, text);
+        }
+    }
 }
 
 pub static CSI_NODE: Strategy = Strategy {
@@ -175,7 +230,24 @@ fn csi_node(doc: &Doc, errors: &mut ErrorList) {
 }
 
 pub static CSI_DRIVER: Strategy = Strategy {
-    generation: GenerationRule::Spec,
+    defaults: |doc| {
+        use st::csi_driver_spec as s;
+        let Some(spec) = doc.root_mut().and_then(|root| child_entry(root, st::csi_driver::SPEC)) else {
+            return;
+        };
+        if spec.list(s::VOLUME_LIFECYCLE_MODES).is_empty() {
+            spec.set(s::VOLUME_LIFECYCLE_MODES, vec![crate::doc::Value::from("Persistent")]);
+        }
+        default_value(spec, s::SE_LINUX_MOUNT, false);
+    },
+    // A new one has no generation; each change of the spec raises it.
+    prepare_update: |new, old, _| {
+        let path = [st::csi_driver::SPEC];
+        if new.get(&path) != old.get(&path) {
+            let generation = old.meta().generation() + 1;
+            new.meta_mut().set_generation(generation);
+        }
+    },
     validate_create: |doc, _, errors| csi_driver(doc, errors),
     validate_update: |new, old, _, errors| {
         use st::{csi_driver as r, csi_driver_spec as s};
@@ -206,14 +278,18 @@ fn csi_driver(doc: &Doc, errors: &mut ErrorList) {
     }
     let policy = spec.str(s::FS_GROUP_POLICY);
     if !policy.is_empty() && !matches!(policy, "ReadWriteOnceWithFSType" | "File" | "None") {
-        let known = ["ReadWriteOnceWithFSType", "File", "None"];
+        let known = ["File", "None", "ReadWriteOnceWithFSType"];
         errors.not_supported(&SPEC.child("fsGroupPolicy"), policy, &known);
     }
     let modes = SPEC.child("volumeLifecycleModes");
     for (_, mode) in strs(spec, s::VOLUME_LIFECYCLE_MODES) {
         if !matches!(mode, "Persistent" | "Ephemeral") {
-            errors.not_supported(&modes, mode, &["Ephemeral", "Persistent"]);
+            errors.not_supported(&modes, mode, &["Persistent", "Ephemeral"]);
         }
+    }
+    if let Some(period) = spec.int(s::NODE_ALLOCATABLE_UPDATE_PERIOD_SECONDS).filter(|period| *period < 10) {
+        let at = SPEC.child("nodeAllocatableUpdatePeriodSeconds");
+        errors.invalid(&at, period, "must be greater than or equal to 10 seconds");
     }
     let tokens = SPEC.child("tokenRequests");
     let mut seen: Vec<&str> = Vec::new();
@@ -246,6 +322,15 @@ pub static CSI_STORAGE_CAPACITY: Strategy = Strategy {
         for field in [s::NODE_TOPOLOGY, s::STORAGE_CLASS_NAME] {
             immutable(new.get(&[field]), old.get(&[field]), &FieldPath::new(field.def().json), errors);
         }
+    },
+    warnings: |new, _, _| {
+        let mut out = Vec::new();
+        if let Some(topology) =
+            new.root().and_then(|root| root.child(st::csi_storage_capacity::NODE_TOPOLOGY))
+        {
+            crate::types::core::warnings::label_selector(topology, "nodeTopology", &mut out);
+        }
+        out
     },
     allow_unconditional_update: false,
     columns: &columns::storage::CSI_STORAGE_CAPACITY,

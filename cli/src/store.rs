@@ -1,0 +1,30 @@
+//! Which store the configuration names.
+
+use anyhow::{Context as _, Result};
+use keelson_daemon::config::{Config, EtcdSection};
+use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, SqliteOptions, SqliteStore, Store};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens etcd where its endpoints are named, else the SQLite file in the state folder.
+pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
+    let retention = config.api_server.history_retention;
+    if let Some(section) = &config.etcd {
+        let mut options = etcd_options(section)?;
+        options.compact_every = Some(retention);
+        let store = EtcdStore::open(options).await.context("the database in etcd cannot be opened")?;
+        return Ok(Arc::new(store));
+    }
+    let mut options = SqliteOptions::new(config.paths.database());
+    options.retention = retention;
+    Ok(Arc::new(SqliteStore::open(options).context("the database cannot be opened")?))
+}
+
+fn etcd_options(section: &EtcdSection) -> Result<EtcdOptions> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let tls = EtcdTls {
+        ca: read(&section.ca_file)?,
+        identity: Some((read(&section.cert_file)?, read(&section.key_file)?)),
+    };
+    Ok(EtcdOptions::new(section.endpoints.clone(), Some(tls)))
+}
