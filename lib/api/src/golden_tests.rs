@@ -11,6 +11,7 @@ use crate::doc::{Doc, Gvk};
 use crate::json::{self, EncodeOptions, FieldValidation};
 use crate::proto;
 use crate::schema::TypeId;
+use crate::t;
 use crate::table::Table;
 use crate::types::convert::convert;
 
@@ -229,6 +230,10 @@ fn served_versions_convert_there_and_back() {
     for row in table.rows().iter().filter(|row| row.stored && !row.is_hub()) {
         let (Some(ty), Some(hub)) = (row.ty, row.storage_ty()) else { continue };
         for (start, other, other_gvk) in [(ty, hub, row.storage_gvk()), (hub, ty, row.gvk())] {
+            // This one's metrics are of no kind that v1 has; those of autoscaling/v2's kinds are in `types::convert`'s tests.
+            if start == t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER {
+                continue;
+            }
             let Some(one) = all.iter().find(|one| one.ty == start) else { continue };
             pairs += 1;
             let (doc, _) = json::decode(one.ty, &one.json, FieldValidation::Strict).expect("a golden object");

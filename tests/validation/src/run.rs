@@ -87,11 +87,13 @@ fn read(resource: &Resource, object: &Value) -> Result<Doc> {
 fn create(row: &Row, resource: &Resource, object: &Value, ctx: &Ctx<'_>) -> Result<Outcome> {
     let rules = strategy(resource.storage_ty());
     let mut doc = stored_as(resource, read(resource, object)?)?;
-    rules.before_create(&mut doc, ctx);
+    // As the API server does: a Job's selector is made from its uid.
     let mut meta = doc.meta_mut();
     if meta.view().uid().is_empty() {
         meta.set_uid("u");
     }
+    rules.before_create(&mut doc, ctx);
+    let mut meta = doc.meta_mut();
     meta.set_creation_timestamp(Some(&ctx.now_text()));
     let (name, generate) = (meta.view().name().to_owned(), meta.view().generate_name().to_owned());
     if name.is_empty() && !generate.is_empty() {
@@ -296,7 +298,7 @@ fn columns(row: &Row, resource: &Resource) -> Outcome {
     // White space and quotes of code differ between upstream's two copies of its documentation.
     let plain = |text: &str| text.replace('`', "").split_whitespace().collect::<Vec<_>>().join(" ");
     let mut out = String::new();
-    let got = resource.columns().definitions;
+    let got = strategy(resource.storage_ty()).columns.definitions;
     for (i, want) in row.columns.iter().enumerate() {
         let Some(got) = got.get(i) else {
             out.push_str(&format!("\n    no column {}", want.0));
@@ -316,8 +318,8 @@ fn columns(row: &Row, resource: &Resource) -> Outcome {
 }
 
 fn cells(row: &Row, resource: &Resource, object: &Value, now: Timestamp) -> Result<Outcome> {
-    let doc = decoded(resource, object)?;
-    let got: Vec<Value> = (resource.columns().cells)(&doc, now)
+    let doc = stored_as(resource, decoded(resource, object)?)?;
+    let got: Vec<Value> = (strategy(resource.storage_ty()).columns.cells)(&doc, now)
         .into_iter()
         .map(|cell| match cell {
             Cell::Str(text) => Value::from(text),

@@ -110,7 +110,10 @@ fn validate_owners(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorL
         }
         if owner.api_version == "v1" && owner.kind == "Event" {
             let text = "/v1, Kind=Event is disallowed from being an owner";
-            errors.invalid(path, owners_json(meta), text);
+            let value = serde_json::json!({
+                "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid,
+            });
+            errors.invalid(path, BadValue::json(&value), text);
         }
         if owner.controller {
             match controller {

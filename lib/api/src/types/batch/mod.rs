@@ -26,7 +26,7 @@ const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller
 pub static JOB: Strategy = Strategy {
     defaults: job_defaults,
     prepare_create: job_prepare_create,
-    validate_create: job_validate,
+    validate_create: |doc, ctx, errors| job_validate(doc, true, ctx, errors),
     validate_update: job_update,
     validate_status_update: status::validate,
     warnings: |new, old, ctx| {
@@ -178,11 +178,12 @@ fn job_spec(doc: &Doc) -> Option<&Struct> {
     doc.root()?.child(b::job::SPEC)
 }
 
-fn job_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
+/// `prefixed`: the labels of today have to be there, not only those of old.
+fn job_validate(doc: &Doc, prefixed: bool, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     use b::job_spec as js;
     let empty = Struct::new(t::JOB_SPEC);
     let spec = job_spec(doc).unwrap_or(&empty);
-    generated_selector(doc, spec, errors);
+    generated_selector(doc, spec, prefixed, errors);
     validate_spec(spec, ctx, &SPEC, errors);
     let at = SPEC.child("selector");
     let selector = spec.child(js::SELECTOR);
@@ -209,7 +210,7 @@ fn job_validate(doc: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn generated_selector(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
+fn generated_selector(doc: &Doc, spec: &Struct, prefixed: bool, errors: &mut ErrorList) {
     use b::job_spec as js;
     if spec.bool(js::MANUAL_SELECTOR) == Some(true) || !present(spec, js::SELECTOR) {
         return;
@@ -230,6 +231,9 @@ fn generated_selector(doc: &Doc, spec: &Struct, errors: &mut ErrorList) {
         (UID_LABELS[1], meta.uid()),
         (NAME_LABELS[1], meta.name()),
     ] {
+        if !prefixed && [UID_LABELS[1], NAME_LABELS[1]].contains(&key) {
+            continue;
+        }
         expected.insert(key, value);
         match labels.and_then(|labels| labels.get_str(key)) {
             None => errors.required(&at.key(key), format!("must be '{value}'")),
@@ -568,7 +572,10 @@ fn suspended_before_start(old: &Doc) -> bool {
 
 fn job_update(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
     use b::job_spec as js;
-    job_validate(new, ctx, errors);
+    let labels =
+        job_spec(old).and_then(|spec| spec.child(b::job_spec::TEMPLATE)).and_then(pod_spec::template_labels);
+    let had = |key: &str| labels.is_some_and(|labels| labels.get_str(key).is_some());
+    job_validate(new, had(UID_LABELS[1]) && had(NAME_LABELS[1]), ctx, errors);
     let (Some(now), Some(before)) = (job_spec(new), job_spec(old)) else { return };
     if now.str(js::COMPLETION_MODE) == "Indexed" {
         let (completions, parallelism) = (now.int(js::COMPLETIONS), now.int(js::PARALLELISM));

@@ -58,8 +58,22 @@ pub static SECRET: Strategy = Strategy {
 };
 
 /// ServiceAccounts.
-pub static SERVICE_ACCOUNT: Strategy =
-    Strategy { generation: GenerationRule::None, columns: &columns::core::SERVICE_ACCOUNT, ..Strategy::BASE };
+pub static SERVICE_ACCOUNT: Strategy = Strategy {
+    generation: GenerationRule::None,
+    warnings: |new, old, _| {
+        const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
+        let asked = |doc: &Doc| doc.meta().annotation(MOUNTABLE).is_some();
+        if !asked(new) || old.is_some_and(asked) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{MOUNTABLE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to \
+             mounted secrets"
+        )]
+    },
+    columns: &columns::core::SERVICE_ACCOUNT,
+    ..Strategy::BASE
+};
 
 /// `stringData` is only ever written: its values go to `data`.
 fn merge_string_data(root: &mut Struct) {

@@ -118,6 +118,13 @@ fn common(doc: &Doc, errors: &mut ErrorList) {
         taints(spec, &METADATA.child("taints"), errors);
     }
     let Some(status) = doc.root().and_then(|root| root.child(c::node::STATUS)) else { return };
+    let swap = status.child(c::node_status::NODE_INFO).and_then(|info| info.child(c::node_system_info::SWAP));
+    if let Some(size) =
+        swap.and_then(|swap| swap.int(c::node_swap_status::CAPACITY)).filter(|size| *size <= 0)
+    {
+        let at = METADATA.child("nodeSwapStatus");
+        errors.invalid(&at.child("capacity"), size, "must be greater than zero");
+    }
     for field in [c::node_status::CAPACITY, c::node_status::ALLOCATABLE] {
         let at = STATUS.child(field.def().json);
         for (name, amount) in resources::amounts(status.map(field)) {

@@ -15,12 +15,12 @@ use a2::metric_spec as m;
 use a2::metric_target as t;
 
 /// What an autoscaler looks at: `group/version`, kind and name. The core group has nothing to scale, so a group is asked for
-/// where `with_group` says so.
+/// where `with_group` says so; with `None` the version is not looked at.
 pub(super) fn reference(
     api_version: &str,
     kind: &str,
     name: &str,
-    with_group: bool,
+    with_group: Option<bool>,
     path: &FieldPath<'_>,
     errors: &mut ErrorList,
 ) {
@@ -31,6 +31,7 @@ pub(super) fn reference(
             errors.invalid_each(&path.child(field), value, names::path_segment(value));
         }
     }
+    let Some(with_group) = with_group else { return };
     let at = path.child("apiVersion");
     if api_version.matches('/').count() > 1 {
         errors.invalid(&at, api_version, format!("unexpected GroupVersion string: {api_version}"));
@@ -45,7 +46,7 @@ fn described(source: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let get = |field: Field| object.map_or("", |object| object.str(field));
     let at = path.child("describedObject");
     // Metrics may be of objects of the core group.
-    reference(get(r::API_VERSION), get(r::KIND), get(r::NAME), false, &at, errors);
+    reference(get(r::API_VERSION), get(r::KIND), get(r::NAME), Some(false), &at, errors);
 }
 
 fn metric_name(source: &Struct, field: Field, path: &FieldPath<'_>, errors: &mut ErrorList) {

@@ -141,8 +141,17 @@ fn runtime_class(doc: &Doc, errors: &mut ErrorList) {
     let tolerations = base.child("tolerations");
     let list = doc.list(&[no::runtime_class::SCHEDULING, no::scheduling::TOLERATIONS]);
     scheduling::validate_toleration_list(list, false, &tolerations, errors);
-    for (i, one) in list.iter().enumerate().filter(|(i, one)| list[..*i].contains(one)) {
-        errors.duplicate(&tolerations.index(i), json_text(Some(one)));
+    // Two that differ in their seconds only are one.
+    let alike = |one: &Value| {
+        let mut one = one.clone();
+        if let Some(one) = one.as_struct_mut() {
+            one.remove(c::toleration::TOLERATION_SECONDS);
+        }
+        one
+    };
+    let bare: Vec<Value> = list.iter().map(alike).collect();
+    for (i, _) in bare.iter().enumerate().filter(|(i, one)| bare[..*i].contains(one)) {
+        errors.duplicate(&tolerations.index(i), json_text(Some(&list[i])));
     }
 }
 

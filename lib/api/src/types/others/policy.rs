@@ -55,9 +55,13 @@ pub static AUTOSCALER: Strategy = Strategy {
     defaults: autoscaler_defaults,
     validate_create: |doc, _, errors| autoscaler(doc, true, errors),
     validate_update: |new, old, _, errors| {
+        use a2::cross_version_object_reference as r;
         let target =
             [a2::horizontal_pod_autoscaler::SPEC, a2::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
-        autoscaler(new, new.get(&target) != old.get(&target), errors);
+        let kind = |doc: &Doc| {
+            [r::API_VERSION, r::KIND].map(|field| doc.str(&[target[0], target[1], field]).to_owned())
+        };
+        autoscaler(new, kind(new) != kind(old), errors);
     },
     columns: &columns::others::AUTOSCALER,
     ..Strategy::BASE
@@ -73,9 +77,13 @@ pub static AUTOSCALER_V1: Strategy = Strategy {
     },
     validate_create: |doc, _, errors| autoscaler_v1(doc, true, errors),
     validate_update: |new, old, _, errors| {
+        use a1::cross_version_object_reference as r;
         let target =
             [a1::horizontal_pod_autoscaler::SPEC, a1::horizontal_pod_autoscaler_spec::SCALE_TARGET_REF];
-        autoscaler_v1(new, new.get(&target) != old.get(&target), errors);
+        let kind = |doc: &Doc| {
+            [r::API_VERSION, r::KIND].map(|field| doc.str(&[target[0], target[1], field]).to_owned())
+        };
+        autoscaler_v1(new, kind(new) != kind(old), errors);
     },
     columns: &columns::others::AUTOSCALER_V1,
     ..Strategy::BASE
@@ -148,7 +156,7 @@ fn replicas(spec: &Struct, min: Field, max: Field, errors: &mut ErrorList) {
     }
 }
 
-fn autoscaler_v1(doc: &Doc, with_group: bool, errors: &mut ErrorList) {
+fn autoscaler_v1(doc: &Doc, with_version: bool, errors: &mut ErrorList) {
     use a1::cross_version_object_reference as r;
     use a1::horizontal_pod_autoscaler_spec as s;
     let empty = Struct::new(crate::t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER_SPEC);
@@ -157,10 +165,12 @@ fn autoscaler_v1(doc: &Doc, with_group: bool, errors: &mut ErrorList) {
     let target = spec.child(s::SCALE_TARGET_REF);
     let get = |field: Field| target.map_or("", |target| target.str(field));
     let at = SPEC.child("scaleTargetRef");
+    // The one type of the core group that scales.
+    let with_group = with_version.then(|| get(r::KIND) != "ReplicationController");
     autoscaling::reference(get(r::API_VERSION), get(r::KIND), get(r::NAME), with_group, &at, errors);
 }
 
-fn autoscaler(doc: &Doc, with_group: bool, errors: &mut ErrorList) {
+fn autoscaler(doc: &Doc, with_version: bool, errors: &mut ErrorList) {
     use a2::cross_version_object_reference as r;
     use a2::horizontal_pod_autoscaler_spec as s;
     let empty = Struct::new(crate::t::autoscaling_v2::HORIZONTAL_POD_AUTOSCALER_SPEC);
@@ -169,6 +179,8 @@ fn autoscaler(doc: &Doc, with_group: bool, errors: &mut ErrorList) {
     let target = spec.child(s::SCALE_TARGET_REF);
     let get = |field: Field| target.map_or("", |target| target.str(field));
     let at = SPEC.child("scaleTargetRef");
+    // The one type of the core group that scales.
+    let with_group = with_version.then(|| get(r::KIND) != "ReplicationController");
     autoscaling::reference(get(r::API_VERSION), get(r::KIND), get(r::NAME), with_group, &at, errors);
     let metrics = SPEC.child("metrics");
     for (i, metric) in structs(spec, s::METRICS) {

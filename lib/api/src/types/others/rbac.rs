@@ -99,7 +99,12 @@ fn cluster_role(doc: &Doc, errors: &mut ErrorList) {
         errors.required(&at, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for (i, selector) in structs(rule, r::aggregation_rule::CLUSTER_ROLE_SELECTORS) {
+        let before = errors.len();
         scheduling::validate_label_selector(Some(selector), &at.index(i), errors);
+        if errors.len() > before {
+            let value = json_text(Some(&Value::Struct(selector.clone())));
+            errors.invalid(&at.index(i), value, "invalid label selector.");
+        }
     }
 }
 

@@ -73,6 +73,9 @@ pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
                 errors.forbidden(&FieldPath::new(name), format!("updates to {name} are forbidden."));
             }
         }
+        if new.map(&[st::volume_attributes_class::PARAMETERS]).is_none_or(|map| map.is_empty()) {
+            errors.required(&FieldPath::new("parameters"), "must contain at least one key/value pair");
+        }
     },
     columns: &columns::storage::VOLUME_ATTRIBUTES_CLASS,
     ..Strategy::BASE
@@ -106,7 +109,7 @@ pub(super) fn class_parameters(parameters: Option<&crate::doc::Map>, errors: &mu
 }
 
 pub static VOLUME_ATTACHMENT: Strategy = Strategy {
-    generation: GenerationRule::CreateOnly,
+    generation: GenerationRule::None,
     validate_create: |doc, _, errors| attachment(doc, errors),
     validate_update: |new, old, _, errors| {
         attachment(new, errors);
