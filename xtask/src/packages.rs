@@ -37,6 +37,10 @@ const PACKAGING: &[(&str, &str)] = &[
     ("/usr/bin/lintian", "lintian"),
 ];
 
+/// What the tests on machines need beside both.
+const MACHINES: &[(&str, &str)] =
+    &[("/usr/bin/systemd-nspawn", "systemd-container"), ("/usr/bin/nsenter", "util-linux")];
+
 /// Installs what is missing.
 pub fn install_all() -> Result<()> {
     install(NEEDED)
@@ -45,6 +49,13 @@ pub fn install_all() -> Result<()> {
 /// Installs what building packages needs.
 pub fn install_packaging_tools() -> Result<()> {
     install(PACKAGING)
+}
+
+/// Installs what the tests on machines need.
+pub fn install_machine_tools() -> Result<()> {
+    install(NEEDED)?;
+    install(PACKAGING)?;
+    install(MACHINES)
 }
 
 fn install(needed: &[(&str, &str)]) -> Result<()> {

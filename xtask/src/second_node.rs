@@ -144,7 +144,8 @@ fn first_identity(node: &Node, places: &Places, kubectl: &dyn Fn(&[&str]) -> Res
     let admin = std::fs::read_to_string(places.kubeconfig())?;
     let value = |key: &str| {
         let line = admin.lines().find_map(|line| line.trim().strip_prefix(key));
-        line.map(str::trim).with_context(|| format!("the administrator's kubeconfig has no {key}"))
+        line.map(|text| text.trim().trim_matches('"'))
+            .with_context(|| format!("the administrator's kubeconfig has no {key}"))
     };
     let port = value("server:")?.rsplit_once(':').context("no port")?.1.to_owned();
     let bootstrap = format!(
@@ -172,7 +173,7 @@ pub fn start_inside() -> Result<()> {
         }
         let config = format!(
             "apiVersion: keelson/v1\nkind: Configuration\nnode:\n  name: {NAME}\npaths:\n  state: {data}/state\n  podLogs: {data}/pod-logs\n\
-             kubelet:\n  criSocket: {socket}\n  cgroupRoot: {root}\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
+             kubelet:\n  criSocket: {socket}\n  cgroupRoot: {root}\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\nproxy:\n  cniConfDir: {conf}\n  cniBinDir: {bin}\n",
             data = node.data.display(),
             socket = runtime.socket.display(),
             root = node.cgroup_root,
@@ -228,8 +229,23 @@ pub fn down() -> Result<()> {
         let forgotten = output(&mut command);
         node.holder.stop(Duration::from_secs(5))?;
         let _ = output(Command::new("ip").args(["link", "delete", LINK]));
+        remove_cgroups(&node.cgroup_root)?;
         std::fs::remove_dir_all(&node.data)
             .with_context(|| format!("cannot remove {}", node.data.display()))?;
         if places.keelson_pid().exists() { forgotten.map(drop) } else { Ok(()) }
     })
+}
+
+/// Removes the node's own cgroup, empty by then, from every hierarchy (v1) or the one (v2).
+fn remove_cgroups(root: &str) -> Result<()> {
+    let root = root.trim_start_matches('/');
+    let base = PathBuf::from("/sys/fs/cgroup");
+    let mut folders = vec![base.join(root)];
+    for entry in std::fs::read_dir(&base)? {
+        folders.push(entry?.path().join(root));
+    }
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+        std::fs::remove_dir(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
 }

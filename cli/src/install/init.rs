@@ -91,7 +91,7 @@ pub async fn run(args: Args) -> Result<()> {
         Mode::AllInOne => &[units::ALL_IN_ONE],
         Mode::Units => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
     };
-    let running = units.iter().any(|unit| units::active(unit));
+    let running = units.iter().any(|unit| units::started(unit));
     let checks = preflight::checks(&config, Role::ControlPlane, address, running).await;
     preflight::judge(&checks, &args.ignore_preflight_errors, progress)?;
     refuse_other(&config, args.mode)?;
@@ -99,12 +99,11 @@ pub async fn run(args: Args) -> Result<()> {
         return plan(&file, &text, &config, units);
     }
     let ledger = Ledger::of(&config.paths.state);
-    progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
+    let changed =
+        progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
     progress.step("making keys and certificates", || make_pki(&config, &node, args.mode))?;
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
-    if !running {
-        progress.step("starting the units", || units::start(&ledger, units))?;
-    }
+    progress.step("starting the units", || units::start(&ledger, units, changed))?;
     let client = progress
         .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
         .await
@@ -187,7 +186,7 @@ fn refuse_other(config: &Config, mode: Mode) -> Result<()> {
         );
     }
     let other = if mode == Mode::Units { units::ALL_IN_ONE } else { units::CONTROL_PLANE };
-    if units::active(other) {
+    if units::started(other) {
         bail!("{other} runs on this machine; give --mode as before, or run `keelson reset --yes` first");
     }
     Ok(())
@@ -203,11 +202,12 @@ fn plan(file: &Path, text: &str, config: &Config, units: &[&str]) -> Result<()> 
 }
 
 /// Writes the drop-in, and a configuration file to hang it on where there is none.
-pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Result<()> {
+/// Whether anything changed.
+pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Result<bool> {
     if !file.exists() {
         ledger.write(file, crate::print_config::text().as_bytes(), 0o644)?;
     }
-    ledger.write(&dropin::place(file, name), text.as_bytes(), 0o644).map(drop)
+    ledger.write(&dropin::place(file, name), text.as_bytes(), 0o644)
 }
 
 /// Sandbox image and CNI plugin.

@@ -117,7 +117,7 @@ pub async fn run(args: Args) -> Result<()> {
         auth: KubeconfigAuth::Token(&token.to_string()),
     }
     .render();
-    let running = units::active(units::KUBELET);
+    let running = units::started(units::KUBELET);
     let shared = shared(&bootstrap, &node, running, token).await?;
     let text = named.text("keelson join");
     let config = config::load_with(there, &[&shared, &text])?;
@@ -131,13 +131,14 @@ pub async fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let ledger = Ledger::of(&config.paths.state);
-    progress.step("writing the configuration", || {
-        write_config(&ledger, &file, "05-cluster.yaml", &shared)?;
-        write_config(&ledger, &file, "10-join.yaml", &text)
+    let mut changed = progress.step("writing the configuration", || {
+        let shared = write_config(&ledger, &file, "05-cluster.yaml", &shared)?;
+        Ok(shared | write_config(&ledger, &file, "10-join.yaml", &text)?)
     })?;
-    progress.step("writing the first identity", || first_identity(&config, &bootstrap))?;
+    changed |= progress.step("writing the first identity", || first_identity(&config, &bootstrap))?;
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
-    progress.step("starting the units", || units::start(&ledger, &[units::KUBELET, units::PROXY]))?;
+    progress
+        .step("starting the units", || units::start(&ledger, &[units::KUBELET, units::PROXY], changed))?;
     progress
         .wait("waiting until the node is Ready", until(Duration::from_secs(60), || own_ready(&config, &node)))
         .await
@@ -238,21 +239,23 @@ async fn shared(
     map.data.unwrap_or_default().remove(publish::CONFIG.1).context("the cluster publishes no configuration")
 }
 
-/// The token as a kubeconfig, with which the kubelet asks for its certificate.
-fn first_identity(config: &Config, bootstrap: &str) -> Result<()> {
+/// The token as a kubeconfig, with which the kubelet asks for its certificate. Whether one was written: not where the node
+/// has a certificate of this cluster that holds.
+fn first_identity(config: &Config, bootstrap: &str) -> Result<bool> {
     let files = NodeFiles::of(config);
     keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
     if let Some(known) = node_certs::read_identity(&files.kubelet)? {
         let (_, end) = keelson_pki::validity(&known.cert_pem)?;
         if end > jiff::Timestamp::now() && bootstrap.contains(&known.server) {
-            return Ok(());
+            return Ok(false);
         }
         for old in [&files.kubelet, &files.proxy] {
             remove(old)?;
         }
     }
     keelson_pki::write_atomic(&files.bootstrap, bootstrap.as_bytes(), 0o600)
-        .with_context(|| format!("cannot write {}", files.bootstrap.display()))
+        .with_context(|| format!("cannot write {}", files.bootstrap.display()))?;
+    Ok(true)
 }
 
 fn remove(path: &Path) -> Result<()> {

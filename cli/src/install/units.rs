@@ -13,8 +13,9 @@ pub const PROXY: &str = "keelson-proxy.service";
 /// All of them, in the order they are stopped.
 pub const EVERY: [&str; 4] = [ALL_IN_ONE, KUBELET, PROXY, CONTROL_PLANE];
 
-/// Enables and starts units. Where no systemd runs, says what to run instead.
-pub fn start(ledger: &Ledger, units: &[&str]) -> Result<()> {
+/// Enables units and starts those that do not run; with `changed` those that do are restarted, to read what changed. Where
+/// no systemd runs, says what to run instead.
+pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
     if !machine::systemd() {
         let commands: Vec<String> = units.iter().map(|unit| format!("  {}", command(unit))).collect();
         bail!(
@@ -30,9 +31,10 @@ pub fn start(ledger: &Ledger, units: &[&str]) -> Result<()> {
     let mut arguments = vec!["enable", "--quiet"];
     arguments.extend(units);
     run("systemctl", &arguments)?;
+    // The wait for readiness is the caller's, with its own words.
+    let verb = if changed { "restart" } else { "start" };
     for unit in units {
-        // The wait for readiness is ours, with its own words.
-        run("systemctl", &["restart", "--no-block", unit])?;
+        run("systemctl", &[verb, "--no-block", unit])?;
     }
     Ok(())
 }
@@ -66,6 +68,12 @@ pub fn command(unit: &str) -> &'static str {
 /// Whether a unit is there and runs.
 pub fn active(unit: &str) -> bool {
     machine::systemd() && run("systemctl", &["is-active", "--quiet", unit]).is_ok()
+}
+
+/// Whether a unit runs or is on its way: what it listens on is taken by it.
+pub fn started(unit: &str) -> bool {
+    let state = run("systemctl", &["show", "--property", "ActiveState", "--value", unit]).unwrap_or_default();
+    machine::systemd() && matches!(state.trim(), "active" | "activating" | "reloading")
 }
 
 /// The last lines that a unit logged, for an error's text.

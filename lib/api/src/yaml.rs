@@ -37,7 +37,13 @@ fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json:
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
     options.with_snippet = false;
-    serde_saphyr::from_slice_with_options(bytes, options).map_err(|e| format!("yaml: {e}"))
+    serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| match error {
+        // As go-yaml words it, which clients match on.
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } => {
+            format!("yaml: unmarshal errors:\n  line {}: key {key:?} already set in map", location.line())
+        }
+        other => format!("yaml: {other}"),
+    })
 }
 
 /// The document as JSON bytes. Anchors and aliases are bounded by the reader's budget.
@@ -92,7 +98,7 @@ mod tests {
         let (doc, warnings) =
             decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Warn).expect("reads");
         assert_eq!(doc.map(&[crate::f::core_v1::config_map::DATA]).and_then(|d| d.get_str("x")), Some("b"));
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings, ["yaml: unmarshal errors:\n  line 4: key \"x\" already set in map"]);
         assert!(matches!(
             decode(Some(t::core_v1::CONFIG_MAP), text, FieldValidation::Strict),
             Err(DecodeError::Strict(_))

@@ -247,7 +247,7 @@ fn components_have_what_they_need_and_no_more() {
             &[],
         ),
         (
-            user("x", &["system:bootstrappers", "system:bootstrappers:keelson:nodes"]),
+            user("x", &["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"]),
             &[
                 "create certificates.k8s.io/certificatesigningrequests -/-",
                 "create certificates.k8s.io/certificatesigningrequests/nodeclient -/-",

@@ -467,7 +467,7 @@ async fn caches_are_made_once_and_forgotten() {
     assert!(Arc::ptr_eq(&cache, &caches.resource(PODS, || panic!("it is there"))));
     let mut watch = cache.watch(watch_all(Start::Now)).await.unwrap();
     caches.remove(PODS);
-    assert!(matches!(watch.next().await, Some(Err(CacheError::Restarted { .. }))));
+    assert!(matches!(watch.next().await, Some(Err(CacheError::Gone { .. }))));
     assert!(!Arc::ptr_eq(&cache, &caches.resource(PODS, make)));
 }
 

@@ -145,7 +145,9 @@ fn as_case(old: View<'_>, new: View<'_>, case: &Case<'_>) -> Result<Change, Item
             if list.relation == Relation::Atomic || (a.is_empty() && b.is_empty()) {
                 return Ok(leaf(old, new));
             }
-            Ok(Change { mark: Mark::None, below: items(list, a, b)? })
+            // Most lists of most updates are as they were, and telling so is cheaper than indexing them.
+            let below = if a == b { Comparison::default() } else { items(list, a, b)? };
+            Ok(Change { mark: Mark::None, below })
         }
         Case::Map(map) => {
             let some = |view: View<'_>| view.is_map() && !view.is_empty_map();

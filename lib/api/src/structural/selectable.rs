@@ -47,6 +47,32 @@ fn tokens(path: &str) -> Vec<&str> {
     out
 }
 
+/// The text of a quoted name, with Go's escapes of one letter.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        let c = match (c, chars.as_str().chars().next()) {
+            ('\\', Some(next)) => {
+                chars.next();
+                match next {
+                    'a' => '\u{7}',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    'v' => '\u{b}',
+                    other => other,
+                }
+            }
+            _ => c,
+        };
+        out.push(c);
+    }
+    out
+}
+
 /// The members on the way of a path and the node it leads to (`None`: the schema does not say what stands there).
 pub fn find<'s>(
     schema: &'s Schema,
@@ -63,7 +89,7 @@ pub fn find<'s>(
             "[" => {
                 let quoted = tokens.next().ok_or(PathError::End)?;
                 let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-                let name = inner.ok_or_else(|| PathError::NotQuoted(quoted.to_owned()))?.replace("\\'", "'");
+                let name = unescaped(inner.ok_or_else(|| PathError::NotQuoted(quoted.to_owned()))?);
                 match tokens.next().ok_or(PathError::End)? {
                     "]" => name,
                     other => return Err(PathError::NotClosed(other.to_owned())),

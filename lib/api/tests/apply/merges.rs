@@ -98,13 +98,13 @@ impl Versions for World<'_> {
             (Converter::Renaming, value) => Cow::Owned(renamed(value, &object.version, version)),
             (Converter::Reliant, value) if version == object.version => Cow::Borrowed(value),
             (Converter::Reliant, value) => {
-                let (bar, foo) = ("required_field_bar", "field_foo_rely_on_bar");
+                let (bar, plain) = ("required_field_bar", "field_foo_rely_on_bar");
                 match (version, value) {
                     ("v1", Value::Map(map)) if !map.contains_key(bar) => {
                         return Err(ConvertError("missing required field bar".into()));
                     }
-                    ("v1", value) => Cow::Owned(renamed(value, bar, foo)),
-                    ("v2", value) => Cow::Owned(renamed(value, foo, bar)),
+                    ("v1", value) => Cow::Owned(renamed(value, bar, plain)),
+                    ("v2", value) => Cow::Owned(renamed(value, plain, bar)),
                     _ => return Ok(None),
                 }
             }

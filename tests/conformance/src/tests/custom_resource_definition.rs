@@ -83,8 +83,10 @@ async fn status(env: Env) -> Result<()> {
     let updated = loop {
         let mut object = definitions.get(&path).await?;
         ensure!(object["spec"] == created["spec"], "the spec in the status subresource differs: {object}");
-        let conditions = object["status"]["conditions"].as_array_mut().context("no conditions")?;
+        // There may be none yet: then the update meets the server's own and is tried again.
+        let mut conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.push(json!({ "type": "", "status": "", "message": "updated" }));
+        object["status"]["conditions"] = conditions.into();
         match definitions.replace(&path, &object).await {
             Err(error) if crate::api::conflict(&error) && attempt < 4 => attempt += 1,
             outcome => break outcome?,

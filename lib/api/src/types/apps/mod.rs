@@ -474,6 +474,10 @@ fn daemon_set_defaults(doc: &mut Doc) {
     if let Some(template) = child_entry(spec, ds::TEMPLATE) {
         pod_defaults::pod_template_spec(template);
     }
+    // As upstream's conversion from the old API's field: who makes the object owns the annotation.
+    if doc.meta().annotation(TEMPLATE_GENERATION).is_none() {
+        doc.meta_mut().set_annotation(TEMPLATE_GENERATION, "0");
+    }
 }
 
 fn daemon_set_prepare_update(new: &mut Doc, old: &Doc, _: &Ctx<'_>) {

@@ -225,7 +225,9 @@ impl Parts {
             }
         }
         if self.selectable == common && !version.list(v::SELECTABLE_FIELDS).is_empty() {
-            selectable_fields(version, common, old, at, errors);
+            // The spec's own fields are those of a schema that is the spec's own too.
+            let schema = schema_of(version).filter(|_| self.schema || !common);
+            selectable_fields(version, schema, common, old, at, errors);
         }
     }
 }
@@ -290,13 +292,14 @@ fn root_keywords(schema: &Struct, at: &FieldPath<'_>, errors: &mut ErrorList) {
 
 fn selectable_fields(
     version: &Struct,
+    schema: Option<&Struct>,
     common: bool,
     old: Option<&Struct>,
     at: &FieldPath<'_>,
     errors: &mut ErrorList,
 ) {
     let path = at.child("selectableFields");
-    let Some(schema) = schema_of(version) else {
+    let Some(schema) = schema else {
         let text = if common {
             "may only be set when validations.schema is included"
         } else {

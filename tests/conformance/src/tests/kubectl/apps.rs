@@ -79,11 +79,11 @@ fn check_lines(output: &str, rows: &[Vec<&str>]) -> Result<()> {
     let mut at = 0;
     for row in rows {
         let Some((first, others)) = row.split_first() else { continue };
-        while lines.get(at).with_context(|| format!("failed to find {first:?} in {output}"))?.contains(first)
-            == false
-        {
-            at += 1;
-        }
+        let holds = |line: &&str| line.contains(first);
+        at += lines[at..]
+            .iter()
+            .position(holds)
+            .with_context(|| format!("failed to find {first:?} in {output}"))?;
         for other in others {
             ensure!(lines[at].contains(other), "failed to find {other:?} in {:?}", lines[at]);
         }
