@@ -238,7 +238,11 @@ fn served_versions_convert_there_and_back() {
             pairs += 1;
             let (doc, _) = json::decode(one.ty, &one.json, FieldValidation::Strict).expect("a golden object");
             let there = converted(&doc, other, &other_gvk);
-            let back = converted(&there, start, &doc.gvk);
+            let mut back = converted(&there, start, &doc.gvk);
+            // Upstream keeps the raw metrics of a status there even where v1 has a field for them.
+            if start == t::autoscaling_v1::HORIZONTAL_POD_AUTOSCALER {
+                back.meta_mut().remove_annotation("autoscaling.alpha.kubernetes.io/current-metrics");
+            }
             let text = |doc: &Doc| {
                 let mut out = Vec::new();
                 json::encode_canonical(doc, EncodeOptions::FULL, &mut out);

@@ -580,7 +580,7 @@ fn cluster_objects() {
         &with(&claim, json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}})),
         &[
             "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
-         claims",
+         claims\n",
         ],
     );
 }
