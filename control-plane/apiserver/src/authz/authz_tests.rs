@@ -251,9 +251,12 @@ fn components_have_what_they_need_and_no_more() {
             &[
                 "create certificates.k8s.io/certificatesigningrequests -/-",
                 "create certificates.k8s.io/certificatesigningrequests/nodeclient -/-",
+                // kubeadm's own role: a joining machine asks whether its name is taken.
+                "get core/nodes -/n1",
             ],
             &[
-                "get core/nodes -/n1",
+                "list core/nodes -/-",
+                "get core/secrets kube-system/b",
                 "approve certificates.k8s.io/signers -/kubernetes.io/kube-apiserver-client",
             ],
         ),
