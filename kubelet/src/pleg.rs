@@ -49,7 +49,7 @@ impl Pleg {
     }
 
     /// Runs until dropped.
-    pub async fn run(&self) {
+    pub async fn run(self: &Arc<Self>) {
         let (sender, mut receiver) = mpsc::channel(QUEUE);
         let follow = self.follow(sender);
         let relist = async {
@@ -111,23 +111,15 @@ impl Pleg {
         std::future::pending::<()>().await;
     }
 
-    fn dispatch(&self, event: RuntimeEvent) {
-        let found = self.workers.views().into_iter().find(|view| {
-            view.observed.containers.iter().any(|c| c.id == event.id)
-                || view.observed.sandboxes.iter().any(|s| s.id == event.id)
-        });
-        let Some(view) = found else {
-            self.relist_now.notify_one();
-            return;
-        };
-        let uid = crate::plan::pod::uid(&view.pod).to_owned();
-        let (kubelet, workers) = (self.kubelet.clone(), self.workers.clone());
-        let is_container = view.observed.containers.iter().any(|c| c.id == event.id);
+    /// Wakes the worker of the container or sandbox, once the runtime's own books agree with the event: it tells us as
+    /// soon as itself, and who looks in between sees a container run that has ended, with no further event to come. That
+    /// holds too for a container that its worker does not know yet: one can end before its start has been answered.
+    fn dispatch(self: &Arc<Self>, event: RuntimeEvent) {
+        let pleg = self.clone();
         tokio::spawn(async move {
-            // The event may be quicker than the runtime's own books: wait (briefly) until they agree.
             let mut wait = Duration::from_millis(2);
-            while is_container && wait < Duration::from_secs(2) {
-                match kubelet.cri.container_status(&event.id).await {
+            while wait < Duration::from_secs(2) {
+                match pleg.kubelet.cri.container_status(&event.id).await {
                     Ok(Some(status)) if status.state == api::ContainerState::ContainerRunning as i32 => {
                         tokio::time::sleep(wait).await;
                         wait *= 2;
@@ -135,7 +127,14 @@ impl Pleg {
                     _ => break,
                 }
             }
-            workers.wake(&uid);
+            let found = pleg.workers.views().into_iter().find(|view| {
+                view.observed.containers.iter().any(|c| c.id == event.id)
+                    || view.observed.sandboxes.iter().any(|s| s.id == event.id)
+            });
+            match found {
+                Some(view) => pleg.workers.wake(crate::plan::pod::uid(&view.pod)),
+                None => pleg.relist_now.notify_one(),
+            }
         });
     }
 

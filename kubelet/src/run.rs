@@ -75,7 +75,7 @@ pub async fn start(
     let kubelet = assemble(client, config, &ctx, &mut tasks).await?;
     let workers = Workers::new(kubelet.clone());
     let sources_ready = Arc::new(AtomicBool::new(false));
-    let pleg = Pleg::new(kubelet.clone(), workers.clone(), sources_ready.clone());
+    let pleg = Arc::new(Pleg::new(kubelet.clone(), workers.clone(), sources_ready.clone()));
     let initial = loop {
         match pleg.initial().await {
             Ok(initial) => break initial,
