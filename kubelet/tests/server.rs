@@ -159,7 +159,7 @@ impl Client {
 /// A server that answers only at the end of its input: the client's half-close reaches it, and the answer the client.
 async fn forwarded_connections(lab: &Lab, admin: &Client) {
     let probe = json!({"readinessProbe": {"tcpSocket": {"port": 7000}, "periodSeconds": 1}});
-    let script = "while :; do nc -l -p 7000 -e wc -c; done";
+    let script = "(while :; do nc -l -p 7002 -e true; done) & while :; do nc -l -p 7000 -e wc -c; done";
     let pod = lab.run(
         "forwarded",
         json!({"terminationGracePeriodSeconds": 1, "containers": [with(shell("c", script), probe)]}),
@@ -198,7 +198,19 @@ async fn forwarded_connections(lab: &Lab, admin: &Client) {
         };
         assert_eq!(String::from_utf8_lossy(&counted).trim(), size.to_string());
     }
-    let ((mut error, _), _data) = open("7001", "none").await;
+    // One that ends with input unread, which resets the connection: the client sees the end of it.
+    let ((mut error, _), (mut from, to)) = open("7002", "reset").await;
+    let ends = async {
+        let _ = to.send(vec![b'y'; 300_000].into()).await;
+        let _ = from.collect(100).await;
+        let _ = error.collect(1000).await;
+    };
+    tokio::time::timeout(Duration::from_secs(20), ends)
+        .await
+        .expect("the end of a connection that broke off");
+    let ((mut error, _), (mut from, _to)) = open("7001", "none").await;
+    let none = tokio::time::timeout(Duration::from_secs(20), from.collect(100)).await;
+    assert!(none.expect("the end of data that cannot come").unwrap().is_empty());
     let why = String::from_utf8(error.collect(1000).await.unwrap()).unwrap();
     assert!(
         why.starts_with("error forwarding port 7001 to pod forwarded, uid : dial tcp4 127.0.0.1:7001"),
@@ -241,13 +253,16 @@ async fn attach_and_terminals(lab: &Lab, admin: &Client) {
     assert_eq!(pod.log("plain").await, "no terminal\nempty", "without stdin there is nothing to read");
     // Two clients see the same terminal, and its size is the one that was asked for last.
     let path = "/attach/default/attached/term?input=1&output=1&tty=1";
-    let (mut first, mut second) = (admin.socket(path).await, admin.socket(path).await);
-    first.send(Message::Binary(b"\0typed\n".to_vec().into())).await.unwrap();
-    for socket in [&mut first, &mut second] {
+    let mut sockets = [admin.socket(path).await, admin.socket(path).await];
+    for which in [0, 1] {
+        let limit = std::time::Instant::now() + Duration::from_secs(20);
         let mut seen = Vec::new();
         while !seen.windows(5).any(|w| w == b"typed") {
-            let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("echo");
-            if let Some(Ok(Message::Binary(data))) = message {
+            assert!(std::time::Instant::now() < limit, "client {which} sees no echo");
+            // Again and again: an upgrade is answered before the runtime has attached the client.
+            sockets[0].send(Message::Binary(b"\0typed\n".to_vec().into())).await.unwrap();
+            let message = tokio::time::timeout(Duration::from_millis(500), sockets[which].next()).await;
+            if let Ok(Some(Ok(Message::Binary(data)))) = message {
                 seen.extend_from_slice(&data[1..]);
             }
         }

@@ -130,12 +130,20 @@ async fn connect(netns: Option<Netns>, port: u16) -> Result<TcpStream, String> {
     stream.map_err(|error| format!("dial tcp4 127.0.0.1:{port}: connect: {error}"))
 }
 
-/// Connects, and passes bytes both ways; each direction ends by itself. An error is one of connecting.
+/// Connects, and passes bytes both ways; each direction ends by itself. What fails (connecting, or the connection
+/// breaking off) ends the client's data too and is for its error stream: it would wait for ever otherwise.
 async fn join(netns: Option<Netns>, port: u16, error: &StreamWriter, data: Stream) -> Result<(), String> {
-    let server = connect(netns, port).await?;
+    let (mut from_client, to_client) = data.split();
+    let to_client = &to_client;
+    let server = match connect(netns, port).await {
+        Ok(server) => server,
+        Err(why) => {
+            let _ = to_client.finish().await;
+            return Err(why);
+        }
+    };
     let _ = server.set_nodelay(true);
     let (mut from_pod, mut to_pod) = server.into_split();
-    let (mut from_client, to_client) = data.split();
     let up = async {
         while let Some(chunk) = from_client.chunk().await {
             to_pod.write_all(&chunk?).await?;
@@ -154,20 +162,24 @@ async fn join(netns: Option<Netns>, port: u16, error: &StreamWriter, data: Strea
         // Clients wait for the end of the error stream before they close their side.
         error.finish().await
     };
-    tokio::pin!(up, down);
-    let outcome = tokio::select! {
-        outcome = &mut down => {
-            let _ = tokio::time::timeout(LINGER, up).await;
-            outcome
+    let outcome = {
+        tokio::pin!(up, down);
+        tokio::select! {
+            outcome = &mut down => {
+                let _ = tokio::time::timeout(LINGER, up).await;
+                outcome
+            }
+            outcome = &mut up => match outcome {
+                Ok(()) => down.await,
+                // The client is gone, or the pod reads no more: the connection goes with it.
+                Err(error) => Err(error),
+            },
         }
-        outcome = &mut up => match outcome {
-            Ok(()) => down.await,
-            // The client is gone, or the pod reads no more: the connection goes with it.
-            Err(error) => Err(error),
-        },
     };
     if let Err(error) = outcome {
         tracing::debug!(error = %error, port, "a forwarded connection broke off");
+        let _ = to_client.finish().await;
+        return Err(error.to_string());
     }
     Ok(())
 }
