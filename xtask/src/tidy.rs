@@ -45,6 +45,7 @@ const ROOTS: &[&str] = &[
     "keelson",
     "keelson-bench",
     "keelson-conformance",
+    "keelson-fuzz",
     "keelson-tests",
     "keelson-testkit",
     "keelson-validation",
