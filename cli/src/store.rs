@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use keelson_daemon::config::{Config, EtcdSection};
-use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, SqliteOptions, SqliteStore, Store};
+use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, ReopeningStore, SqliteOptions, Store};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
     }
     let mut options = SqliteOptions::new(config.paths.database());
     options.retention = retention;
-    Ok(Arc::new(SqliteStore::open(options).context("the database cannot be opened")?))
+    Ok(Arc::new(ReopeningStore::open(options).context("the database cannot be opened")?))
 }
 
 fn etcd_options(section: &EtcdSection) -> Result<EtcdOptions> {
