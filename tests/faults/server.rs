@@ -13,6 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
+/// Reads go on this soon after writes do.
+const READS_BACK: Duration = Duration::from_secs(5);
 const NAMESPACE: &str = "default";
 /// Of each object: so the disk's last blocks are soon needed.
 const BYTES: usize = 16 * 1024;
@@ -152,8 +154,17 @@ impl Server {
     /// As [`Server::check`], of the first writes so many.
     pub async fn check_first(&self, writer: &Writer, first: usize) {
         let api: Api<ConfigMap> = Api::namespaced(self.client().await, NAMESPACE);
-        let list = api.list(&ListParams::default()).await;
-        let list = list.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        let begun = Instant::now();
+        let list = loop {
+            match api.list(&ListParams::default()).await {
+                Ok(list) => break list,
+                // The caches follow the store a moment after it is open again, and say so.
+                Err(kube::Error::Api(status)) if status.code == 503 && begun.elapsed() < READS_BACK => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error}\n{}", self.log()),
+            }
+        };
         let found: BTreeMap<String, usize> = list
             .items
             .into_iter()
