@@ -94,7 +94,9 @@ const WAIT: Duration = Duration::from_secs(2);
 const KEEP: Duration = Duration::from_secs(600);
 /// Documents kept per table; paths are bounded by the table's groups, so this only guards against mistakes.
 const MAX_KEPT: usize = 512;
-const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The name that clients ask by first; it is no media type that their parsers read, so it is not answered with.
+const V2_PROTO_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 impl Cache {
     pub fn new(server_address: String) -> Cache {
@@ -212,7 +214,7 @@ impl Form {
             let mut parts = clause.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default();
             let params: Vec<&str> = parts.collect();
-            if kind == V2_PROTO || kind == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" {
+            if kind == V2_PROTO || kind == V2_PROTO_OLD {
                 return Form::Gnostic;
             }
             let proto = kind == PROTOBUF;
@@ -402,7 +404,7 @@ mod tests {
         assert!(document.immutable);
         let old = cache.find(&table, path, "application/json", Some("old")).unwrap();
         assert_eq!((old.immutable, old.moved_to.as_deref()), (false, Some(url)));
-        let v2 = cache.find(&table, "/openapi/v2", V2_PROTO, None).unwrap();
+        let v2 = cache.find(&table, "/openapi/v2", V2_PROTO_OLD, None).unwrap();
         assert_eq!(v2.media_type, V2_PROTO);
     }
 }
