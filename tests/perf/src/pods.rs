@@ -117,7 +117,9 @@ async fn burst(bench: &mut Bench, raw: &mut Raw) -> Result<()> {
     const PODS: usize = 50;
     let mut best: f64 = 0.0;
     for parallel in [4, 6, 8] {
-        best = best.max(raw.throughput(PODS / 2, parallel).await?);
+        let rate = raw.throughput(PODS / 2, parallel).await?;
+        println!("# raw burst, {parallel} at a time: {rate:.1} pods/s");
+        best = best.max(rate);
     }
     let mut connection = bench.kubeconfig.connect().await?;
     let deployments = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
