@@ -19,7 +19,6 @@ use keelson_store::{EtcdStore, Expect, SqliteOptions, SqliteReader, SqliteStore,
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The drop-in that names etcd.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{LIMIT, Running};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn a_plain_user_runs_a_control_plane_and_hands_out_tokens() {

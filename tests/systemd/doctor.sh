@@ -25,15 +25,15 @@ doctor_finds() { check "doctor: $1: $2" ails "$1" "$2" inside "$3"; }
 cp "$(command -v kubectl)" "$MACHINES/one/root/usr/local/bin/kubectl"
 check "it finds nothing wrong with a good machine" machine one keelson doctor
 check "and says so in JSON" sh -c 'test "$1" -ge 25' - "$(machine one keelson doctor --output json | grep -c '"state": "good"')"
-as_nobody() { ! machine one setpriv --reuid 65534 --clear-groups keelson doctor | grep -q "✗ root: a node needs root"; }
-check "it says when it is not root" not as_nobody
+as_nobody() { { machine one setpriv --reuid 65534 --clear-groups keelson doctor || true; } | grep "✗ root: a node needs root"; }
+check "it says when it is not root" as_nobody
 
 doctor_finds configuration 'unknown key "nodes"' "printf 'apiVersion: keelson/v1\nnodes: {}\n' >/etc/keelson/config.yaml.d/95-x.yaml"
 doctor_finds ranges 10.244.99.1 'ip address add 10.244.99.1/32 dev lo'
 doctor_finds "host name" "calls itself other" 'hostname other'
 doctor_finds "machine id" "holds no identity" ': >/etc/machine-id'
 doctor_finds "runtime at boot" "does not start at boot" 'systemctl disable --quiet containerd'
-doctor_finds runtime "no container runtime" 'systemctl stop containerd'
+doctor_finds runtime "container runtime" 'systemctl stop containerd'
 doctor_finds runtime "CRI plugin is off" "sed -i '1i disabled_plugins = [\"io.containerd.grpc.v1.cri\"]' /etc/containerd/config.toml && systemctl restart containerd"
 doctor_finds "sandbox image" "which nobody brings" 'rm /etc/containerd/conf.d/keelson.toml && systemctl restart containerd'
 doctor_finds "pause image" "is not there" 'ctr -n k8s.io images rm keelson.dev/pause:1 >/dev/null'

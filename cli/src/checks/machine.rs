@@ -9,22 +9,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-pub fn root(_: &Subject<'_>) -> Vec<Found> {
-    vec![root_found()]
-}
-
-fn root_found() -> Found {
+pub fn root() -> Found {
     match nix::unistd::Uid::effective().is_root() {
         true => good("yes"),
         false => wrong("a node needs root", "Run it with sudo"),
     }
 }
 
-pub fn kernel(_: &Subject<'_>) -> Vec<Found> {
-    vec![kernel_found()]
-}
-
-fn kernel_found() -> Found {
+pub fn kernel() -> Found {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
@@ -49,11 +41,7 @@ fn kernel_found() -> Found {
     }
 }
 
-pub fn cgroups(_: &Subject<'_>) -> Vec<Found> {
-    vec![cgroups_found()]
-}
-
-fn cgroups_found() -> Found {
+pub fn cgroups() -> Found {
     let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers");
     let (version, has): (&str, Vec<String>) = match std::fs::read_to_string(v2) {
         Ok(text) => ("v2", text.split_whitespace().map(str::to_owned).collect()),
@@ -73,11 +61,7 @@ fn cgroups_found() -> Found {
     }
 }
 
-pub fn time(_: &Subject<'_>) -> Vec<Found> {
-    vec![time_found()]
-}
-
-fn time_found() -> Found {
+pub fn time() -> Found {
     const FLOOR: i64 = 1_767_225_600;
     match jiff::Timestamp::now() {
         now if now.as_second() >= FLOOR => good(now.strftime("%Y-%m-%d %H:%M UTC").to_string()),
@@ -120,11 +104,7 @@ fn space(state: &Path) -> Found {
     }
 }
 
-pub fn swap(_: &Subject<'_>) -> Vec<Found> {
-    vec![swap_found()]
-}
-
-fn swap_found() -> Found {
+pub fn swap() -> Found {
     match machine::swap().as_slice() {
         [] => good("off"),
         some => notice(
