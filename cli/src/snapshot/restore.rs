@@ -77,24 +77,7 @@ pub async fn run(args: Args, file: Option<PathBuf>, output: Output) -> Result<()
         remove(&building)?;
         return Err(error.context("nothing was changed"));
     }
-    let running = units::started(unit);
-    if running {
-        progress.step(&format!("stopping {unit}"), || {
-            crate::install::run("systemctl", &["stop", unit]).map(drop)
-        })?;
-    }
-    let ledger = Ledger::of(&state);
-    let placed = progress.step("putting keys and database in place", || {
-        init::write_config(&ledger, &config_file, "05-cluster.yaml", &header.configuration)?;
-        keys(&before, &header)?;
-        exchange(&before, &building)
-    });
-    if placed.is_err() && running {
-        crate::install::run("systemctl", &["start", "--no-block", unit])?;
-    }
-    if let Some(kept) = placed? {
-        progress.say(&format!("  the database that was here is kept in {}", kept.display()));
-    }
+    place(&before, &header, &config_file, &building, unit, progress)?;
     if args.data_only {
         progress.say("nothing was started; `keelson init` does that");
         return Ok(());
@@ -127,6 +110,36 @@ pub async fn run(args: Args, file: Option<PathBuf>, output: Output) -> Result<()
         output,
     })
     .await
+}
+
+/// Puts the new state in place while the control plane is stopped.
+fn place(
+    config: &Config,
+    header: &Header,
+    file: &Path,
+    building: &Path,
+    unit: &str,
+    progress: Progress,
+) -> Result<()> {
+    let running = units::started(unit);
+    if running {
+        progress.step(&format!("stopping {unit}"), || {
+            crate::install::run("systemctl", &["stop", unit]).map(drop)
+        })?;
+    }
+    let ledger = Ledger::of(&config.paths.state);
+    let placed = progress.step("putting keys and database in place", || {
+        init::write_config(&ledger, file, "05-cluster.yaml", &header.configuration)?;
+        keys(config, header)?;
+        exchange(config, building)
+    });
+    if placed.is_err() && running {
+        crate::install::run("systemctl", &["start", "--no-block", unit])?;
+    }
+    if let Some(kept) = placed? {
+        progress.say(&format!("  the database that was here is kept in {}", kept.display()));
+    }
+    Ok(())
 }
 
 fn host() -> Result<String> {
@@ -183,8 +196,10 @@ fn keys(config: &Config, header: &Header) -> Result<()> {
     keelson_pki::ensure_dir(&folder, 0o700)?;
     for name in KEYS {
         let text = header.keys.get(name).with_context(|| format!("the snapshot holds no {name}"))?;
-        let mode = if name.ends_with(".key") { 0o600 } else { 0o644 };
-        keelson_pki::write_atomic(&folder.join(name), text.as_bytes(), mode)?;
+        let (path, mode) = (folder.join(name), if name.ends_with(".key") { 0o600 } else { 0o644 });
+        if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+            keelson_pki::write_atomic(&path, text.as_bytes(), mode)?;
+        }
     }
     Ok(())
 }

@@ -35,7 +35,11 @@ pub fn keelson() -> Command {
 fn unprivileged(command: &mut Command, folder: &Path) {
     if nix::unistd::Uid::effective().is_root() {
         let owner = format!("{NOBODY}:{NOBODY}");
-        assert!(Command::new("chown").arg("-R").arg(owner).arg(folder).status().unwrap().success());
+        // All but the program: it may be the built one by another name.
+        let inside = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let paths = inside.filter(|path| path.file_name() != Some("keelson".as_ref()));
+        assert!(Command::new("chown").arg("-R").arg(&owner).args(paths).status().unwrap().success());
+        assert!(Command::new("chown").arg(owner).arg(folder).status().unwrap().success());
         command.uid(NOBODY).gid(NOBODY);
     }
 }
