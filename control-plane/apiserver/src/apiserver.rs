@@ -184,6 +184,7 @@ async fn build(
         admission,
         metrics,
         flow: FlowControl::new(config.max_reads, config.max_writes),
+        turns: Default::default(),
         stop,
         documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,

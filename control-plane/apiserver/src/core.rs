@@ -65,6 +65,8 @@ pub struct Core {
     pub admission: Chain,
     pub metrics: Metrics,
     pub flow: FlowControl,
+    /// For writers of one object that lost a race.
+    pub turns: crate::rest::turns::Turns,
     /// Ends watches and relays when the server drains.
     pub stop: CancellationToken,
     pub documents: nonresource::Documents,

@@ -42,3 +42,4 @@ mod upkeep;
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
 pub use config::ApiServerConfig;
+pub use upkeep::put_back;

@@ -2,11 +2,15 @@
 //! stay as they are.
 
 use crate::Bench;
+use crate::client::Connection;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 pub const NAMESPACE: &str = "bench";
+/// So long a namespace full of pods may take to go.
+const GONE: Duration = Duration::from_secs(120);
 
 /// What was written.
 pub struct Seeded {
@@ -51,6 +55,7 @@ pub fn pod_name(index: usize) -> String {
 /// Creates the namespace and the pods.
 pub async fn pods(bench: &Bench, count: usize) -> Result<Seeded> {
     let mut connection = bench.kubeconfig.connect().await?;
+    clean(&mut connection).await?;
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     connection.call("POST", "/api/v1/namespaces", body(&namespace)).await?;
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
@@ -74,6 +79,20 @@ pub async fn pods(bench: &Bench, count: usize) -> Result<Seeded> {
     ensure!(count == 0 || bytes / count > 2000, "seeded pods are smaller than meant: {}", bytes / count);
     println!("# {count} pods of {} bytes", bytes / count.max(1));
     Ok(Seeded { count, bytes })
+}
+
+/// What an earlier run that failed left behind goes first.
+async fn clean(connection: &mut Connection) -> Result<()> {
+    let left = ["/api/v1/namespaces/bench", "/api/v1/namespaces/bench-pods", "/api/v1/nodes/churn"];
+    let begun = Instant::now();
+    for path in left {
+        connection.call("DELETE", path, Bytes::new()).await.ok();
+        while connection.call("GET", path, Bytes::new()).await.is_ok() {
+            ensure!(begun.elapsed() < GONE, "{path} of an earlier run does not go");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what was created.

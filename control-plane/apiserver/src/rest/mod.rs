@@ -15,6 +15,7 @@ mod review;
 mod scale;
 mod subresource;
 mod table;
+pub mod turns;
 mod update;
 mod watch;
 

@@ -205,7 +205,11 @@ pub async fn update(
     make: &Make<'_>,
     missing: Option<&Missing<'_>>,
 ) -> Result<Written, Status> {
+    let mut turn = None;
     for attempt in 0..MAX_ATTEMPTS {
+        if turn.is_none() {
+            turn = op.core.turns.before(attempt, || op.key(name)).await;
+        }
         let Some(old) = op.load(name, attempt > 0).await? else {
             let Some(missing) = missing else { return Err(Status::not_found(&op.gr(), name)) };
             if !request_info::is_path_segment(name) {

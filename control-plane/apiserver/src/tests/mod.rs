@@ -2,6 +2,7 @@
 
 mod applies;
 mod custom;
+mod definitions;
 mod deletes;
 mod harness;
 mod lists;
@@ -9,6 +10,7 @@ mod metrics;
 mod mistakes;
 mod proxies;
 mod renewal;
+mod selectable;
 mod services;
 mod streams;
 mod tls;
