@@ -178,7 +178,6 @@ pub fn kind(text: &str) -> BTreeMap<String, String> {
         ("version", version.to_owned()),
         ("cut", String::new()),
         ("warning", String::new()),
-        ("release", "#".to_owned()),
         ("reapplied", format!("{}/web unchanged", dotted(&arg))),
         (
             "exists",

@@ -227,9 +227,8 @@ func (t *trial) empty() runtime.Object {
 }
 
 func (t *trial) remove(ctx context.Context, client *rest.RESTClient, name string) error {
-	// The controllers that take these kinds' finalizers off are not there yet.
-	switch t.Kind {
-	case "PersistentVolume", "PersistentVolumeClaim", "VolumeAttributesClass":
+	// The controller that takes this kind's finalizer off is not there yet.
+	if t.Kind == "VolumeAttributesClass" {
 		patch := []byte(`{"metadata":{"finalizers":null}}`)
 		err := t.place(client.Patch(apitypes.MergePatchType)).Name(name).Body(patch).Do(ctx).Error()
 		if err != nil && !errors.IsNotFound(err) {
