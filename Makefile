@@ -41,6 +41,9 @@ conformance: ## Run Kubernetes' conformance tests on the running cluster; ONLY=t
 conformance-negative: ## Run them against a server that does nothing: none may pass
 	@xtask/bootstrap && cargo run --quiet --package keelson-conformance -- --negative --only "$(ONLY)"
 
+test-clients: ## Run kubectl, Helm, client-go, Python's client and kube on a cluster of their own; ONLY=text (root)
+	@xtask/bootstrap && tests/clients/run "$(ONLY)"
+
 packages: ## Build .deb and .rpm packages and a signed apt repository into target/dist
 	@xtask/bootstrap && cargo xtask dist
 

@@ -305,7 +305,6 @@ fn custom_resource(input: &[u8]) {
         let mut errors = Default::default();
         keelson_api::structural::validate::validate(&custom.schema, &doc, Some(&doc), &mut errors);
         let _ = custom.cells(&doc, jiff::Timestamp::UNIX_EPOCH);
-        let _ = custom::selectable_texts(custom, &doc).count();
         let before = doc.clone();
         prune::adapt(&custom.schema, &mut doc);
         assert!(before == doc, "an object in its schema's form is changed by it");

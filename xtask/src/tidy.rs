@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const ROOTS: &[&str] = &[
     "keelson",
     "keelson-bench",
+    "keelson-clients",
     "keelson-conformance",
     "keelson-fuzz",
     "keelson-tests",

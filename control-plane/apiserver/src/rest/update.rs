@@ -152,11 +152,7 @@ impl PatchKind {
             PatchError::Unsupported(text) => {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
-            PatchError::Unprocessable(text) => {
-                let mut status = Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
-                status.message = format!("{}: {text}", status.message);
-                status
-            }
+            PatchError::Unprocessable(_) => Status::unprocessable(),
             PatchError::Decode(error) => match self {
                 PatchKind::Apply => Status::bad_request(error.to_string()),
                 PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
@@ -360,10 +356,11 @@ async fn store_changed(
     }
 }
 
-/// The new object's own claims on what it replaces; true when it names the revision.
+/// The new object's own claims on what it replaces; true when it names the revision. Another uid is a lost precondition of a
+/// PUT; in a patch it is a field that must not change, which validation says.
 fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, Status> {
     let (new, old) = (new.meta(), old.meta());
-    if !new.uid().is_empty() && new.uid() != old.uid() {
+    if op.info().verb == "update" && !new.uid().is_empty() && new.uid() != old.uid() {
         let text = format!(
             "Precondition failed: UID in precondition: {}, UID in object meta: {}",
             new.uid(),

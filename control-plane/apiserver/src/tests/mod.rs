@@ -3,6 +3,7 @@
 mod applies;
 mod bad_input;
 mod custom;
+mod definitions;
 mod deletes;
 mod harness;
 mod lists;
@@ -10,6 +11,7 @@ mod metrics;
 mod mistakes;
 mod proxies;
 mod renewal;
+mod selectable;
 mod services;
 mod streams;
 mod tls;
