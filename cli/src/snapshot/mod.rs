@@ -51,7 +51,7 @@ pub async fn save(config: &Config, path: Option<PathBuf>, output: Output) -> Res
     let now = Timestamp::now();
     let path = match path {
         Some(path) => path,
-        None => folder(config)?.join(format!("{}-{}.{EXTENSION}", facts.node, stamp(now))),
+        None => free(&folder(config)?, &format!("{}-{}", facts.node, stamp(now))),
     };
     if path.exists() {
         bail!("{} is there already; give another name", path.display());
@@ -83,6 +83,13 @@ pub async fn save(config: &Config, path: Option<PathBuf>, output: Output) -> Res
         ),
     }
     Ok(())
+}
+
+/// A path that nothing has yet: two of one second are told apart by a number.
+fn free(folder: &Path, name: &str) -> PathBuf {
+    let path = |more: String| folder.join(format!("{name}{more}.{EXTENSION}"));
+    let numbered = (2u32..).map(|number| path(format!("-{number}")));
+    std::iter::once(path(String::new())).chain(numbered).find(|path| !path.exists()).unwrap_or_default()
 }
 
 /// The configured folder, made if it is missing.
