@@ -7,7 +7,7 @@ use keelson_fuzz::{Grown, TARGETS, Target};
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-const SMALL: usize = 16 * 1024;
+const SMALL: usize = 4 * 1024;
 const LARGE: usize = 16 * SMALL;
 /// How many times the time per byte may rise over a 16-fold input: caches and logarithms, and the noise of a busy machine.
 /// What is quadratic rises 16-fold.

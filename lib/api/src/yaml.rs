@@ -75,7 +75,11 @@ fn explain(error: &serde_saphyr::Error) -> String {
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => "document contains excessive aliasing".to_owned(),
         Error::AliasError { error, .. } => explain(error),
-        other => other.to_string(),
+        // The reader's own limit on brackets comes as a text.
+        other => match other.to_string() {
+            text if text.starts_with("recursion limit exceeded") => format!("exceeded max depth of {DEPTH}"),
+            text => text,
+        },
     }
 }
 
