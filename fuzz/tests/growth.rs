@@ -1,5 +1,5 @@
 //! Time and memory grow with the input, not faster: every seed is grown wherever it can grow, and the time per byte of a large
-//! one is compared with that of a small one.
+//! one is compared with that of a small one. `make fuzz` runs this; it takes minutes.
 //!
 //! One test in this program: the memory of a process is counted, not that of a thread.
 
@@ -51,6 +51,7 @@ fn check(target: &Target, grown: &Grown) -> Result<(), String> {
 }
 
 #[test]
+#[ignore = "takes minutes: `make fuzz` runs it"]
 fn time_and_memory_grow_with_the_input() {
     keelson_fuzz::warm_up();
     let only = std::env::var("KEELSON_FUZZ_TARGET").ok();
