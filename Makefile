@@ -29,6 +29,9 @@ etcd-soak: ## Two API servers on a failing etcd cluster, for MINUTES (10)
 	@cargo xtask packages
 	@KEELSON_SOAK_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --package keelson --test etcd -- --nocapture
 
+fuzz: ## Look for inputs that break a reader, for MINUTES (10) of CPU time per target; ONLY=target for one
+	@xtask/bootstrap && fuzz/run "$(ONLY)"
+
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench
 

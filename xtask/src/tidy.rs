@@ -46,6 +46,7 @@ const ROOTS: &[&str] = &[
     "keelson-bench",
     "keelson-clients",
     "keelson-conformance",
+    "keelson-fuzz",
     "keelson-tests",
     "keelson-testkit",
     "keelson-validation",

@@ -73,7 +73,7 @@ impl ApiServer {
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let tls = renewal::serving(&config.pki).map_err(|source| StartError::Tls { source })?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
-        let server = Server::start(listener, tls.clone(), core.clone())
+        let server = Server::start(listener, tls.clone(), core.clone(), config.limits.clone())
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;

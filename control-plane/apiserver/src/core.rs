@@ -200,7 +200,7 @@ impl Core {
         let long_running = info.long_running(query);
         // As upstream's exempt level: what repairs a cluster must not stand in the queue that broke it.
         let exempt = long_running || user.in_group(keelson_base::consts::identity::MASTERS);
-        let Some(seat) = self.flow.enter(info.verb, exempt).await else {
+        let Some(seat) = self.flow.enter(&user.name, info.verb, exempt).await else {
             self.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
         };

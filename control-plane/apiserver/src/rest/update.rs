@@ -119,14 +119,11 @@ impl PatchKind {
             "application/strategic-merge-patch+json" if op.row.ty.is_some() => Ok(PatchKind::Strategic),
             "application/apply-patch+yaml" => Ok(PatchKind::Apply),
             _ => {
-                let mut accepted = vec![
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    "application/apply-patch+yaml",
-                ];
+                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
                 if op.row.ty.is_some() {
                     accepted.push("application/strategic-merge-patch+json");
                 }
+                accepted.push("application/apply-patch+yaml");
                 Err(Status::unsupported_media_type(&accepted))
             }
         }

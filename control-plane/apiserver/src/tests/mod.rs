@@ -1,6 +1,7 @@
 //! The server as a whole, in process on a memory store, and over TLS with a raw client.
 
 mod applies;
+mod bad_input;
 mod custom;
 mod definitions;
 mod deletes;

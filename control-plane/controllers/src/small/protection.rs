@@ -2,7 +2,6 @@
 //! `pkg/controller/volume/{pvcprotection,pvprotection}`; admission puts them on new objects).
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -57,15 +56,10 @@ pub fn start_claims(
             (None, None) => {}
         }
     });
-    let controller = Arc::new(Claims(base.clone()));
-    async move {
-        let shared = base.shared.clone();
-        let synced = async move {
-            shared.volume_claims.synced().await;
-            shared.pods.synced().await;
-        };
-        base.run(controller, 1, synced).await;
-    }
+    base.work(Claims, 1, |shared| async move {
+        shared.volume_claims.synced().await;
+        shared.pods.synced().await;
+    })
 }
 
 impl Claims {
@@ -113,11 +107,7 @@ pub fn start_volumes(
             queue.add(change.key.clone());
         }
     });
-    let controller = Arc::new(Volumes(base.clone()));
-    async move {
-        let volumes = base.shared.volumes.clone();
-        base.run(controller, 1, async move { volumes.synced().await }).await;
-    }
+    base.work(Volumes, 1, |shared| async move { shared.volumes.synced().await })
 }
 
 impl Reconcile for Volumes {

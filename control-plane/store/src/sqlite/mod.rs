@@ -5,7 +5,7 @@
 //! ([`read`]). Nothing blocks a runtime's thread.
 //!
 //! What always holds: an answer and an event leave after the fsync; a failed fsync closes the store until it is opened
-//! anew; a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
+//! anew (which [`ReopeningStore`] does by itself); a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
 //! clean close leaves one file.
 
 mod beside;
@@ -15,6 +15,7 @@ mod history;
 #[cfg(test)]
 pub(crate) mod inline;
 mod read;
+mod reopening;
 mod schema;
 mod site;
 mod sweep;
@@ -45,6 +46,7 @@ use crate::{
 };
 
 pub use self::beside::SqliteReader;
+pub use self::reopening::ReopeningStore;
 pub use self::site::DATABASE;
 
 /// Commits that may wait; more wait outside for their turn.
@@ -218,6 +220,16 @@ impl SqliteStore {
         spawn("store-write".to_owned(), move || threads.run())?;
         let permits = Arc::new(Semaphore::new(QUEUED));
         Ok(SqliteStore { shared, writes: Writes::Thread(messages), permits, ended: AtomicBool::new(false) })
+    }
+
+    /// Why it was closed, where its user did not close it.
+    fn failure(&self) -> Option<String> {
+        if self.ended.load(Ordering::Relaxed) { None } else { self.shared.closed.get().cloned() }
+    }
+
+    /// The newest revision that was acknowledged.
+    fn published(&self) -> Revision {
+        self.shared.hub.published()
     }
 
     fn closed(&self) -> StoreError {

@@ -126,14 +126,14 @@ fn small_object() -> impl Strategy<Value = Value> {
     )
 }
 
-/// structured-merge-diff's `RemoveItems` makes null of a list or map of which it takes the last member, even where the
-/// configuration has it empty. Applying once more makes that of it (`merge.go` keeps the configuration's where both are empty),
-/// and whoever else owns the empty map stands in its way. Only then is the law that of the object without nulls and what is empty.
-fn has_null(value: &Value) -> bool {
+/// Where a configuration has an empty list or map of which it had members before, structured-merge-diff's `prune` takes the
+/// field away with them (`EnsureNamedFieldsAreMembers`) or leaves null. Applying once more puts the empty one there, and whoever
+/// else owns it stands in the way. Typed objects do not tell the three apart, untyped ones do. Only for such configurations the
+/// first repetition is judged by what is filled.
+fn has_empty(value: &Value) -> bool {
     match value {
-        Value::Null => true,
-        Value::Map(map) => map.iter().any(|(_, value)| has_null(value)),
-        Value::List(items) => items.iter().any(has_null),
+        Value::Map(map) => map.is_empty() || map.iter().any(|(_, value)| has_empty(value)),
+        Value::List(items) => items.is_empty() || items.iter().any(has_empty),
         _ => false,
     }
 }
@@ -200,7 +200,7 @@ proptest! {
                 prop_assert!(missing.is_empty(), "{} owns {missing} of {live:?}", id.manager);
             }
             if applies {
-                let settled = if has_null(&live) {
+                let settled = if has_empty(&object) {
                     let now = Typed::new(&live, shape, "v1");
                     let (second, owners) = updater.apply(&now, &new, managers.clone(), &me, true).unwrap();
                     let second = second.unwrap_or_else(|| live.clone());
