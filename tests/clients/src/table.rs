@@ -178,6 +178,12 @@ pub fn kind(text: &str) -> BTreeMap<String, String> {
         ("version", version.to_owned()),
         ("cut", String::new()),
         ("warning", String::new()),
+        (
+            "otheruid",
+            format!(
+                "! The {kind} \"web\" is invalid: metadata.uid: Invalid value: \"1\": field is immutable"
+            ),
+        ),
         ("reapplied", format!("{}/web unchanged", dotted(&arg))),
         (
             "exists",
