@@ -115,7 +115,7 @@ async fn pages(bench: &mut Bench, seeded: &Seeded) -> Result<()> {
         touch(&mut connection, "pages", index).await?;
         let (mut token, mut next) = (String::new(), 0);
         loop {
-            let path = format!("{}?limit={PAGE}&continue={token}", pods());
+            let path = format!("{}?limit={PAGE}{token}", pods());
             let begun = bench.process.cpu_seconds()?;
             let answer = connection.call("GET", &path, Bytes::new()).await?;
             cpu += bench.process.cpu_seconds()? - begun;
@@ -125,10 +125,8 @@ async fn pages(bench: &mut Bench, seeded: &Seeded) -> Result<()> {
                 ensure!(pod["metadata"]["name"] == pod_name(next), "pod {next} is not where it belongs");
                 next += 1;
             }
-            token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
-            if token.is_empty() {
-                break;
-            }
+            let Some(more) = page["metadata"]["continue"].as_str() else { break };
+            token = format!("&continue={more}");
         }
         ensure!(next == seeded.count, "{next} pods in all pages");
     }

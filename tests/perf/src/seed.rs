@@ -6,11 +6,13 @@ use crate::client::Kubeconfig;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 pub const NAMESPACE: &str = "bench";
 /// What a seeded pod is as stored.
 const POD_BYTES: std::ops::RangeInclusive<usize> = 3350..=3450;
 const WRITERS: usize = 16;
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What was written.
 #[derive(Clone, Copy, Default)]
@@ -81,10 +83,18 @@ pub fn mixed(index: usize) -> (String, Value) {
     }
 }
 
-/// Creates the namespace.
+/// Creates the namespace and waits until it has what controllers put into each.
 pub async fn namespace(kubeconfig: &Kubeconfig, name: &str) -> Result<()> {
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-    kubeconfig.connect().await?.call("POST", "/api/v1/namespaces", body(&namespace)).await.map(drop)
+    let mut connection = kubeconfig.connect().await?;
+    connection.call("POST", "/api/v1/namespaces", body(&namespace)).await?;
+    let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+    let until = Instant::now() + LIMIT;
+    while let Err(error) = connection.call("GET", &account, Bytes::new()).await {
+        ensure!(Instant::now() < until, "the namespace has no service account: {error:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Creates the namespace and the pods, and checks what is stored of one.

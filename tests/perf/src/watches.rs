@@ -19,7 +19,7 @@ const WATCHES: usize = CONNECTIONS * STREAMS;
 /// Writes of the paced part, and of the part as fast as all watchers follow.
 const PER_SECOND: u32 = 20;
 const PACED: usize = 200;
-const FAST: usize = 3000;
+const FAST: usize = 2000;
 /// How far a writer may be before the slowest watcher at saturation.
 const AHEAD: usize = 64;
 const LIMIT: Duration = Duration::from_secs(120);
