@@ -29,6 +29,9 @@ etcd-soak: ## Two API servers on a failing etcd cluster, for MINUTES (10)
 	@cargo xtask packages
 	@KEELSON_SOAK_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --package keelson --test etcd -- --nocapture
 
+fuzz: ## Look for inputs that break a reader, for MINUTES (10) of CPU time per target; ONLY=target for one
+	@xtask/bootstrap && fuzz/run "$(ONLY)"
+
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench
 
@@ -40,6 +43,9 @@ conformance: ## Run Kubernetes' conformance tests on the running cluster; ONLY=t
 
 conformance-negative: ## Run them against a server that does nothing: none may pass
 	@xtask/bootstrap && cargo run --quiet --package keelson-conformance -- --negative --only "$(ONLY)"
+
+test-clients: ## Run kubectl, Helm, client-go, Python's client and kube on a cluster of their own; ONLY=text (root)
+	@xtask/bootstrap && tests/clients/run "$(ONLY)"
 
 packages: ## Build .deb and .rpm packages and a signed apt repository into target/dist
 	@xtask/bootstrap && cargo xtask dist

@@ -6,7 +6,7 @@
 
 use crate::node::{self, NodeIdentity};
 use crate::service::{self, Components, DRAIN, Signals};
-use crate::{publish, settings, store};
+use crate::{publish, settings, snapshot, store};
 use anyhow::{Context as _, Result};
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::authn::UserInfo;
@@ -90,6 +90,9 @@ impl ControlPlane {
 
     /// Starts scheduler and controllers. Where several control planes share a store, one of each works at a time.
     pub fn start_components(&self, components: &mut Components, config: &Config) {
+        let context = &components.context;
+        let (clock, drain) = (context.clock.clone(), context.drain.clone());
+        components.spawn(snapshot::keep(self.store.clone(), config.clone(), clock, drain));
         let manager = self.client(identity::CONTROLLER_MANAGER, &[]);
         // Started by the first that is elected: a control plane that stands by holds no second copy of the cluster.
         let informers = Arc::new(OnceLock::new());

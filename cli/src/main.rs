@@ -3,10 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod all_in_one;
+mod balancer;
+mod checks;
 mod control_plane;
 mod docs;
 mod install;
 mod kubelet;
+mod migrate;
 mod node;
 mod node_certs;
 mod print_config;
@@ -15,6 +18,7 @@ mod publish;
 mod reset;
 mod service;
 mod settings;
+mod snapshot;
 mod store;
 
 use anyhow::Result;
@@ -67,12 +71,49 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Check this machine, and say what is wrong and which command mends it (root).
+    ///
+    /// Ends with an error when something is wrong; what is only worth knowing is none.
+    Doctor {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Make containerd agree with Keelson again: sandbox image, CNI plugin (root).
+    ///
+    /// `keelson init` and `keelson join` do this too; what changes stands in the ledger that `keelson reset` undoes.
+    Runtime {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Nodes of the cluster.
     Node {
         #[command(subcommand)]
         command: NodeCommand,
         #[command(flatten)]
         common: Common,
+    },
+    /// Snapshots of the cluster: its objects, keys and shared configuration in one file.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Move the cluster's objects to etcd, or back to the SQLite file (root).
+    ///
+    /// The control plane is stopped meanwhile; pods run on. Each object is compared before the new store is used; the old
+    /// one is kept aside.
+    MigrateStore {
+        #[command(subcommand)]
+        target: migrate::Target,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
     },
     /// Run control plane, kubelet and proxy as one process on one SQLite file (needs root and containerd).
     AllInOne {
@@ -139,6 +180,10 @@ enum TokenCommand {
         /// Print the whole command with which a machine joins.
         #[arg(long)]
         print_join_command: bool,
+        /// With --print-join-command: the command for another control plane. The cluster's keys are put into the cluster for
+        /// two hours, sealed with the key in the command.
+        #[arg(long, requires = "print_join_command")]
+        control_plane: bool,
     },
     /// List the tokens (without their secret halves).
     List,
@@ -155,6 +200,22 @@ enum CertsCommand {
     List,
     /// Make the control plane's certificates anew now (root). Authorities and service-account keys stay.
     Renew,
+}
+
+#[derive(Subcommand)]
+enum SnapshotCommand {
+    /// Take one now, while everything runs (root, on a control plane).
+    Save {
+        /// Where to; a file named by machine and time in the folder of snapshots otherwise.
+        path: Option<PathBuf>,
+    },
+    /// Make this machine the control plane of the cluster that a snapshot is of (root).
+    ///
+    /// On a machine that has the packages and nothing else this is all that is needed: keys and configuration are in the
+    /// file. What was written after the snapshot is lost.
+    Restore(Box<snapshot::restore::Args>),
+    /// List those in the folder of snapshots, each read to its end.
+    List,
 }
 
 #[derive(Subcommand)]
@@ -195,10 +256,14 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<Config> {
+    /// The file, where there is one.
+    fn path(&self) -> Option<PathBuf> {
         let default = PathBuf::from(keelson_base::consts::CONFIG_DIR).join("config.yaml");
-        let file = self.config.clone().or_else(|| default.exists().then_some(default));
-        let config = config::load(file.as_deref())?;
+        self.config.clone().or_else(|| default.exists().then_some(default))
+    }
+
+    fn load(&self) -> Result<Config> {
+        let config = config::load(self.path().as_deref())?;
         keelson_daemon::telemetry::init(config.log.format, &config.log.filter);
         Ok(config)
     }
@@ -258,8 +323,7 @@ async fn administer(command: Command) -> Result<()> {
         }
         Command::Token { command, common } => {
             let (config, client) = common.client().await?;
-            drop(config);
-            tokens(command, &client, common.output).await
+            tokens(command, &config, &client, common.output).await
         }
         Command::Certs { command, common } => {
             let config = common.file.load()?;
@@ -273,6 +337,27 @@ async fn administer(command: Command) -> Result<()> {
                     Ok(())
                 }
             }
+        }
+        Command::Snapshot { command, file, output } => {
+            quiet();
+            match command {
+                SnapshotCommand::Save { path } => snapshot::save(&file.load()?, path, output).await,
+                SnapshotCommand::Restore(args) => snapshot::restore::run(*args, file.config, output).await,
+                SnapshotCommand::List => snapshot::show(&snapshot::list(&file.load()?)?, output),
+            }
+        }
+        Command::Doctor { file, output } => {
+            quiet();
+            checks::doctor::run_all(file.path().as_deref(), output).await
+        }
+        Command::Runtime { file } => {
+            quiet();
+            let config = file.load()?;
+            install::init::agree_with_runtime(&install::ledger::Ledger::of(&config.paths.state), &config)
+        }
+        Command::MigrateStore { target, file, output } => {
+            quiet();
+            migrate::run(target, file.config, output).await
         }
         Command::Status { common } => status::run(&common.file.load()?, common.output).await,
         Command::Node { command: NodeCommand::Leave { name, timeout }, common } => {
@@ -297,14 +382,26 @@ impl Common {
     }
 }
 
-async fn tokens(command: TokenCommand, client: &kube::Client, output: Output) -> Result<()> {
+async fn tokens(command: TokenCommand, config: &Config, client: &kube::Client, output: Output) -> Result<()> {
     match command {
-        TokenCommand::Create { token, ttl, description, groups, usages, print_join_command } => {
+        TokenCommand::Create {
+            token,
+            ttl,
+            description,
+            groups,
+            usages,
+            print_join_command,
+            control_plane,
+        } => {
             let ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
             let wanted = token::NewToken { token, ttl, description, groups, usages };
+            let key = match control_plane {
+                true => Some(install::handover::upload(client, config).await?),
+                false => None,
+            };
             let made = token::create(client, &wanted).await?;
             let text = match print_join_command {
-                true => token::join_command(client, &made).await?,
+                true => token::join_command(client, &made, key.as_ref()).await?,
                 false => made.to_string(),
             };
             match output {

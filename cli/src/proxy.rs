@@ -2,7 +2,7 @@
 
 use crate::node_certs::NodeFiles;
 use crate::service::{self, Components, Signals};
-use crate::{node, settings};
+use crate::{balancer, node, settings};
 use anyhow::Result;
 use keelson_daemon::config::Config;
 use keelson_daemon::{Clock, Readiness};
@@ -17,6 +17,8 @@ pub async fn run(config: Config) -> Result<()> {
     let mut signals = Signals::take()?;
     let node = node::identify(&config.node)?;
     let identity = NodeFiles::of(&config).proxy;
+    // Before there is an identity: the kubelet gets this node's through it.
+    let servers = balancer::start(&config).await?;
     tokio::select! {
         () = there(&identity) => {}
         () = signals.wait() => return Ok(()),
@@ -25,6 +27,10 @@ pub async fn run(config: Config) -> Result<()> {
     let drain = components.context.drain.clone();
     let client =
         keelson_client::named(keelson_client::following(&identity, drain.clone()).await?, "kube-proxy");
+    if let Some(servers) = servers {
+        let (client, file) = (client.clone(), balancer::file(&config));
+        components.spawn(balancer::follow(client, file, servers, drain.clone()));
+    }
     let settings = settings::proxy(&config, &node);
     components.start("proxy", move |context| keelson_proxy::run(client.clone(), settings.clone(), context));
     components.spawn(service::report(components.context.readiness.clone(), drain, || async { true }));

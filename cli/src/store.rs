@@ -1,8 +1,9 @@
 //! Which store the configuration names.
 
+use crate::snapshot;
 use anyhow::{Context as _, Result};
 use keelson_daemon::config::{Config, EtcdSection};
-use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, SqliteOptions, SqliteStore, Store};
+use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, ReopeningStore, SqliteOptions, Store};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,10 +18,18 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
     }
     let mut options = SqliteOptions::new(config.paths.database());
     options.retention = retention;
-    Ok(Arc::new(SqliteStore::open(options).context("the database cannot be opened")?))
+    options.check = true;
+    match ReopeningStore::open(options.clone()) {
+        Err(error) if error.is_damage() => {
+            let note = snapshot::rescue::from_snapshot(config, &error.to_string()).await?;
+            tracing::error!(note, "the database was damaged; a snapshot is in its place");
+        }
+        opened => return Ok(Arc::new(opened.context("the database cannot be opened")?)),
+    }
+    Ok(Arc::new(ReopeningStore::open(options).context("the restored database cannot be opened")?))
 }
 
-fn etcd_options(section: &EtcdSection) -> Result<EtcdOptions> {
+pub fn etcd_options(section: &EtcdSection) -> Result<EtcdOptions> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let tls = EtcdTls {
         ca: read(&section.ca_file)?,

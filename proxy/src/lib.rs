@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod balancer;
 pub mod cniconf;
 pub mod dns;
 mod flows;

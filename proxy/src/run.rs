@@ -107,6 +107,10 @@ async fn serve(sources: Sources, config: ProxyConfig, ctx: Context) -> Result<()
         return Ok(());
     }
     if let Some(dns) = &config.dns {
+        // Before the first routes are set: the service ranges' one leads to this interface, and ready means routed.
+        if let Err(error) = interface::ensure(&dns.addresses) {
+            tracing::debug!(error = %chain(&error), "the interface of cluster DNS is tried again beside the server");
+        }
         let zone = Zone {
             domain: domain(&dns.cluster_domain)?,
             dns_ips: dns.addresses.clone(),

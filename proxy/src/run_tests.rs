@@ -347,7 +347,7 @@ fn udp_flows_leave_an_endpoint_that_is_gone() {
     });
 }
 
-fn resolve(from: Option<&Pod>, name: &str) -> Option<IpAddr> {
+fn resolve(from: Option<&Pod>, name: &str, tries: u32) -> Option<IpAddr> {
     use hickory_proto::op::{Message, MessageType, OpCode, Query};
     use hickory_proto::rr::{RData, RecordType};
     let mut message = Message::new(5, MessageType::Query, OpCode::Query);
@@ -356,10 +356,13 @@ fn resolve(from: Option<&Pod>, name: &str) -> Option<IpAddr> {
     let go = || {
         let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
         socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
-        socket.send_to(&query, (DNS, 53)).ok()?;
-        let mut buffer = [0; 512];
-        let n = socket.recv(&mut buffer).ok()?;
-        Message::from_vec(&buffer[..n]).ok()
+        // As a resolver does: asked again when no answer comes.
+        (0..tries).find_map(|_| {
+            socket.send_to(&query, (DNS, 53)).ok()?;
+            let mut buffer = [0; 512];
+            let n = socket.recv(&mut buffer).ok()?;
+            Message::from_vec(&buffer[..n]).ok()
+        })
     };
     let answer = match from {
         Some(pod) => pod.netns.run(go).expect("ns"),
@@ -398,17 +401,17 @@ fn names_for_pods_and_the_node_only() {
         sources.services.apply(service("kube-dns", DNS, None));
         let web = Some(ip("10.96.5.5"));
         // The server runs on this thread's runtime: asking must not block it.
-        let ask = |from: Option<Pod>| async move {
+        let ask = |from: Option<Pod>, tries| async move {
             let task = tokio::task::spawn_blocking(move || {
-                (resolve(from.as_ref(), "web.shop.svc.cluster.local."), from)
+                (resolve(from.as_ref(), "web.shop.svc.cluster.local.", tries), from)
             });
             task.await.expect("asked")
         };
-        let (answer, client) = ask(Some(client)).await;
+        let (answer, client) = ask(Some(client), 20).await;
         assert_eq!(answer, web);
-        let (answer, _) = ask(None).await;
+        let (answer, _) = ask(None, 20).await;
         assert_eq!(answer, web);
-        let (answer, stranger) = ask(Some(stranger)).await;
+        let (answer, stranger) = ask(Some(stranger), 2).await;
         assert_eq!(answer, None, "no open resolver");
         let reach = stranger.as_ref().map(|s| {
             s.netns.run(|| {

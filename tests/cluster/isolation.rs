@@ -231,6 +231,8 @@ impl Vantage {
 const OPEN: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/healthz/ping"];
 const CLOSED: &[&str] = &[
     "/",
+    // Open while a machine may join; here no bootstrap token lives.
+    "/api/v1/namespaces/kube-public/configmaps/cluster-info",
     "/api",
     "/apis",
     "/api/v1/pods",

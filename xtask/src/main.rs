@@ -1,6 +1,7 @@
 //! Repository tasks: `cargo xtask <task>`. Each prepares what it needs, shows progress, and says what to do when it fails.
 #![forbid(unsafe_code)]
 
+mod clients;
 mod cluster;
 mod conformance;
 mod containerd;
@@ -46,6 +47,17 @@ enum Task {
         #[arg(long, default_value_t = 4)]
         jobs: usize,
     },
+    /// Get and build the clients that `clients` runs: two kubectls, Helm, client-go, Python's.
+    ClientPrograms,
+    /// Run other people's clients on the running cluster.
+    Clients {
+        /// Only the tables and programs whose names (`kubectl-135/pods`) hold this text.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many tables run at once.
+        #[arg(long, default_value_t = 3)]
+        jobs: usize,
+    },
     /// Join a second node, in namespaces of its own, to the running cluster; `down` removes it.
     SecondNode { task: NodeTask },
     /// Stop the cluster and remove all it left on the machine.
@@ -84,6 +96,8 @@ fn main() -> std::process::ExitCode {
         Task::Images => images::build_all().map(drop),
         Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
         Task::Conformance { only, jobs } => conformance::run(&only, jobs),
+        Task::ClientPrograms => clients::prepare(),
+        Task::Clients { only, jobs } => clients::run(&only, jobs),
         Task::SecondNode { task } => match task {
             NodeTask::Up => second_node::up(),
             NodeTask::Down => second_node::down(),

@@ -41,6 +41,19 @@ const PACKAGING: &[(&str, &str)] = &[
 const MACHINES: &[(&str, &str)] =
     &[("/usr/bin/systemd-nspawn", "systemd-container"), ("/usr/bin/nsenter", "util-linux")];
 
+/// What the tests with other languages' clients need beside [`NEEDED`].
+const CLIENTS: &[(&str, &str)] = &[
+    ("/usr/bin/python3", "python3"),
+    // Its pip for virtual environments.
+    ("/usr/share/doc/python3-venv", "python3-venv"),
+    ("/usr/bin/openssl", "openssl"),
+];
+
+/// Installs what the tests with other languages' clients need.
+pub fn install_client_tools() -> Result<()> {
+    install(CLIENTS)
+}
+
 /// Installs what is missing.
 pub fn install_all() -> Result<()> {
     install(NEEDED)
@@ -176,6 +189,60 @@ pub fn test_containerd2() -> Result<()> {
     Ok(())
 }
 
+/// Debian's kubectl of the minor version that trixie carries, unpacked into target/packages.
+pub fn kubectl_of_trixie() -> Result<PathBuf> {
+    let folder = run::target().join("packages");
+    let program = folder.join("apt-trixie/kubectl/usr/bin/kubectl");
+    if !program.exists() {
+        fetch_from_later_suite("kubectl", &["trixie"], &folder)?;
+    }
+    match minor(&program) {
+        Some(32) => Ok(program),
+        other => {
+            bail!("trixie's kubectl is of minor {other:?}, not 32: the tables in tests/clients are for that")
+        }
+    }
+}
+
+/// A Go of 1.25 or later: the machine's own, or Debian's from its next suites, unpacked into target/packages.
+pub fn go() -> Result<PathBuf> {
+    const RELEASES: &[&str] = &["1.26"];
+    let folder = run::target().join("packages");
+    let suites = ["forky", "sid"];
+    let unpacked = suites.iter().flat_map(|suite| {
+        let root = folder.join(format!("apt-{suite}"));
+        RELEASES
+            .iter()
+            .map(move |release| root.join(format!("golang-{release}-go/usr/lib/go-{release}/bin/go")))
+    });
+    let own = [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go")];
+    if let Some(there) =
+        own.into_iter().chain(unpacked).find(|go| go_minor(go).is_some_and(|minor| minor >= 25))
+    {
+        return Ok(there);
+    }
+    let mut reasons = Vec::new();
+    for release in RELEASES {
+        let name = format!("golang-{release}-go");
+        let both = fetch_from_later_suite(&name, &suites, &folder).and_then(|tools| {
+            let source = fetch_from_later_suite(&format!("golang-{release}-src"), &suites, &folder)?;
+            // The tools look for the library beside them; the package has it as a package of its own.
+            output(Command::new("cp").args(["--archive", "--link"]).arg(source.join("usr")).arg(&tools))?;
+            Ok(tools.join(format!("usr/lib/go-{release}/bin/go")))
+        });
+        match both {
+            Ok(go) => return Ok(go),
+            Err(error) => reasons.push(format!("{error:#}")),
+        }
+    }
+    bail!("no Go of 1.25 or later: {}", reasons.join("; "))
+}
+
+fn go_minor(go: &Path) -> Option<u32> {
+    let text = output(Command::new(go).arg("version")).ok()?;
+    text.split_whitespace().nth(2)?.strip_prefix("go1.")?.split('.').next()?.parse().ok()
+}
+
 fn minor(kubectl: &Path) -> Option<u32> {
     let text = output(Command::new(kubectl).args(["version", "--client", "--output=json"])).ok()?;
     let version: serde_json::Value = serde_json::from_str(&text).ok()?;
@@ -214,6 +281,8 @@ fn download(package: &str, suite: &str, source: &Source, folder: &Path) -> Resul
         format!("Dir::State::lists={}", folder.join("lists").display()),
         format!("Dir::Cache={}", folder.join("cache").display()),
         "APT::Sandbox::User=root".to_owned(),
+        // A newer one that is installed from elsewhere would be the candidate, and is in no suite.
+        "Dir::State::status=/dev/null".to_owned(),
     ];
     let with_options = |command: &mut Command| {
         options.iter().for_each(|option| {

@@ -44,7 +44,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 const ROOTS: &[&str] = &[
     "keelson",
     "keelson-bench",
+    "keelson-clients",
     "keelson-conformance",
+    "keelson-fuzz",
     "keelson-tests",
     "keelson-testkit",
     "keelson-validation",

@@ -31,28 +31,32 @@ pub struct Listed {
 
 /// All certificates of this machine, authorities first.
 pub fn list(config: &Config) -> Result<Vec<Listed>> {
-    let mut listed = Vec::new();
-    let folder = config.paths.pki();
-    let mut files: Vec<PathBuf> = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
-    };
+    each(config).into_iter().map(|(_, listed)| listed).collect()
+}
+
+/// As [`list`], each by itself: one that cannot be read hides no other.
+pub fn each(config: &Config) -> Vec<(PathBuf, Result<Listed>)> {
+    let entries = std::fs::read_dir(config.paths.pki()).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "crt"));
     let node = NodeFiles::of(config);
     files.push(node.serving_cert());
     files.sort_by_key(|path| (!is_authority(path), path.clone()));
-    for path in files.into_iter().filter(|path| path.exists()) {
-        let pem =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        listed.push(one(path, &pem)?);
+    files.retain(|path| path.exists());
+    let mut all: Vec<(PathBuf, Result<Listed>)> = Vec::new();
+    for path in files {
+        let pem = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
+        let listed = pem.and_then(|pem| one(path.clone(), &pem));
+        all.push((path, listed));
     }
     for path in [control_plane::admin_file(config), node.kubelet, node.proxy] {
-        if let Some(identity) = node_certs::read_identity(&path)? {
-            listed.push(one(path, &identity.cert_pem)?);
+        match node_certs::read_identity(&path) {
+            Ok(None) => {}
+            Ok(Some(identity)) => all.push((path.clone(), one(path, &identity.cert_pem))),
+            Err(error) => all.push((path, Err(error))),
         }
     }
-    Ok(listed)
+    all
 }
 
 fn is_authority(path: &Path) -> bool {

@@ -99,6 +99,11 @@ impl Effective {
     }
 }
 
+/// Whether the package of images is installed.
+pub fn has_images() -> bool {
+    PAUSE_ARCHIVES.iter().any(|path| Path::new(path).exists())
+}
+
 /// Makes containerd use our sandbox image and imports it. Whether containerd was restarted.
 pub fn configure(ledger: &Ledger, socket: &Path) -> Result<bool> {
     let archive = PAUSE_ARCHIVES.iter().map(Path::new).find(|path| path.exists());

@@ -140,6 +140,13 @@ async fn read(server: &str, ca_pem: Option<&str>) -> Result<Value> {
         ),
     };
     compare_clocks(server, head.headers.get(http::header::DATE))?;
+    if head.status == http::StatusCode::UNAUTHORIZED || head.status == http::StatusCode::FORBIDDEN {
+        // The document is open only while a token lives that it is signed with.
+        bail!(
+            "{server} tells nobody of its cluster now: the token is not known there or has expired. Make a new one on a \
+             control plane with `keelson token create --print-join-command`"
+        );
+    }
     if head.status != http::StatusCode::OK {
         bail!(
             "{server} answers {} for the document cluster-info; is it the API server of a Keelson or kubeadm cluster?",

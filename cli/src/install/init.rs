@@ -3,9 +3,9 @@
 
 use super::dropin::{self, Chosen};
 use super::ledger::Ledger;
-use super::preflight::{self, Role};
 use super::progress::{Output, Progress, until};
-use super::{containerd, machine, token, units};
+use super::{containerd, handover, machine, token, units};
+use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, Identity, NodeFiles};
 use crate::{control_plane, node_certs as certs};
@@ -45,6 +45,25 @@ pub struct Args {
     /// Port of the API server.
     #[arg(long, value_name = "PORT")]
     pub apiserver_bind_port: Option<u16>,
+    /// Client addresses of an etcd cluster that holds the database, https://host:2379; an SQLite file otherwise.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "URL",
+        requires = "etcd_ca_file",
+        requires = "etcd_cert_file",
+        requires = "etcd_key_file"
+    )]
+    pub etcd_endpoints: Vec<String>,
+    /// The authority (PEM) of the etcd members' certificates.
+    #[arg(long, value_name = "FILE", requires = "etcd_endpoints")]
+    pub etcd_ca_file: Option<PathBuf>,
+    /// The certificate (PEM) that etcd knows this control plane by.
+    #[arg(long, value_name = "FILE", requires = "etcd_endpoints")]
+    pub etcd_cert_file: Option<PathBuf>,
+    /// The key (PEM) of that certificate.
+    #[arg(long, value_name = "FILE", requires = "etcd_endpoints")]
+    pub etcd_key_file: Option<PathBuf>,
     /// More names and addresses for the API server's certificate.
     #[arg(long, visible_alias = "apiserver-cert-extra-sans", value_delimiter = ',', value_name = "NAME")]
     pub extra_sans: Vec<String>,
@@ -84,7 +103,9 @@ pub async fn run(args: Args) -> Result<()> {
     let (address, why) = address(&args, &before)?;
     let chosen = choose(&args, address);
     let text = chosen.text("keelson init");
-    let config = config::load_with(file.exists().then_some(file.as_path()), &[text.as_str()])?;
+    let there = file.exists().then_some(file.as_path());
+    let etcd = etcd_choices(&args);
+    let config = config::load_with(there, &[text.as_str(), &etcd.text("keelson init")])?;
     let node = node::identify(&config.node)?;
     progress.say(&format!("node {} at {address} ({why})", node.name));
     let units: &[&str] = match args.mode {
@@ -92,8 +113,8 @@ pub async fn run(args: Args) -> Result<()> {
         Mode::Units => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
     };
     let running = units.iter().any(|unit| units::started(unit));
-    let checks = preflight::checks(&config, Role::ControlPlane, address, running).await;
-    preflight::judge(&checks, &args.ignore_preflight_errors, progress)?;
+    let findings = checks::preflight(&config, Role::ControlPlane, address, running).await;
+    checks::judge(&findings, &args.ignore_preflight_errors, progress)?;
     refuse_other(&config, args.mode)?;
     if args.dry_run {
         return plan(&file, &text, &config, units);
@@ -101,6 +122,14 @@ pub async fn run(args: Args) -> Result<()> {
     let ledger = Ledger::of(&config.paths.state);
     let changed =
         progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
+    let config = match config.etcd.as_ref().filter(|_| !args.etcd_endpoints.is_empty()) {
+        Some(named) => progress.step("taking over the certificates for etcd", || {
+            let store = handover::adopt(&config.paths.pki(), named, "keelson init")?;
+            write_config(&ledger, &file, handover::STORE, &store)?;
+            Ok(config::load(Some(&file))?)
+        })?,
+        None => config,
+    };
     progress.step("making keys and certificates", || make_pki(&config, &node, args.mode))?;
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
     progress.step("starting the units", || units::start(&ledger, units, changed))?;
@@ -121,7 +150,7 @@ pub async fn run(args: Args) -> Result<()> {
         ..token::NewToken::default()
     };
     let token = token::create(&client, &wanted).await?;
-    let join = token::join_command(&client, &token).await?;
+    let join = token::join_command(&client, &token, None).await?;
     result(&config, &node, &join, args.output)
 }
 
@@ -163,6 +192,24 @@ fn choose(args: &Args, address: IpAddr) -> Chosen {
     chosen.set_some("network.serviceCidr", args.service_cidr.clone());
     chosen.set_some("network.clusterDomain", args.service_dns_domain.clone());
     runtime_choices(&mut chosen, args.cri_socket.as_deref());
+    chosen
+}
+
+/// How etcd is reached, as the flags say.
+fn etcd_choices(args: &Args) -> Chosen {
+    let mut chosen = Chosen::default();
+    if !args.etcd_endpoints.is_empty() {
+        chosen.set("etcd.endpoints", args.etcd_endpoints.clone());
+    }
+    let files = [
+        ("caFile", &args.etcd_ca_file),
+        ("certFile", &args.etcd_cert_file),
+        ("keyFile", &args.etcd_key_file),
+    ];
+    for (key, path) in files {
+        let path = path.as_ref().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+        chosen.set_some(&format!("etcd.{key}"), path.map(|path| path.to_string_lossy().into_owned()));
+    }
     chosen
 }
 
@@ -220,7 +267,7 @@ pub fn agree_with_runtime(ledger: &Ledger, config: &Config) -> Result<()> {
 }
 
 /// Keys and certificates; with units of their own, the kubelet's and the proxy's identities, and the folders' owner.
-fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> {
+pub fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> {
     keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
     let clock = Clock::system();
     let params = control_plane::pki_params(config, node, &clock)?;
@@ -256,7 +303,8 @@ fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> {
         );
     };
     keelson_pki::ensure_dir(&config.paths.database(), 0o700)?;
-    for folder in [config.paths.pki(), config.paths.database()] {
+    keelson_pki::ensure_dir(&config.snapshots.folder, 0o700)?;
+    for folder in [config.paths.pki(), config.paths.database(), config.snapshots.folder.clone()] {
         give(&folder, user.uid.as_raw(), user.gid.as_raw())?;
     }
     Ok(())
@@ -282,7 +330,7 @@ pub fn give(folder: &Path, uid: u32, gid: u32) -> Result<()> {
     chown(folder)
 }
 
-async fn api(config: &Config) -> Result<kube::Client> {
+pub async fn api(config: &Config) -> Result<kube::Client> {
     let client = super::admin(config, None).await?;
     client.apiserver_version().await.context("the API server does not answer yet")?;
     Ok(client)

@@ -2,18 +2,22 @@
 
 use super::discovery::{self, Cluster, Pins};
 use super::dropin::Chosen;
-use super::init::{agree_with_runtime, default_file, failed, runtime_choices, write_config};
+use super::handover::{self, Bundle};
+use super::init::{
+    Mode, agree_with_runtime, api, default_file, failed, make_pki, runtime_choices, write_config,
+};
 use super::ledger::Ledger;
-use super::preflight::{self, Role};
 use super::progress::{Output, Progress, until};
 use super::{dropin, machine, units};
+use crate::balancer;
+use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, NodeFiles};
 use crate::publish;
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use keelson_daemon::config::{self, Config};
-use keelson_pki::{BootstrapToken, Kubeconfig, KubeconfigAuth};
+use keelson_pki::{BootstrapToken, CertificateKey, Kubeconfig, KubeconfigAuth};
 use kube::Api;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -46,9 +50,12 @@ pub struct Args {
     /// Kubeconfig file that names the API server and the authority, for sites without a way to check a hash.
     #[arg(long, value_name = "FILE")]
     pub discovery_file: Option<PathBuf>,
-    /// Join as a control plane. Not there yet.
-    #[arg(long)]
+    /// Join as a control plane, of a cluster whose database is in etcd.
+    #[arg(long, requires = "certificate_key")]
     pub control_plane: bool,
+    /// What opens the cluster's keys; `keelson token create --control-plane --print-join-command` prints it.
+    #[arg(long, value_name = "HEX", requires = "control_plane")]
+    pub certificate_key: Option<CertificateKey>,
     /// Configuration file. What is given by flags is written beside it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -89,66 +96,135 @@ fn pin(text: &str) -> Result<String, String> {
 /// Joins, or goes on joining.
 pub async fn run(args: Args) -> Result<()> {
     let progress = Progress::new(args.output);
-    if args.control_plane {
-        bail!(
-            "further control planes need etcd, which this version does not set up yet; join as a worker by leaving out \
-             --control-plane"
-        );
-    }
-    let file = args.config.clone().unwrap_or_else(default_file);
-    let there = file.exists().then_some(file.as_path());
-    let before = config::load(there)?;
-    if before.paths.pki().join("ca.key").exists() {
-        bail!("this machine is a control plane of its own; `keelson reset --yes --state` takes it out first");
-    }
-    let found = progress.wait("finding the cluster", find(&args)).await?;
-    let token = args.tls_bootstrap_token.as_ref().or(args.token.as_ref()).context(
-        "no token is given to ask for the node's certificate with; add --token, or use the command that `keelson token \
-         create --print-join-command` prints",
-    )?;
-    let address = address(&args, &before)?;
-    let named = dropin_of(&args, address)?;
-    let node = node::identify(&config::load_with(there, &[&named.text("keelson join")])?.node)?;
-    let bootstrap = Kubeconfig {
-        cluster: "keelson",
-        server: &found.server,
-        ca_pem: &found.ca_pem,
-        user: "bootstrap",
-        auth: KubeconfigAuth::Token(&token.to_string()),
-    }
-    .render();
-    let running = units::started(units::KUBELET);
-    let shared = shared(&bootstrap, &node, running, token).await?;
-    let text = named.text("keelson join");
-    let config = config::load_with(there, &[&shared, &text])?;
-    let checks = preflight::checks(&config, Role::Worker, node.address, running).await;
-    preflight::judge(&checks, &args.ignore_preflight_errors, progress)?;
+    let joining = Joining::prepare(&args, progress).await?;
+    let findings = checks::preflight(
+        &joining.config,
+        joining.role(),
+        joining.node.address,
+        units::started(units::KUBELET),
+    )
+    .await;
+    checks::judge(&findings, &args.ignore_preflight_errors, progress)?;
+    let (node, server) = (&joining.node, &joining.found.server);
     if args.dry_run {
-        println!("would join {} as node {} at {}", found.server, node.name, node.address);
-        println!("would write {}:\n{shared}", dropin::place(&file, "05-cluster.yaml").display());
-        println!("would write {}:\n{text}", dropin::place(&file, "10-join.yaml").display());
-        println!("would enable and start {}, {}", units::KUBELET, units::PROXY);
+        println!("would join {server} as node {} at {}", node.name, node.address);
+        for (name, text) in &joining.texts {
+            println!("would write {}:\n{text}", dropin::place(&joining.file, name).display());
+        }
+        println!("would enable and start {}", joining.units().join(", "));
         return Ok(());
     }
-    let ledger = Ledger::of(&config.paths.state);
-    let mut changed = progress.step("writing the configuration", || {
-        let shared = write_config(&ledger, &file, "05-cluster.yaml", &shared)?;
-        Ok(shared | write_config(&ledger, &file, "10-join.yaml", &text)?)
-    })?;
-    changed |= progress.step("writing the first identity", || first_identity(&config, &bootstrap))?;
-    progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
-    progress
-        .step("starting the units", || units::start(&ledger, &[units::KUBELET, units::PROXY], changed))?;
-    progress
-        .wait("waiting until the node is Ready", until(Duration::from_secs(60), || own_ready(&config, &node)))
-        .await
-        .with_context(|| failed(units::KUBELET))?;
+    joining.apply(progress).await?;
     if args.output == Output::Json {
-        println!("{}", serde_json::json!({"node": node.name, "server": found.server}));
+        println!("{}", serde_json::json!({"node": node.name, "server": server}));
     } else {
-        println!("\n{} is a node of the cluster at {}.", node.name, found.server);
+        println!("\n{} is a node of the cluster at {server}.", node.name);
     }
     Ok(())
+}
+
+/// All that is known before anything is changed.
+struct Joining {
+    found: Cluster,
+    token: String,
+    node: NodeIdentity,
+    /// As a control plane: what was handed over.
+    keys: Option<Bundle>,
+    /// The configuration file, its drop-ins, and what they say together.
+    file: PathBuf,
+    texts: Vec<(&'static str, String)>,
+    config: Config,
+}
+
+impl Joining {
+    async fn prepare(args: &Args, progress: Progress) -> Result<Joining> {
+        let file = args.config.clone().unwrap_or_else(default_file);
+        let there = file.exists().then_some(file.as_path());
+        let before = config::load(there)?;
+        let refuse =
+            "this machine is a control plane of its own; `keelson reset --yes --state` takes it out first";
+        if before.paths.pki().join("ca.key").exists() && !args.control_plane {
+            bail!(refuse);
+        }
+        let found = progress.wait("finding the cluster", find(args)).await?;
+        // One that has the cluster's keys already is in the middle of joining.
+        let authority = std::fs::read_to_string(before.paths.pki().join("ca.crt")).unwrap_or_default();
+        if !authority.is_empty() && authority.trim() != found.ca_pem.trim() {
+            bail!(refuse);
+        }
+        let token = args.tls_bootstrap_token.as_ref().or(args.token.as_ref()).context(
+            "no token is given to ask for the node's certificate with; add --token, or use the command that `keelson \
+             token create --print-join-command` prints",
+        )?;
+        let named = dropin_of(args, address(args, &before)?)?.text("keelson join");
+        let node = node::identify(&config::load_with(there, &[&named])?.node)?;
+        let client = client(&kubeconfig(&found, &found.server, &token.to_string())).await?;
+        let shared = shared(&client, &node, units::started(units::KUBELET), token).await?;
+        let mut texts = vec![("05-cluster.yaml", shared), ("10-join.yaml", named)];
+        let keys = match &args.certificate_key {
+            Some(key) => {
+                Some(progress.wait("opening the cluster's keys", handover::download(&client, key)).await?)
+            }
+            None => None,
+        };
+        if let Some(keys) = &keys {
+            let same = keys.authority().trim() == found.ca_pem.trim();
+            anyhow::ensure!(same, "the keys handed over are another cluster's");
+            texts.push((handover::STORE, keys.store(&before.paths.pki())));
+        }
+        let all: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+        let config = config::load_with(there, &all)?;
+        Ok(Joining { found, token: token.to_string(), node, keys, file, texts, config })
+    }
+
+    fn role(&self) -> Role {
+        if self.keys.is_some() { Role::ControlPlane } else { Role::Worker }
+    }
+
+    fn units(&self) -> &'static [&'static str] {
+        match self.keys {
+            Some(_) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
+            None => &[units::KUBELET, units::PROXY],
+        }
+    }
+
+    async fn apply(&self, progress: Progress) -> Result<()> {
+        let config = &self.config;
+        let servers = balancer::resolve(&self.found.server).await?;
+        let ledger = Ledger::of(&config.paths.state);
+        let mut changed = progress.step("writing the configuration", || {
+            let write = |(name, text): &(&str, String)| write_config(&ledger, &self.file, name, text);
+            self.texts.iter().try_fold(false, |changed, one| Ok(write(one)? | changed))
+        })?;
+        changed |= progress.step("writing the first identity", || match &self.keys {
+            None => {
+                balancer::adopt(config, &servers, &self.found.ca_pem)?;
+                let bootstrap = kubeconfig(&self.found, &balancer::server(), &self.token);
+                first_identity(config, &self.found, &bootstrap)
+            }
+            Some(keys) => {
+                keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
+                keys.place(&config.paths.pki())?;
+                make_pki(config, &self.node, Mode::Units).map(|()| false)
+            }
+        })?;
+        progress.step("agreeing with containerd", || agree_with_runtime(&ledger, config))?;
+        progress.step("starting the units", || units::start(&ledger, self.units(), changed))?;
+        if self.keys.is_some() {
+            progress
+                .wait("waiting for the API server", until(Duration::from_secs(60), || api(config)))
+                .await
+                .with_context(|| failed(units::CONTROL_PLANE))?;
+        }
+        let ready = until(Duration::from_secs(60), || own_ready(config, &self.node));
+        progress.wait("waiting until the node is Ready", ready).await.with_context(|| failed(units::KUBELET))
+    }
+}
+
+/// What the token stands for, towards one of the cluster's addresses.
+fn kubeconfig(found: &Cluster, server: &str, token: &str) -> String {
+    let auth = KubeconfigAuth::Token(token);
+    Kubeconfig { cluster: "keelson", server, ca_pem: &found.ca_pem, user: "bootstrap", auth }.render()
 }
 
 async fn find(args: &Args) -> Result<Cluster> {
@@ -200,18 +276,22 @@ fn dropin_of(args: &Args, address: IpAddr) -> Result<Chosen> {
     Ok(chosen)
 }
 
-/// The cluster's ranges; refuses when the token is not believed or the name is taken.
-async fn shared(
-    bootstrap: &str,
-    node: &NodeIdentity,
-    running: bool,
-    token: &BootstrapToken,
-) -> Result<String> {
+/// Whoever has the token.
+async fn client(bootstrap: &str) -> Result<kube::Client> {
     let kubeconfig = kube::config::Kubeconfig::from_yaml(bootstrap)?;
     let options = kube::config::KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     config.connect_timeout = Some(ANSWER);
-    let client = kube::Client::try_from(config)?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// The cluster's ranges; refuses when the token is not believed or the name is taken.
+async fn shared(
+    client: &kube::Client,
+    node: &NodeIdentity,
+    running: bool,
+    token: &BootstrapToken,
+) -> Result<String> {
     let asked = async {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
         let map = maps.get(publish::CONFIG.0).await?;
@@ -241,12 +321,13 @@ async fn shared(
 
 /// The token as a kubeconfig, with which the kubelet asks for its certificate. Whether one was written: not where the node
 /// has a certificate of this cluster that holds.
-fn first_identity(config: &Config, bootstrap: &str) -> Result<bool> {
+fn first_identity(config: &Config, cluster: &Cluster, bootstrap: &str) -> Result<bool> {
     let files = NodeFiles::of(config);
     keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
     if let Some(known) = node_certs::read_identity(&files.kubelet)? {
         let (_, end) = keelson_pki::validity(&known.cert_pem)?;
-        if end > jiff::Timestamp::now() && bootstrap.contains(&known.server) {
+        let same = known.ca_pem.trim() == cluster.ca_pem.trim() && bootstrap.contains(&known.server);
+        if end > jiff::Timestamp::now() && same {
             return Ok(false);
         }
         for old in [&files.kubelet, &files.proxy] {

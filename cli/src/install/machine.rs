@@ -75,6 +75,40 @@ pub fn free_space(path: &Path) -> Option<u64> {
     Some(stat.blocks_available() * stat.fragment_size())
 }
 
+/// How many more files can be made there.
+pub fn free_files(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find(|folder| folder.exists())?;
+    let stat = nix::sys::statvfs::statvfs(there).ok()?;
+    // File systems without inodes say that they have none.
+    (stat.files() > 0).then(|| stat.files_available())
+}
+
+/// Who listens on a TCP port: process and program. `None` where that cannot be told.
+pub fn listener(port: u16) -> Option<(u32, String)> {
+    const LISTENING: &str = "0A";
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let wanted = format!(":{port:04X}");
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let inodes: Vec<String> = lines
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is = words.get(1)?.ends_with(&wanted) && words.get(3)? == &LISTENING;
+            let inode = words.get(9)?;
+            is.then(|| format!("socket:[{inode}]"))
+        })
+        .collect();
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let open = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        let holds = open
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .any(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()));
+        let program = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        holds.then(|| (pid, program.trim().to_owned()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

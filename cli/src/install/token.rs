@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use keelson_pki::BootstrapToken;
+use keelson_pki::{BootstrapToken, CertificateKey};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use std::collections::BTreeMap;
@@ -146,8 +146,13 @@ pub async fn delete(client: &kube::Client, token: &str) -> Result<String> {
     }
 }
 
-/// The command that a machine joins with, in kubeadm's form.
-pub async fn join_command(client: &kube::Client, token: &BootstrapToken) -> Result<String> {
+/// The command that a machine joins with, in kubeadm's form; with the key of what [`super::handover`] put there, as a control
+/// plane.
+pub async fn join_command(
+    client: &kube::Client,
+    token: &BootstrapToken,
+    control_plane: Option<&CertificateKey>,
+) -> Result<String> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
     let map = maps.get("cluster-info").await.context("the cluster's address cannot be read")?;
     let text = map.data.unwrap_or_default().remove("kubeconfig").unwrap_or_default();
@@ -155,8 +160,10 @@ pub async fn join_command(client: &kube::Client, token: &BootstrapToken) -> Resu
     let cluster = &file["clusters"][0]["cluster"];
     let server = cluster["server"].as_str().unwrap_or_default();
     let hash = super::certs::hash_of(cluster["certificate-authority-data"].as_str().unwrap_or_default())?;
+    let more =
+        control_plane.map(|key| format!(" --control-plane --certificate-key {key}")).unwrap_or_default();
     Ok(format!(
-        "keelson join {} --token {token} --discovery-token-ca-cert-hash {hash}",
+        "keelson join {} --token {token} --discovery-token-ca-cert-hash {hash}{more}",
         server.trim_start_matches("https://")
     ))
 }

@@ -73,7 +73,7 @@ impl ApiServer {
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let tls = renewal::serving(&config.pki).map_err(|source| StartError::Tls { source })?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
-        let server = Server::start(listener, tls.clone(), core.clone())
+        let server = Server::start(listener, tls.clone(), core.clone(), config.limits.clone())
             .map_err(|source| StartError::Listen { address: config.bind, source })?;
         let api = ApiServer { core: core.clone(), address: server.address };
         bootstrap::run(&api, &config).await?;
@@ -184,6 +184,7 @@ async fn build(
         admission,
         metrics,
         flow: FlowControl::new(config.max_reads, config.max_writes),
+        turns: Default::default(),
         stop,
         documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use keelson_base::gates::Gates;
 use keelson_pki::ClusterPki;
 
+use crate::server::Limits;
+
 /// Addresses, identities and ranges of one API server.
 #[derive(Clone)]
 pub struct ApiServerConfig {
@@ -27,6 +29,8 @@ pub struct ApiServerConfig {
     /// Requests in flight that read, and that write.
     pub max_reads: usize,
     pub max_writes: usize,
+    /// What connections may cost.
+    pub limits: Limits,
 }
 
 impl ApiServerConfig {
@@ -43,6 +47,7 @@ impl ApiServerConfig {
             several: false,
             max_reads: 400,
             max_writes: 200,
+            limits: Limits::default(),
         }
     }
 }

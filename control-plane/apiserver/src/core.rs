@@ -65,6 +65,8 @@ pub struct Core {
     pub admission: Chain,
     pub metrics: Metrics,
     pub flow: FlowControl,
+    /// For writers of one object that lost a race.
+    pub turns: crate::rest::turns::Turns,
     /// Ends watches and relays when the server drains.
     pub stop: CancellationToken,
     pub documents: nonresource::Documents,
@@ -198,7 +200,7 @@ impl Core {
         let long_running = info.long_running(query);
         // As upstream's exempt level: what repairs a cluster must not stand in the queue that broke it.
         let exempt = long_running || user.in_group(keelson_base::consts::identity::MASTERS);
-        let Some(seat) = self.flow.enter(info.verb, exempt).await else {
+        let Some(seat) = self.flow.enter(&user.name, info.verb, exempt).await else {
             self.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
         };

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use flate2::Compression;
 use keelson_api::doc::Doc;
@@ -15,6 +16,7 @@ use keelson_api::status::Status;
 use keelson_api::table::Table;
 use keelson_api::{discovery, proto};
 use sha2::Digest as _;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::negotiate::{JSON, PROTOBUF};
@@ -73,17 +75,53 @@ pub struct Cache {
     /// `host:port` under which the server is reached.
     pub server_address: String,
     made: parking_lot::Mutex<Option<(Arc<Table>, HashMap<String, Kept>)>>,
+    /// How many [`Held`] there are.
+    held: watch::Sender<usize>,
 }
 
+/// As long as it lives, nobody is told what the table holds (see [`Cache::hold`]).
+pub struct Held<'c>(&'c watch::Sender<usize>);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|held| *held -= 1);
+    }
+}
+
+/// Longer than this no question waits for what is held.
+const WAIT: Duration = Duration::from_secs(2);
 /// What nobody asked for in this time is dropped.
 const KEEP: Duration = Duration::from_secs(600);
 /// Documents kept per table; paths are bounded by the table's groups, so this only guards against mistakes.
 const MAX_KEPT: usize = 512;
-const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The name that clients ask by first; it is no media type that their parsers read, so it is not answered with.
+const V2_PROTO_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 impl Cache {
     pub fn new(server_address: String) -> Cache {
-        Cache { server_address, made: parking_lot::Mutex::new(None) }
+        Cache { server_address, made: parking_lot::Mutex::new(None), held: watch::Sender::new(0) }
+    }
+
+    /// Makes questions for documents wait until the value is dropped. A definition's rows are in the table before its status
+    /// says Established and in the documents only after: whoever sees one sees the other.
+    pub fn hold(&self) -> Held<'_> {
+        self.held.send_modify(|held| *held += 1);
+        Held(&self.held)
+    }
+
+    /// The table of which documents may be shown: the present one, once nothing in it is held.
+    pub async fn settled(&self, table: &ArcSwap<Table>) -> Arc<Table> {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            // Read first: what is held is in no table before it is held.
+            let now = table.load_full();
+            let mut held = self.held.subscribe();
+            let wait = held.wait_for(|held| *held == 0);
+            if *self.held.borrow() == 0 || tokio::time::timeout_at(deadline, wait).await.is_err() {
+                return now;
+            }
+        }
     }
 
     /// The document of a path in the form the client accepts; 404 where there is none.
@@ -176,7 +214,7 @@ impl Form {
             let mut parts = clause.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default();
             let params: Vec<&str> = parts.collect();
-            if kind == V2_PROTO || kind == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" {
+            if kind == V2_PROTO || kind == V2_PROTO_OLD {
                 return Form::Gnostic;
             }
             let proto = kind == PROTOBUF;
@@ -366,7 +404,7 @@ mod tests {
         assert!(document.immutable);
         let old = cache.find(&table, path, "application/json", Some("old")).unwrap();
         assert_eq!((old.immutable, old.moved_to.as_deref()), (false, Some(url)));
-        let v2 = cache.find(&table, "/openapi/v2", V2_PROTO, None).unwrap();
+        let v2 = cache.find(&table, "/openapi/v2", V2_PROTO_OLD, None).unwrap();
         assert_eq!(v2.media_type, V2_PROTO);
     }
 }

@@ -42,3 +42,5 @@ mod upkeep;
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
 pub use config::ApiServerConfig;
+pub use server::Limits;
+pub use upkeep::put_back;

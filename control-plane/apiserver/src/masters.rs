@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::rest::{WriteError, store_status};
 
 /// Below it one record a server, by address.
-const PREFIX: &str = "/keelson/masters/";
+pub(crate) const PREFIX: &str = "/keelson/masters/";
 const EVERY: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(15);
 

@@ -73,7 +73,7 @@ pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>
                     return probe(call, kind, prefix, rest.trim_start_matches('/')).await;
                 }
             }
-            document(call, path)
+            document(call, path).await
         }
     }
 }
@@ -223,10 +223,10 @@ async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Resu
 }
 
 /// Discovery and OpenAPI documents, with ETag.
-fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
+async fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
     let accept: Vec<&str> =
         call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let table = call.core.table.load_full();
+    let table = call.core.documents.settled(&call.core.table).await;
     let document = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"))?;
     if let Some(place) = &document.moved_to {
         let mut response =

@@ -46,6 +46,10 @@ pub const READ_BY_DECISIONS: &[(&str, &str, bool)] = &[
     ("rbac.authorization.k8s.io", "clusterrolebindings", false),
 ];
 
+/// Resources of which decisions only peek at what a watch has brought already: writes of them wait for nothing. The
+/// signer's own watch fills the cache of the discovery document.
+const PEEKED_AT: &[(&str, &str, bool)] = &[("", "configmaps", true)];
+
 /// Makes the cache of a resource as the pipeline does: same prefix, same selectable fields.
 pub type CacheOf = dyn Fn(&str, &str) -> Option<Arc<WatchCache>> + Send + Sync;
 
@@ -56,7 +60,8 @@ pub struct CachedReads {
 
 impl CachedReads {
     fn cache(&self, group: &str, resource: &str) -> Option<Arc<WatchCache>> {
-        let (.., namespaced) = READ_BY_DECISIONS.iter().find(|(g, r, _)| (*g, *r) == (group, resource))?;
+        let mut all = READ_BY_DECISIONS.iter().chain(PEEKED_AT);
+        let (.., namespaced) = all.find(|(g, r, _)| (*g, *r) == (group, resource))?;
         let prefix = keys::prefix(group, resource, false);
         // The caches were made with their own settings at start; these are for the case that one was not.
         let settings = || Settings {

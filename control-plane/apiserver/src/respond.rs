@@ -55,11 +55,12 @@ const MAX_WARNING: usize = 256;
 const MAX_WARNINGS: usize = 4096;
 
 impl Warnings {
-    /// Adds a text once.
+    /// Adds a text once. What comes when there are more than can be sent is not kept: an object may give cause for any number.
     pub fn add(&self, text: impl Into<String>) {
         let text = text.into();
         let mut all = self.0.lock();
-        if !text.is_empty() && !all.contains(&text) {
+        let full = all.iter().map(String::len).sum::<usize>() > MAX_WARNINGS;
+        if !text.is_empty() && !full && !all.contains(&text) {
             all.push(text);
         }
     }
@@ -126,6 +127,13 @@ mod tests {
         let got: Vec<_> =
             response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(got, ["299 - \"unknown field \\\"spec.foo\\\"\"", "299 - \"two lines\""]);
+    }
+
+    #[test]
+    fn no_more_warnings_are_kept_than_can_be_sent() {
+        let warnings = Warnings::default();
+        warnings.extend((0..100_000).map(|number| format!("warning {number}")));
+        assert!(warnings.0.lock().iter().map(String::len).sum::<usize>() < 2 * MAX_WARNINGS);
     }
 
     #[test]

@@ -17,6 +17,19 @@ pub fn put(row: &Resource, key: String, value: Bytes) -> Write {
     }
 }
 
+/// The write that puts back what a snapshot or another store holds under a key; `None` for what a server that runs writes
+/// anew by itself. Events get their whole time again.
+pub fn put_back(key: String, value: Bytes) -> Option<Write> {
+    if key.starts_with(crate::masters::PREFIX) {
+        return None;
+    }
+    let events = ["", "events.k8s.io"].map(|group| crate::keys::prefix(group, "events", false));
+    match events.iter().any(|prefix| key.starts_with(prefix)) {
+        true => Some(Write::Expiring { key, value, ttl: EVENT_TTL }),
+        false => Some(Write::Put { key, value }),
+    }
+}
+
 fn lifetime(row: &Resource) -> Option<Duration> {
     // One resource, served by two groups.
     let events = row.plural == "events" && matches!(&*row.group, "" | "events.k8s.io");

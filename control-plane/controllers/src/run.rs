@@ -9,7 +9,7 @@ use keelson_daemon::Context;
 use tokio::task::JoinSet;
 
 use crate::certificates::Signing;
-use crate::small::{cluster_roles, pod_gc, root_ca, service_accounts, ttl};
+use crate::small::{cluster_roles, pod_gc, protection, root_ca, service_accounts, ttl};
 use crate::{
     bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node,
     replicaset, statefulset,
@@ -88,6 +88,8 @@ pub async fn run(
     }
     start!("generic-garbage-collector", |c| gc::start(c, &shared, &ctx));
     start!("pod-garbage-collector", |c| pod_gc::start(c, &shared, &ctx));
+    start!("pvc-protection-controller", |c| protection::start_claims(c, &shared, &ctx));
+    start!("pv-protection-controller", |c| protection::start_volumes(c, &shared, &ctx));
     start!("ttl-after-finished-controller", |c| ttl::start(c, &shared, &ctx));
     start!("clusterrole-aggregation-controller", |c| cluster_roles::start(c, &shared, &ctx));
     start!("certificate-controller", |c| certificates::start_approver(c, &shared, &ctx));

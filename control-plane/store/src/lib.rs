@@ -16,7 +16,7 @@ pub mod sqlite;
 pub use etcd::{EtcdOptions, EtcdStore, EtcdTls};
 pub use keys::{MAX_KEY, MAX_VALUE, MAX_WRITES, SERVED};
 pub use memory::MemoryStore;
-pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
+pub use sqlite::{OpenError, ReopeningStore, SqliteOptions, SqliteReader, SqliteStore};
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -12,6 +12,8 @@ use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use keelson_streams::Impatient;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Headers of the handshake that both sides must see.
@@ -23,6 +25,10 @@ const PASSED: &[&str] = &[
     "sec-websocket-extensions",
     "sec-websocket-accept",
 ];
+
+/// The runtime writes a container's output to its log and to all who are attached in turn: one that does not read holds up the
+/// container, its log and the log's rotation.
+const UNREAD: Duration = Duration::from_secs(20);
 
 fn name(text: &'static str) -> HeaderName {
     HeaderName::from_static(text)
@@ -77,7 +83,7 @@ impl Server {
             self.kubelet.cri.exec_url(request).await
         };
         match url {
-            Ok(url) => relay(request, &url).await,
+            Ok(url) => relay(request, &url, attach.then_some(UNREAD)).await,
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.runtime_message()),
         }
     }
@@ -117,14 +123,14 @@ impl Server {
         }
         // A runtime that does not tell where the pod's network is forwards itself.
         match self.kubelet.cri.port_forward_url(&sandbox.id, ports).await {
-            Ok(url) => relay(request, &url).await,
+            Ok(url) => relay(request, &url, None).await,
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.runtime_message()),
         }
     }
 }
 
-/// Repeats the upgrade at `url` and joins the two connections.
-async fn relay(mut request: Request<Incoming>, url: &str) -> Response<Body> {
+/// Repeats the upgrade at `url` and joins the two connections. With a limit, a client that does not read for so long is cut off.
+async fn relay(mut request: Request<Incoming>, url: &str, unread: Option<Duration>) -> Response<Body> {
     let Some(protocol) = request.headers().get(UPGRADE).cloned() else {
         return text(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request");
     };
@@ -188,7 +194,8 @@ async fn relay(mut request: Request<Incoming>, url: &str) -> Response<Body> {
     tokio::spawn(async move {
         let joined = tokio::try_join!(ours, theirs);
         let Ok((ours, theirs)) = joined else { return };
-        let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+        let mut ours = Impatient::new(TokioIo::new(ours), unread.unwrap_or(Duration::MAX));
+        let mut theirs = TokioIo::new(theirs);
         let _ = tokio::io::copy_bidirectional_with_sizes(&mut ours, &mut theirs, 64 << 10, 64 << 10).await;
     });
     response

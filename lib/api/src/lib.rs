@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod canonical;
+pub mod continue_token;
 pub mod defaults;
 pub mod discovery;
 pub mod doc;

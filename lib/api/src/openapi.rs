@@ -167,7 +167,7 @@ pub fn v2(table: &Table, version: &str, source: &dyn Source) -> Vec<u8> {
     out
 }
 
-/// The v2 document of everything, as gnostic's protobuf (`application/com.github.proto-openapi.spec.v2@v1.0+protobuf`).
+/// The v2 document of everything, as gnostic's protobuf (`application/com.github.proto-openapi.spec.v2.v1.0+protobuf`).
 pub fn v2_proto(table: &Table, version: &str, source: &dyn Source) -> Vec<u8> {
     let (items, used) = all(table);
     let rows: Vec<&Resource> = table.rows().iter().map(|row| &**row).collect();

@@ -256,6 +256,13 @@ impl Status {
         status
     }
 
+    /// 422 for a patch that cannot be applied to the object. Upstream makes it as a generic answer: which operation failed is
+    /// not said.
+    pub fn unprocessable() -> Status {
+        let message = "the server rejected our request due to an error in our request".to_owned();
+        failure(422, Reason::Invalid, message, Some(Details::default()))
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Status {
         failure(400, Reason::BadRequest, message.into(), None)
     }

@@ -33,23 +33,55 @@ pub fn decode(
     }
 }
 
+/// What a document may become beyond its own size, where aliases repeat parts of it.
+const REPEATED: usize = 512;
+/// As deep as JSON may be.
+const DEPTH: usize = 200;
+
 fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json::Value, String> {
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
     options.with_snippet = false;
-    serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| match error {
-        // As go-yaml words it, which clients match on.
-        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } => {
-            format!("yaml: unmarshal errors:\n  line {}: key {key:?} already set in map", location.line())
-        }
-        other => format!("yaml: {other}"),
-    })
+    // Every node takes a byte of the text; only aliases make more of it.
+    let most = bytes.len() + REPEATED;
+    options.alias_limits.max_total_replayed_events = most;
+    if let Some(budget) = &mut options.budget {
+        budget.max_nodes = most;
+        budget.max_events = 4 * most;
+        budget.max_total_scalar_bytes = 2 * most;
+        budget.max_depth = DEPTH;
+        budget.enforce_alias_anchor_ratio = false;
+    }
+    serde_saphyr::from_slice_with_options(bytes, options)
+        .map_err(|error| format!("yaml: {}", explain(&error)))
 }
 
-/// The document as JSON bytes. Anchors and aliases are bounded by the reader's budget.
+/// As go-yaml words it, which clients match on.
+fn explain(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach;
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), location } => {
+            format!("unmarshal errors:\n  line {}: key {key:?} already set in map", location.line())
+        }
+        Error::InvalidUtf8Input => "invalid leading UTF-8 octet".to_owned(),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => format!("exceeded max depth of {DEPTH}"),
+        Error::Budget {
+            breach:
+                BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } | BudgetBreach::ScalarBytes { .. },
+            ..
+        }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => "document contains excessive aliasing".to_owned(),
+        Error::AliasError { error, .. } => explain(error),
+        other => other.to_string(),
+    }
+}
+
+/// The document as JSON bytes. What aliases make of it is bounded by its size.
 pub fn to_json(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let value = parse(bytes, DuplicateKeyPolicy::LastWins)
-        .map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: {e}")))?;
+    let value = parse(bytes, DuplicateKeyPolicy::LastWins).map_err(DecodeError::Syntax)?;
     serde_json::to_vec(&value).map_err(|e| DecodeError::Syntax(e.to_string()))
 }
 
@@ -60,8 +92,9 @@ pub fn decode_untyped(bytes: &[u8]) -> Result<(Value, Option<String>), DecodeErr
         return Ok((value, (!duplicates.is_empty()).then(|| duplicates.join(", "))));
     }
     let duplicate = parse(bytes, DuplicateKeyPolicy::Error).err();
-    let value = crate::json::decode_untyped(&to_json(bytes)?)?;
-    Ok((value, duplicate))
+    let json = to_json(bytes)
+        .map_err(|error| DecodeError::Syntax(format!("error converting YAML to JSON: {error}")))?;
+    Ok((crate::json::decode_untyped(&json)?, duplicate))
 }
 
 /// The object as YAML.
@@ -111,6 +144,19 @@ mod tests {
         for (name, before) in ('b'..='k').zip('a'..) {
             text.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(",")));
         }
-        assert!(to_json(text.as_bytes()).is_err());
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), vec!["*a"; 400].join(","));
+        for bomb in [text, long] {
+            let said = to_json(bomb.as_bytes()).unwrap_err().to_string();
+            assert_eq!(said, "yaml: document contains excessive aliasing");
+        }
+        let fair = format!("a: &a {{x: 1}}\nb: [{}]\n", vec!["*a"; 100].join(","));
+        assert!(to_json(fair.as_bytes()).is_ok(), "what people write by hand is read");
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_told_as_go_tells_it() {
+        let said = |bytes: &[u8]| to_json(bytes).unwrap_err().to_string();
+        assert_eq!(said(b"a: \xff\xfe"), "yaml: invalid leading UTF-8 octet");
+        assert_eq!(said("[".repeat(300).as_bytes()), "yaml: exceeded max depth of 200");
     }
 }

@@ -45,6 +45,7 @@ pub struct RawConfig {
     pub paths: RawPaths,
     pub api_server: RawApiServer,
     pub etcd: RawEtcd,
+    pub snapshots: RawSnapshots,
     pub network: RawNetwork,
     pub kubelet: RawKubelet,
     pub proxy: RawProxy,
@@ -65,6 +66,7 @@ raw!(/** Section `node`. */ RawNode { name: String, address: String, labels: BTr
 raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: PathBuf });
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String });
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
+raw!(/** Section `snapshots`. */ RawSnapshots { folder: PathBuf, every: String, keep: u32 });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String });
 raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
@@ -79,6 +81,7 @@ pub struct Config {
     pub api_server: ApiServerSection,
     /// `None`: the database is an SQLite file.
     pub etcd: Option<EtcdSection>,
+    pub snapshots: SnapshotsSection,
     pub network: NetworkSection,
     pub kubelet: KubeletSection,
     pub proxy: ProxySection,
@@ -157,6 +160,16 @@ pub struct EtcdSection {
     pub ca_file: PathBuf,
     pub cert_file: PathBuf,
     pub key_file: PathBuf,
+}
+
+/// Section `snapshots`, checked.
+#[derive(Clone, Debug)]
+pub struct SnapshotsSection {
+    pub folder: PathBuf,
+    /// `None`: none are taken without being asked for.
+    pub every: Option<Duration>,
+    /// At least one.
+    pub keep: usize,
 }
 
 /// Section `network`, checked.
@@ -322,6 +335,7 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
     Ok(Config {
         node: check_node(raw.node)?,
         kubelet: check_kubelet(raw.kubelet, &state)?,
+        snapshots: check_snapshots(raw.snapshots, &state)?,
         paths: Paths {
             pki: raw.paths.pki.unwrap_or_else(|| state.join("pki")),
             state,
@@ -431,6 +445,20 @@ fn check_etcd(raw: RawEtcd) -> Result<Option<EtcdSection>, ConfigError> {
         absolute(key, &file).map(|()| file)
     });
     Ok(Some(EtcdSection { endpoints, ca_file: ca_file?, cert_file: cert_file?, key_file: key_file? }))
+}
+
+fn check_snapshots(raw: RawSnapshots, state: &Path) -> Result<SnapshotsSection, ConfigError> {
+    let folder = raw.folder.unwrap_or_else(|| state.join("snapshots"));
+    absolute("snapshots.folder", &folder)?;
+    let every = match raw.every.as_deref().unwrap_or("24h") {
+        "0" => None,
+        text => Some(duration("snapshots.every", text)?),
+    };
+    let keep = raw.keep.unwrap_or(7) as usize;
+    if keep == 0 {
+        return Err(value("snapshots.keep", "must be at least 1; snapshots.every: \"0\" takes none"));
+    }
+    Ok(SnapshotsSection { folder, every, keep })
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {

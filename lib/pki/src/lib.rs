@@ -13,6 +13,7 @@
 mod authority;
 mod cluster;
 mod files;
+mod handover;
 mod jws;
 mod keys;
 mod kubeconfig;
@@ -25,6 +26,7 @@ pub use authority::{
 };
 pub use cluster::{ClusterPki, EnsureError, Identity, PkiParams};
 pub use files::{FileError, ensure_dir, write_atomic};
+pub use handover::{CertificateKey, SealError};
 pub use jws::detached_signature;
 pub use keys::{KeyError, ServiceAccountKeys, VerificationKey};
 pub use kubeconfig::{Kubeconfig, KubeconfigAuth};

@@ -12,6 +12,6 @@ pub mod relay;
 pub mod session;
 pub mod websocket;
 
-pub use relay::copy_both;
+pub use relay::{Impatient, copy_both};
 pub use session::{Role, Session, Stream, StreamError};
 pub use websocket::{ExecStreams, WebSocketProtocol, relay_channels, tunnel};

@@ -34,6 +34,7 @@ async fn costs(bench: &Bench, prefix: &'static str) -> Result<Costs> {
 
 /// Measures all of them. The namespace is the caller's to remove.
 pub async fn measure(bench: &mut Bench, count: usize) -> Result<()> {
+    seed::clean(&bench.kubeconfig).await?;
     let before = bench.process.pss_kib()?;
     seed::namespace(&bench.kubeconfig, NAMESPACE).await?;
     // The pods that are read by name are there from the beginning.

@@ -13,6 +13,8 @@ pub const NAMESPACE: &str = "bench";
 const POD_BYTES: std::ops::RangeInclusive<usize> = 3350..=3450;
 const WRITERS: usize = 16;
 const LIMIT: Duration = Duration::from_secs(60);
+/// So long a namespace full of pods may take to go.
+const GONE: Duration = Duration::from_secs(120);
 
 /// What was written.
 #[derive(Clone, Copy, Default)]
@@ -99,6 +101,7 @@ pub async fn namespace(kubeconfig: &Kubeconfig, name: &str) -> Result<()> {
 
 /// Creates the namespace and the pods, and checks what is stored of one.
 pub async fn pods(kubeconfig: &Kubeconfig, count: usize) -> Result<Seeded> {
+    clean(kubeconfig).await?;
     namespace(kubeconfig, NAMESPACE).await?;
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     let seeded = fill(kubeconfig, 0..count, |index| (path.clone(), pod(&pod_name(index)))).await?;
@@ -156,6 +159,22 @@ fn stored_size(answer: &[u8]) -> Result<usize> {
         size -= spliced(name, &object[name])?;
     }
     Ok(size)
+}
+
+/// What an earlier run that failed left behind goes first.
+pub async fn clean(kubeconfig: &Kubeconfig) -> Result<()> {
+    let left = ["namespaces/bench", "namespaces/bench-pods", "namespaces/bench-watch", "nodes/churn"];
+    let mut connection = kubeconfig.connect().await?;
+    let begun = Instant::now();
+    for left in left {
+        let path = &format!("/api/v1/{left}");
+        connection.call("DELETE", path, Bytes::new()).await.ok();
+        while connection.call("GET", path, Bytes::new()).await.is_ok() {
+            ensure!(begun.elapsed() < GONE, "{path} of an earlier run does not go");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what was created.

@@ -483,6 +483,7 @@ fn impersonation_asks_for_every_part() {
 struct Machine {
     pki: ClusterPki,
     auth: Authenticator,
+    objects: Arc<Objects>,
     _dir: tempfile::TempDir,
 }
 
@@ -502,12 +503,13 @@ fn machine() -> Machine {
     )
     .unwrap();
     let verifier = ClientVerifier::new(&[pki.ca.certificate().clone()]).unwrap();
+    let World { tokens, objects, .. } = world();
     let auth = Authenticator {
         certificates: CertificateAuthenticator::new(verifier),
-        tokens: world().tokens,
+        tokens,
         anonymous: Anonymous::HealthAndVersion,
     };
-    Machine { pki, auth, _dir: dir }
+    Machine { pki, auth, objects, _dir: dir }
 }
 
 fn with_peer<'a>(peer: &'a PeerChain, authorization: Option<&'a str>) -> Credentials<'a> {
@@ -561,9 +563,19 @@ fn wrong_credentials_are_never_anonymous() {
     assert!(matches!(plain("/healthz", Some("Bearer junk")), Err(AuthnError::Token(_))));
     assert!(matches!(plain("/healthz", Some("Basic dTpw")), Err(AuthnError::Scheme)));
     let discovery = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
-    for path in ["/healthz", "/healthz/ping", "/livez", "/readyz/etcd", "/version", discovery] {
+    for path in ["/healthz", "/healthz/ping", "/livez", "/readyz/etcd", "/version"] {
         assert_eq!(plain(path, None).unwrap().name, "system:anonymous");
     }
+    // The discovery document is for whoever has a token; without a living one it is nobody's.
+    let document = |data: Value| {
+        let info = json!({"metadata": {"name": "cluster-info"}, "data": data});
+        machine.objects.set("configmaps", "kube-public", "cluster-info", info);
+    };
+    assert!(matches!(plain(discovery, None), Err(AuthnError::Missing)));
+    document(json!({"kubeconfig": "text"}));
+    assert!(matches!(plain(discovery, None), Err(AuthnError::Missing)));
+    document(json!({"kubeconfig": "text", "jws-kubeconfig-abcdef": "signature"}));
+    assert_eq!(plain(discovery, None).unwrap().name, "system:anonymous");
     let others =
         ["/api/v1/namespaces/kube-public/configmaps", &format!("{discovery}/x"), &format!("{discovery}2")];
     for path in

@@ -96,8 +96,9 @@ pub mod extra {
 /// Who may come without credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Anonymous {
-    /// Only to `/healthz`, `/livez`, `/readyz` (and their checks), `/version`, and the signed discovery document that a
-    /// machine reads before it has an identity (a role bound to the anonymous user says who may read it, as kubeadm's).
+    /// Only to `/healthz`, `/livez`, `/readyz` (and their checks), `/version`, and, while a bootstrap token lives that it is
+    /// signed with, the discovery document that a machine reads before it has an identity (a role bound to the anonymous
+    /// user says who may read it, as kubeadm's).
     HealthAndVersion,
     /// Everywhere; authorization decides. Upstream's default.
     Everywhere,
@@ -107,13 +108,14 @@ pub enum Anonymous {
 const DISCOVERY: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
 impl Anonymous {
-    fn admits(&self, path: &str) -> bool {
+    fn admits(&self, path: &str, discovery: impl FnOnce() -> bool) -> bool {
         if *self == Anonymous::Everywhere {
             return true;
         }
         let below =
             |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(below) || path == DISCOVERY
+        ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(below)
+            || (path == DISCOVERY && discovery())
     }
 }
 
@@ -181,7 +183,9 @@ impl Authenticator {
         }
         match failed {
             Some(e) => Err(e),
-            None if self.anonymous.admits(given.path) => Ok(Arc::new(UserInfo::anonymous())),
+            None if self.anonymous.admits(given.path, || self.tokens.discovery_is_signed()) => {
+                Ok(Arc::new(UserInfo::anonymous()))
+            }
             None => Err(AuthnError::Missing),
         }
     }

@@ -17,6 +17,9 @@ const MAX_TOKEN: usize = 16 * 1024;
 /// Difference of clocks allowed for, and how long a deleted object's tokens still count (upstream's leeway).
 const LEEWAY: i64 = 60;
 
+/// Keys of the discovery document's signatures begin so; a token's id follows.
+const SIGNATURE: &str = "jws-kubeconfig-";
+
 /// Why a token is not accepted. Texts a TokenReview shows are upstream's.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -175,6 +178,14 @@ impl TokenAuthenticator {
         let found = Arc::new(found);
         self.cache.put(key, found.clone(), now);
         Ok(found)
+    }
+
+    /// Whether a bootstrap token lives that machines may find the cluster with: the signer keeps a signature by each in
+    /// the discovery document, and none else.
+    pub fn discovery_is_signed(&self) -> bool {
+        let document: Option<Discovery> =
+            read(self.reads.as_ref(), "", "configmaps", "kube-public", "cluster-info");
+        document.is_some_and(|document| document.data.keys().any(|key| key.starts_with(SIGNATURE)))
     }
 
     fn service_account(
@@ -340,6 +351,13 @@ impl TokenAuthenticator {
         user.add_authenticated();
         Ok(TokenIdentity { user: Arc::new(user), audiences: wanted.to_vec(), stale: false, expires })
     }
+}
+
+/// Of the discovery document only the names of its keys.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Discovery {
+    data: BTreeMap<String, serde::de::IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,7 +1,8 @@
 //! CustomResourceDefinitions: their names and conditions, their rows in the table, and the end of their objects.
 //!
 //! One task follows the definitions (upstream has a controller per condition). What always holds: a definition's rows are in the
-//! table before its status says Established, so whoever waits for that is served; rows and watches go when the definition does.
+//! table before its status says Established, so whoever waits for that is served, and in discovery only after that, so whoever
+//! waits for discovery reads that status; rows and watches go when the definition does.
 //! Definitions that ask for what this server does not do (CEL rules, conversion webhooks) are never served without it: Established
 //! stays False and says why.
 
@@ -235,6 +236,8 @@ impl Controller {
             let Some(doc) = self.cache.peek(&name).and_then(|object| decode(&object)) else { continue };
             let others = self.known.iter().filter(|(other, _)| **other != name).map(|(_, claim)| claim);
             let planned = status::plan(&doc, others, self.core.clock.now());
+            let core = self.core.clone();
+            let held = planned.is_some().then(|| core.documents.hold());
             self.serving.put(planned.as_ref().unwrap_or(&doc));
             self.serving.swap(&self.core);
             if let Some(planned) = planned {
@@ -243,6 +246,9 @@ impl Controller {
                     Ok(()) => self.claim(name.clone(), Claim::of(&planned)),
                     Err(status) if status.is_not_found() => {}
                     Err(status) => {
+                        // What is not in the status yet is not served.
+                        self.serving.put(&doc);
+                        self.serving.swap(&self.core);
                         if status.code != 409 {
                             tracing::warn!(definition = name, %status, "the status could not be written");
                         }
@@ -250,6 +256,7 @@ impl Controller {
                     }
                 }
             }
+            drop(held);
             self.clean(&name, &doc);
         }
     }

@@ -18,16 +18,21 @@ use keelson_api::structural::custom::Custom;
 use keelson_api::structural::{fits, prune};
 use keelson_api::table::Resource;
 use keelson_api::types::columns::{Cell, Columns};
+use keelson_api::types::deprecated;
 
 use super::Op;
 use crate::cache::{JsonPaths, List, Object};
 use crate::core::Call;
 use crate::scan;
 
-/// What a request learns of its row's definition before anything else: that the version is deprecated, or that nothing can be made
-/// any more.
+/// What a request learns of its row before anything else: that the version is deprecated, or that nothing can be made any more.
 pub fn announce(call: &Call<'_>, row: &Resource) -> Result<(), Status> {
-    let Some(custom) = &row.custom else { return Ok(()) };
+    let Some(custom) = &row.custom else {
+        if let Some(text) = deprecated::warning(&row.group, &row.version, &row.kind) {
+            call.warnings.add(text);
+        }
+        return Ok(());
+    };
     let info = call.info;
     let everywhere = matches!(info.verb, "list" | "watch");
     if row.namespaced && info.namespace.is_empty() && !everywhere {

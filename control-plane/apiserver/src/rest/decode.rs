@@ -95,23 +95,47 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     Ok(())
 }
 
-/// Upstream's text around a decoder's complaint.
+/// Upstream's text around a decoder's complaint: with the kind that the body says (or leaves to the path), or with the
+/// body's beginning where it says nothing that can be read.
 fn explain(error: &DecodeError, encoding: Encoding, body: &[u8], expected: &Expected<'_>) -> Status {
     let said = match encoding {
         Encoding::Protobuf => proto::peek_type_meta(body),
-        _ => json::peek_type_meta(body),
+        Encoding::Json => json::peek_type_meta(body),
+        Encoding::Yaml => yaml::to_json(body).and_then(|json| json::peek_type_meta(&json)),
     };
-    match said {
-        Ok((api_version, kind)) if !kind.is_empty() => {
-            let version = api_version.rsplit('/').next().unwrap_or_default();
-            Status::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {}: {error}",
-                expected.kind
-            ))
+    let (api_version, kind) = match said {
+        Ok(said) => said,
+        // Upstream reads these two first, so that is where it finds what is wrong.
+        Err(error) => {
+            return Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): {error} ({})",
+                expected.kind,
+                summary(body)
+            ));
         }
-        _ => Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {error}",
-            expected.kind
-        )),
+    };
+    let kind = if kind.is_empty() { expected.kind } else { &kind };
+    let version = match api_version.rsplit('/').next() {
+        None | Some("") => expected.version,
+        Some(version) => version,
+    };
+    Status::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {}: {error}",
+        expected.kind
+    ))
+}
+
+/// The body's beginning: as it is where it looks like JSON, else in hexadecimal digits.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let begin = &body[..body.len().min(SHOWN)];
+    let more = if body.len() > SHOWN { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(begin)),
+        Some(_) => {
+            let digits: String = begin.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}{more}")
+        }
     }
 }

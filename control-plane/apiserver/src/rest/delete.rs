@@ -133,7 +133,11 @@ async fn read_options(op: &Op<'_>, body: RequestBody) -> Result<DeleteOptions, S
 /// Deletes one object of the request's namespace.
 pub async fn delete_one(op: &Op<'_>, name: &str, options: &DeleteOptions) -> Result<Deleted, Status> {
     let attributes = op.admission(Operation::Delete, name, "", options.dry_run);
+    let mut turn = None;
     for attempt in 0..MAX_ATTEMPTS {
+        if turn.is_none() {
+            turn = op.core.turns.before(attempt, || op.key(name)).await;
+        }
         let Some(old) = op.load(name, attempt > 0).await? else {
             return Err(Status::not_found(&op.gr(), name));
         };

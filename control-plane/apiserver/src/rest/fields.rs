@@ -1,11 +1,13 @@
 //! Selectable fields of stored objects: straight from the JSON where a field is a plain value at its path, else by the
 //! type's rules.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use keelson_api::json::{self, FieldValidation};
 use keelson_api::schema::{Kind, TypeId};
 use keelson_api::structural::custom::Custom;
+use keelson_api::structural::selectable::SelectableField;
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Strategy};
 
@@ -31,16 +33,13 @@ pub fn of(row: &Resource, hub: impl FnOnce() -> Arc<Resource>) -> Arc<dyn Fields
 /// The fields that any version of a custom resource selects by.
 struct CustomFields {
     labels: Vec<Box<str>>,
-    paths: Vec<Vec<String>>,
+    fields: Vec<SelectableField>,
 }
 
 impl CustomFields {
     fn of(custom: &Custom) -> CustomFields {
-        let fields = &custom.all_selectable;
-        CustomFields {
-            labels: fields.iter().map(|(label, _)| label.as_str().into()).collect(),
-            paths: fields.iter().map(|(_, path)| path.clone()).collect(),
-        }
+        let fields = custom.all_selectable.clone();
+        CustomFields { labels: fields.iter().map(|field| field.label.as_str().into()).collect(), fields }
     }
 }
 
@@ -50,14 +49,25 @@ impl Fields for CustomFields {
     }
 
     fn values(&self, bytes: &[u8], put: &mut dyn FnMut(&str)) {
-        for path in &self.paths {
-            let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            match find(bytes, &path).filter(|value| value != "null") {
-                Some(value) => put(&value),
-                None => put(""),
-            }
+        for field in &self.fields {
+            put(&custom_text(bytes, field));
         }
     }
+}
+
+/// A custom resource's field as it is read: with the schema's defaults.
+fn custom_text<'b>(bytes: &'b [u8], field: &'b SelectableField) -> Cow<'b, str> {
+    let mut at = 0..bytes.len();
+    for step in &field.steps {
+        match scan::member(bytes, at.start, &step.name) {
+            Some(found) if bytes.get(found.clone()) == Some(b"null") => {
+                return if step.nullable { "".into() } else { step.absent.as_str().into() };
+            }
+            Some(found) => at = found,
+            None => return step.absent.as_str().into(),
+        }
+    }
+    scalar(bytes, at).unwrap_or_default()
 }
 
 /// The selectable fields of one type.
@@ -124,11 +134,16 @@ impl Fields for TypeFields {
 }
 
 /// The scalar at a path, as text.
-fn find<'b>(bytes: &'b [u8], path: &[&str]) -> Option<std::borrow::Cow<'b, str>> {
+fn find<'b>(bytes: &'b [u8], path: &[&str]) -> Option<Cow<'b, str>> {
     let mut at = 0..bytes.len();
     for member in path {
         at = scan::member(bytes, at.start, member)?;
     }
+    scalar(bytes, at)
+}
+
+/// The text of a string, else the value as it stands.
+fn scalar(bytes: &[u8], at: std::ops::Range<usize>) -> Option<Cow<'_, str>> {
     let value = bytes.get(at)?;
     if value.first() == Some(&b'"') {
         if value.contains(&b'\\') {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use keelson_api::continue_token;
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::proto;
@@ -38,7 +37,7 @@ async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            let (revision, start) = decode_token(token)?;
+            let (revision, start) = continue_token::decode(token)?;
             (Some(key_after(op, start)), revision.map_or(ReadAt::Newest, ReadAt::Exact))
         }
         (None, Version::Newest) => (None, ReadAt::Newest),
@@ -129,7 +128,7 @@ impl Op<'_> {
         let token = found
             .continue_after
             .as_deref()
-            .map(|after| encode_token(found.revision, self.token_start(after)));
+            .map(|after| continue_token::encode(Some(found.revision), self.token_start(after)));
         let meta = Meta { revision: found.revision, token: token.as_deref(), remaining: found.remaining };
         match (output.shape, output.encoding) {
             (Shape::Whole, Encoding::Protobuf) => {
@@ -363,51 +362,6 @@ impl Iterator for Mapped {
     }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Token {
-    v: String,
-    rv: i64,
-    start: String,
-}
-
-fn encode_token(revision: u64, last: &str) -> String {
-    pack(&Token {
-        v: "meta.k8s.io/v1".to_owned(),
-        rv: i64::try_from(revision).unwrap_or(-1),
-        start: format!("{last}\0"),
-    })
-}
-
-fn pack(token: &Token) -> String {
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default())
-}
-
-/// The revision (none: the newest) and the key after which the next page starts, relative to the path's scope.
-fn decode_token(text: &str) -> Result<(Option<u64>, String), Status> {
-    let bad =
-        |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-    let raw = URL_SAFE_NO_PAD
-        .decode(text)
-        .or_else(|_| URL_SAFE.decode(text))
-        .map_err(|error| bad(&error.to_string()))?;
-    let token: Token = serde_json::from_slice(&raw).map_err(|error| bad(&error.to_string()))?;
-    if token.v != "meta.k8s.io/v1" {
-        return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
-    }
-    if token.rv == 0 {
-        return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
-    }
-    if token.start.is_empty() {
-        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
-    }
-    // Only a clean path stays below the prefix that it is joined to.
-    let path = token.start.strip_prefix('/').unwrap_or(&token.start);
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(bad(&token.start));
-    }
-    Ok((u64::try_from(token.rv).ok(), path.strip_suffix('\0').unwrap_or(path).to_owned()))
-}
-
 /// The cache key a token's start stands for; it cannot leave the path's namespace.
 fn key_after(op: &Op<'_>, start: String) -> String {
     match op.namespace() {
@@ -421,37 +375,6 @@ const INCONSISTENT: &str = "The provided continue parameter is too old to displa
 /// An expired page answers with a token that continues at the newest revision.
 fn expired(op: &Op<'_>, after: &str) -> Status {
     let mut status = Status::expired(INCONSISTENT);
-    let start = format!("{}\0", op.token_start(after));
-    status.continue_token = Some(pack(&Token { v: "meta.k8s.io/v1".to_owned(), rv: -1, start }));
+    status.continue_token = Some(continue_token::encode(None, op.token_start(after)));
     status
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_hold_revision_and_key() {
-        assert_eq!(decode_token(&encode_token(17, "default/a")).unwrap(), (Some(17), "default/a".to_owned()));
-        let traversal = URL_SAFE_NO_PAD.encode(br#"{"v":"meta.k8s.io/v1","rv":1,"start":"../../secrets/x"}"#);
-        for bad in ["", "!", "e30", &traversal] {
-            assert_eq!(decode_token(bad).unwrap_err().code, 400, "{bad}");
-        }
-        for (token, why) in [
-            (r#"{"v":"v0","rv":1,"start":"a"}"#, "server does not recognize this encoded version v0"),
-            (
-                r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#,
-                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
-            ),
-            (
-                r#"{"v":"meta.k8s.io/v1","rv":1,"start":""}"#,
-                "encoded start key empty (version meta.k8s.io/v1)",
-            ),
-            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"/a//b"}"#, "/a//b"),
-            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/./b"}"#, "a/./b"),
-        ] {
-            let message = decode_token(&URL_SAFE_NO_PAD.encode(token)).unwrap_err().message;
-            assert_eq!(message, format!("invalid continue token: continue key is not valid: {why}"));
-        }
-    }
 }

@@ -15,6 +15,7 @@ mod review;
 mod scale;
 mod subresource;
 mod table;
+pub mod turns;
 mod update;
 mod watch;
 
@@ -67,6 +68,9 @@ pub struct Loaded {
 
 /// How often a write that lost a race is tried again.
 pub const MAX_ATTEMPTS: usize = 64;
+
+/// When to come again, in seconds, while the store cannot take writes: it comes back by itself.
+const RETRY_STORE: i32 = 1;
 
 /// Serves a request for a resource.
 pub fn serve<'r>(
@@ -350,9 +354,9 @@ pub fn store_status(error: StoreError) -> Status {
         }
         StoreError::Future { requested, current } => Status::too_large_resource_version(requested, current),
         StoreError::Refused(why) => Status::request_entity_too_large(why),
-        full @ StoreError::Full => Status::service_unavailable(full.to_string()),
+        full @ StoreError::Full => Status::service_unavailable(full.to_string()).retry_after(RETRY_STORE),
         closed @ (StoreError::Closed(_) | StoreError::Unavailable(_)) => {
-            Status::service_unavailable(closed.to_string())
+            Status::service_unavailable(closed.to_string()).retry_after(RETRY_STORE)
         }
         // Neither a success nor a failure: the client looks, or asks again.
         unknown @ StoreError::Unknown(_) => Status::timeout(&unknown.to_string(), 0),

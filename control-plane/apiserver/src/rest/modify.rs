@@ -16,7 +16,11 @@ pub async fn modify(
     dry_run: bool,
     change: impl Fn(&mut Doc) -> Result<(), Status>,
 ) -> Result<Written, Status> {
+    let mut turn = None;
     for attempt in 0..MAX_ATTEMPTS {
+        if turn.is_none() {
+            turn = op.core.turns.before(attempt, || op.key(name)).await;
+        }
         let Some(old) = op.load(name, attempt > 0).await? else {
             return Err(Status::not_found(&op.gr(), name));
         };

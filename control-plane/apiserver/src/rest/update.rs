@@ -119,14 +119,11 @@ impl PatchKind {
             "application/strategic-merge-patch+json" if op.row.ty.is_some() => Ok(PatchKind::Strategic),
             "application/apply-patch+yaml" => Ok(PatchKind::Apply),
             _ => {
-                let mut accepted = vec![
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    "application/apply-patch+yaml",
-                ];
+                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
                 if op.row.ty.is_some() {
                     accepted.push("application/strategic-merge-patch+json");
                 }
+                accepted.push("application/apply-patch+yaml");
                 Err(Status::unsupported_media_type(&accepted))
             }
         }
@@ -155,11 +152,7 @@ impl PatchKind {
             PatchError::Unsupported(text) => {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
-            PatchError::Unprocessable(text) => {
-                let mut status = Status::invalid(&op.gk(), &op.info().name, &ErrorList::new());
-                status.message = format!("{}: {text}", status.message);
-                status
-            }
+            PatchError::Unprocessable(_) => Status::unprocessable(),
             PatchError::Decode(error) => match self {
                 PatchKind::Apply => Status::bad_request(error.to_string()),
                 PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
@@ -209,7 +202,11 @@ pub async fn update(
     make: &Make<'_>,
     missing: Option<&Missing<'_>>,
 ) -> Result<Written, Status> {
+    let mut turn = None;
     for attempt in 0..MAX_ATTEMPTS {
+        if turn.is_none() {
+            turn = op.core.turns.before(attempt, || op.key(name)).await;
+        }
         let Some(old) = op.load(name, attempt > 0).await? else {
             let Some(missing) = missing else { return Err(Status::not_found(&op.gr(), name)) };
             if !request_info::is_path_segment(name) {
@@ -359,10 +356,11 @@ async fn store_changed(
     }
 }
 
-/// The new object's own claims on what it replaces; true when it names the revision.
+/// The new object's own claims on what it replaces; true when it names the revision. Another uid is a lost precondition of a
+/// PUT; in a patch it is a field that must not change, which validation says.
 fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, Status> {
     let (new, old) = (new.meta(), old.meta());
-    if !new.uid().is_empty() && new.uid() != old.uid() {
+    if op.info().verb == "update" && !new.uid().is_empty() && new.uid() != old.uid() {
         let text = format!(
             "Precondition failed: UID in precondition: {}, UID in object meta: {}",
             new.uid(),

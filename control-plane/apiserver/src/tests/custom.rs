@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::harness::*;
 
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const FOOS: &str = "/apis/example.com/v1/namespaces/default/foos";
+pub(super) const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(super) const FOOS: &str = "/apis/example.com/v1/namespaces/default/foos";
 
 /// A definition of `<plural>.example.com` with one version, `v1`.
-fn definition(plural: &str, schema: Value) -> Value {
+pub(super) fn definition(plural: &str, schema: Value) -> Value {
     let singular = plural.trim_end_matches('s');
     let kind = format!("{}{}", singular[..1].to_uppercase(), &singular[1..]);
     json!({
@@ -22,11 +22,11 @@ fn definition(plural: &str, schema: Value) -> Value {
     })
 }
 
-fn open() -> Value {
+pub(super) fn open() -> Value {
     json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-fn sized() -> Value {
+pub(super) fn sized() -> Value {
     json!({"type": "object", "properties": {
         "spec": {"type": "object", "required": ["size"], "properties": {
             "size": {"type": "integer", "minimum": 1, "maximum": 10},
@@ -40,18 +40,18 @@ fn sized() -> Value {
     }})
 }
 
-fn foo(name: &str, spec: Value) -> Value {
+pub(super) fn foo(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": name}, "spec": spec})
 }
 
-fn condition<'v>(definition: &'v Value, kind: &str) -> &'v Value {
+pub(super) fn condition<'v>(definition: &'v Value, kind: &str) -> &'v Value {
     let all = definition["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     all.iter().find(|one| one["type"] == kind).unwrap_or(&Value::Null)
 }
 
 impl Lab {
     /// Waits until a definition's condition has a status.
-    async fn until(&self, name: &str, kind: &str, status: &str) -> Value {
+    pub(super) async fn until(&self, name: &str, kind: &str, status: &str) -> Value {
         let path = format!("{CRDS}?fieldSelector=metadata.name%3D{name}&watch=true&allowWatchBookmarks=true");
         let mut frames = self.watch(&path, &[]).await;
         loop {

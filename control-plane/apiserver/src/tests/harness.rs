@@ -93,7 +93,16 @@ impl Lab {
         ctx: Context,
         change: impl FnOnce(&mut ApiServerConfig),
     ) -> Lab {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        Lab::over(Arc::new(MemoryStore::new()), trigger, ctx, change).await
+    }
+
+    /// A server over a store that the test made.
+    pub async fn over(
+        store: Arc<dyn Store>,
+        trigger: DrainTrigger,
+        ctx: Context,
+        change: impl FnOnce(&mut ApiServerConfig),
+    ) -> Lab {
         let pki = pki();
         let mut config =
             ApiServerConfig::new(pki.clone(), "127.0.0.1:0".parse().unwrap(), "192.0.2.7".parse().unwrap());

@@ -1,7 +1,9 @@
 //! The server as a whole, in process on a memory store, and over TLS with a raw client.
 
 mod applies;
+mod bad_input;
 mod custom;
+mod definitions;
 mod deletes;
 mod harness;
 mod lists;
@@ -9,6 +11,7 @@ mod metrics;
 mod mistakes;
 mod proxies;
 mod renewal;
+mod selectable;
 mod services;
 mod streams;
 mod tls;

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::harness::*;
 
-async fn connect(lab: &Lab, who: Option<&keelson_pki::Identity>) -> SendRequest<Full<Bytes>> {
+pub(super) async fn connect(lab: &Lab, who: Option<&keelson_pki::Identity>) -> SendRequest<Full<Bytes>> {
     let identity = who.map(|who| (who.chain(), who.key()));
     let mut config = keelson_pki::client_config(&[lab.pki.ca.certificate().clone()], identity).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];

@@ -250,3 +250,18 @@ async fn single_objects() {
         assert_eq!(made.lab.get(&path).await.code, code, "{query}");
     }
 }
+
+#[tokio::test]
+async fn every_answer_of_a_deprecated_version_says_so() {
+    let lab = Lab::start().await;
+    const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
+    let text = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    let object = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "e"}});
+    let made = lab.post(ENDPOINTS, &object).await;
+    assert_eq!((made.code, made.warnings()), (201, vec![text.to_owned()]));
+    for path in [ENDPOINTS.to_owned(), format!("{ENDPOINTS}/e"), format!("{ENDPOINTS}/none")] {
+        assert_eq!(lab.get(&path).await.warnings(), [text], "{path}");
+    }
+    let slices = lab.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices").await;
+    assert_eq!(slices.warnings(), Vec::<String>::new());
+}

@@ -192,14 +192,20 @@ async fn patches_of_all_kinds() {
 
 #[tokio::test]
 async fn concurrent_patches_all_land() {
-    let lab = std::sync::Arc::new(Lab::start().await);
+    // On a store whose commits take time: in memory no two writes ever meet.
+    let folder = tempfile::tempdir().unwrap();
+    let store = keelson_store::SqliteStore::open(keelson_store::SqliteOptions::new(folder.path())).unwrap();
+    let (trigger, context) = keelson_daemon::Context::for_tests();
+    let lab = std::sync::Arc::new(Lab::over(std::sync::Arc::new(store), trigger, context, |_| {}).await);
     lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
     let tasks: Vec<_> = (0..24)
         .map(|n| {
             let lab = lab.clone();
             tokio::spawn(async move {
-                let patch: Value = json!({"data": {format!("k{n}"): "v"}});
-                lab.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", &patch).await.expect(200);
+                for round in 0..20 {
+                    let patch: Value = json!({"data": {format!("k{n}"): format!("{round}")}});
+                    lab.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", &patch).await.expect(200);
+                }
             })
         })
         .collect();

@@ -1,6 +1,5 @@
 //! Deletes bootstrap tokens that have expired.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -27,17 +26,8 @@ pub fn start(
     ctx: &Context,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "token-cleaner", shared, ctx);
-    let queue = base.queue.clone();
-    shared.bootstrap_tokens.on_change(move |change| {
-        if change.new.is_some() {
-            queue.add(change.key.clone());
-        }
-    });
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let tokens = base.shared.bootstrap_tokens.clone();
-        base.run(controller, 1, async move { tokens.synced().await }).await;
-    }
+    base.follow(&shared.bootstrap_tokens);
+    base.work(Controller, 1, |shared| async move { shared.bootstrap_tokens.synced().await })
 }
 
 impl Reconcile for Controller {

@@ -2,7 +2,6 @@
 //! the true document from a forged one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -36,15 +35,10 @@ pub fn start(
     shared.bootstrap_tokens.on_change(move |_| queue.add(ObjectKey::new(NAMESPACE, NAME)));
     let queue = base.queue.clone();
     shared.cluster_info.on_change(move |_| queue.add(ObjectKey::new(NAMESPACE, NAME)));
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let shared = base.shared.clone();
-        let synced = async move {
-            shared.bootstrap_tokens.synced().await;
-            shared.cluster_info.synced().await;
-        };
-        base.run(controller, 1, synced).await;
-    }
+    base.work(Controller, 1, |shared| async move {
+        shared.bootstrap_tokens.synced().await;
+        shared.cluster_info.synced().await;
+    })
 }
 
 impl Reconcile for Controller {

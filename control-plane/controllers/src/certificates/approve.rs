@@ -1,6 +1,5 @@
 //! Approves what [`super::rules`] recognises and the requester may have.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -16,7 +15,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::rules::{self, Recognized, Request};
-use super::{cached, follow, has, is_issued, parsed};
+use super::{cached, has, is_issued, parsed};
 use crate::kit::start::Base;
 use crate::kit::worker::Reconcile;
 use crate::kit::{ReconcileError, gone_is_fine};
@@ -30,12 +29,8 @@ pub fn start(
     ctx: &Context,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "csrapproving", shared, ctx);
-    follow(shared, base.queue.clone());
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let requests = base.shared.certificate_requests.clone();
-        base.run(controller, 1, async move { requests.synced().await }).await;
-    }
+    base.follow(&shared.certificate_requests);
+    base.work(Controller, 1, |shared| async move { shared.certificate_requests.synced().await })
 }
 
 impl Reconcile for Controller {

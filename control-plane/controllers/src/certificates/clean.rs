@@ -1,7 +1,6 @@
 //! Removes requests that have had their time: an hour after they were issued, denied or failed, a day when nothing
 //! became of them, and when the certificate has expired (upstream's times).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +11,7 @@ use keelson_daemon::Context;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
-use super::{cached, follow, is_issued};
+use super::{cached, is_issued};
 use crate::kit::start::Base;
 use crate::kit::worker::Reconcile;
 use crate::kit::{ReconcileError, gone_is_fine, is_conflict};
@@ -29,12 +28,8 @@ pub fn start(
     ctx: &Context,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "csrcleaner", shared, ctx);
-    follow(shared, base.queue.clone());
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let requests = base.shared.certificate_requests.clone();
-        base.run(controller, 1, async move { requests.synced().await }).await;
-    }
+    base.follow(&shared.certificate_requests);
+    base.work(Controller, 1, |shared| async move { shared.certificate_requests.synced().await })
 }
 
 impl Reconcile for Controller {

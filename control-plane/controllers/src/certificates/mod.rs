@@ -14,20 +14,11 @@ pub use clean::start as start_cleaner;
 pub use sign::{Signing, start as start_signer};
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use keelson_client::ObjectKey;
 use keelson_client::projections::SharedInformers;
-use keelson_client::{ObjectKey, WorkQueue};
 use keelson_pki::CsrInfo;
 
 use crate::kit::ReconcileError;
-
-/// Marks every request that is there or changes.
-fn follow(shared: &SharedInformers, queue: WorkQueue<ObjectKey>) {
-    shared.certificate_requests.on_change(move |change| {
-        if change.new.is_some() {
-            queue.add(change.key.clone());
-        }
-    });
-}
 
 /// The request under the key, as the cache holds it.
 fn cached(

@@ -15,7 +15,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::rules::{self, Request};
-use super::{cached, follow, has, is_issued, parsed};
+use super::{cached, has, is_issued, parsed};
 use crate::kit::start::Base;
 use crate::kit::worker::Reconcile;
 use crate::kit::{ReconcileError, gone_is_fine};
@@ -51,12 +51,12 @@ pub fn start(
     signing: Signing,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "csrsigning", shared, ctx);
-    follow(shared, base.queue.clone());
-    let controller = Arc::new(Controller { base: base.clone(), signing });
-    async move {
-        let requests = base.shared.certificate_requests.clone();
-        base.run(controller, 1, async move { requests.synced().await }).await;
-    }
+    base.follow(&shared.certificate_requests);
+    base.work(
+        |base| Controller { base, signing },
+        1,
+        |shared| async move { shared.certificate_requests.synced().await },
+    )
 }
 
 impl Reconcile for Controller {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keelson_client::projections::SharedInformers;
-use keelson_client::{EventRecorder, ObjectKey, WorkQueue};
+use keelson_client::{EventRecorder, Informer, ObjectKey, Projection, WorkQueue};
 use keelson_daemon::Context;
 
 use super::worker::{Reconcile, work};
@@ -33,6 +33,33 @@ impl Base {
             ctx: ctx.clone(),
             queue: WorkQueue::new(),
         }
+    }
+
+    /// Marks every object that is there or changes.
+    pub fn follow<P: Projection>(&self, informer: &Informer<P>) {
+        let queue = self.queue.clone();
+        informer.on_change(move |change| {
+            if change.new.is_some() {
+                queue.add(change.key.clone());
+            }
+        });
+    }
+
+    /// The work of the reconciler that `make` makes with these means: once the informers are `synced`, until the drain begins.
+    pub fn work<
+        R: Reconcile,
+        S: Future<Output = ()>,
+        M: FnOnce(Base) -> R,
+        W: FnOnce(SharedInformers) -> S,
+    >(
+        self,
+        make: M,
+        workers: usize,
+        synced: W,
+    ) -> impl Future<Output = ()> + use<R, S, M, W> {
+        let reconciler = Arc::new(make(self.clone()));
+        let synced = synced(self.shared.clone());
+        self.run(reconciler, workers, synced)
     }
 
     /// Works once `synced` is done, until the drain begins.

@@ -1,6 +1,5 @@
 //! Aggregated ClusterRoles: the rules of all roles their selectors pick.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
@@ -33,11 +32,7 @@ pub fn start(
             }
         });
     });
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let roles = base.shared.cluster_roles.clone();
-        base.run(controller, 1, async move { roles.synced().await }).await;
-    }
+    base.work(Controller, 1, |shared| async move { shared.cluster_roles.synced().await })
 }
 
 /// The rules of an aggregated role, in the order of the roles' names; `None` when they are as they should be.

@@ -2,6 +2,7 @@
 
 pub mod cluster_roles;
 pub mod pod_gc;
+pub mod protection;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod ttl;

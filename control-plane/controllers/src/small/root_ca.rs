@@ -1,6 +1,5 @@
 //! The API server's CA in a config map `kube-root-ca.crt` of every namespace.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -42,15 +41,14 @@ pub fn start(
     });
     let queue = base.queue.clone();
     shared.root_cas.on_change(move |change| queue.add(ObjectKey::cluster(change.key.namespace.clone())));
-    let controller = Arc::new(Controller { base: base.clone(), pem });
-    async move {
-        let shared = base.shared.clone();
-        let synced = async move {
+    base.work(
+        |base| Controller { base, pem },
+        1,
+        |shared| async move {
             shared.namespaces.synced().await;
             shared.root_cas.synced().await;
-        };
-        base.run(controller, 1, synced).await;
-    }
+        },
+    )
 }
 
 impl Reconcile for Controller {

@@ -1,6 +1,5 @@
 //! A `default` service account in every namespace.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -25,27 +24,17 @@ pub fn start(
     ctx: &Context,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "service-account-controller", shared, ctx);
-    let queue = base.queue.clone();
-    shared.namespaces.on_change(move |change| {
-        if change.new.is_some() {
-            queue.add(change.key.clone());
-        }
-    });
+    base.follow(&shared.namespaces);
     let queue = base.queue.clone();
     shared.service_accounts.on_change(move |change| {
         if change.new.is_none() && &*change.key.name == NAME {
             queue.add(ObjectKey::cluster(change.key.namespace.clone()));
         }
     });
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let shared = base.shared.clone();
-        let synced = async move {
-            shared.namespaces.synced().await;
-            shared.service_accounts.synced().await;
-        };
-        base.run(controller, 2, synced).await;
-    }
+    base.work(Controller, 2, |shared| async move {
+        shared.namespaces.synced().await;
+        shared.service_accounts.synced().await;
+    })
 }
 
 impl Reconcile for Controller {

@@ -1,6 +1,5 @@
 //! Deletes finished Jobs whose `ttlSecondsAfterFinished` has passed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,17 +23,8 @@ pub fn start(
     ctx: &Context,
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "ttl-after-finished-controller", shared, ctx);
-    let queue = base.queue.clone();
-    shared.jobs.on_change(move |change| {
-        if change.new.is_some() {
-            queue.add(change.key.clone());
-        }
-    });
-    let controller = Arc::new(Controller(base.clone()));
-    async move {
-        let jobs = base.shared.jobs.clone();
-        base.run(controller, 1, async move { jobs.synced().await }).await;
-    }
+    base.follow(&shared.jobs);
+    base.work(Controller, 1, |shared| async move { shared.jobs.synced().await })
 }
 
 /// Seconds until the Job expires; `None`: never (yet).

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod fixture;
+mod protection;
 
 use fixture::{Cluster, until};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};

@@ -309,7 +309,8 @@ impl<'a, B: Backend> Driver<'a, B> {
         Ok(true)
     }
 
-    /// After a fault: the store comes back with a prefix of the group that was under way, all that was answered in it.
+    /// After a fault: the store comes back with a prefix of the group that was under way, all that was answered in it, and
+    /// nothing of what was refused as closed.
     fn recover(
         &mut self,
         group: &[Transaction],
@@ -325,9 +326,12 @@ impl<'a, B: Backend> Driver<'a, B> {
         let found =
             wait(self.backend.store().revision()).map_err(|error| format!("after a fault: {error}"))?;
         let unknown = |answer: &Result<Committed, CommitError>| {
-            matches!(answer, Err(CommitError::Store(StoreError::Closed(_) | StoreError::Full)))
+            matches!(answer, Err(CommitError::Store(StoreError::Unknown(_) | StoreError::Full)))
         };
         for (transaction, answer) in group.iter().zip(answers) {
+            if matches!(answer, Err(CommitError::Store(StoreError::Closed(_)))) {
+                continue;
+            }
             if !unknown(&answer) {
                 self.compare_commit(transaction, answer)?;
             } else if self.truth.revision < found {

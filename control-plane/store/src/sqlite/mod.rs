@@ -5,15 +5,17 @@
 //! ([`read`]). Nothing blocks a runtime's thread.
 //!
 //! What always holds: an answer and an event leave after the fsync; a failed fsync closes the store until it is opened
-//! anew; a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
+//! anew (which [`ReopeningStore`] does by itself); a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
 //! clean close leaves one file.
 
+mod beside;
 mod checkpoint;
 mod expiry;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
 mod read;
+mod reopening;
 mod schema;
 mod site;
 mod sweep;
@@ -43,6 +45,8 @@ use crate::{
     CommitError, Committed, Entry, Page, Revision, Store, StoreError, Transaction, Watch, Write, hub,
 };
 
+pub use self::beside::SqliteReader;
+pub use self::reopening::ReopeningStore;
 pub use self::site::DATABASE;
 
 /// Commits that may wait; more wait outside for their turn.
@@ -70,6 +74,8 @@ pub struct SqliteOptions {
     /// No revision up to this one is handed out (again): set after a restore or a migration. Raising it makes all
     /// earlier revisions compacted.
     pub min_revision: Revision,
+    /// Whether the file's structure is looked through when it is opened (some 1 ms for each MiB).
+    pub check: bool,
 }
 
 impl SqliteOptions {
@@ -80,6 +86,7 @@ impl SqliteOptions {
             retention: Duration::from_secs(300),
             reserve_bytes: 8 << 20,
             min_revision: 0,
+            check: false,
         }
     }
 }
@@ -104,8 +111,24 @@ pub enum OpenError {
     NoWal,
     #[error("the store's database cannot be opened ({})", describe(source))]
     Database { source: rusqlite::Error },
+    #[error("the store's database is damaged ({found})")]
+    Damaged { found: String },
     #[error("a thread of the store cannot be started")]
     Thread { source: std::io::Error },
+}
+
+impl OpenError {
+    /// Whether the file itself is broken: opening it again cannot help.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ffi::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            OpenError::Damaged { .. } => true,
+            OpenError::Database { source } => {
+                matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// An SQLite error with its extended code, which says what failed (a write, an fsync, a lock).
@@ -199,6 +222,16 @@ impl SqliteStore {
         Ok(SqliteStore { shared, writes: Writes::Thread(messages), permits, ended: AtomicBool::new(false) })
     }
 
+    /// Why it was closed, where its user did not close it.
+    fn failure(&self) -> Option<String> {
+        if self.ended.load(Ordering::Relaxed) { None } else { self.shared.closed.get().cloned() }
+    }
+
+    /// The newest revision that was acknowledged.
+    fn published(&self) -> Revision {
+        self.shared.hub.published()
+    }
+
     fn closed(&self) -> StoreError {
         self.shared.closed_error().unwrap_or_else(|| StoreError::Closed("its writer has ended".to_owned()))
     }
@@ -254,6 +287,9 @@ fn open_writer(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Res
     site.settle_wal().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
     let mut connection = site.connect(true).map_err(failed)?;
     let mut meta = schema::prepare_writer(&mut connection, site.synchronous())?;
+    if let Some(found) = options.check.then(|| beside::damage(&connection)).flatten() {
+        return Err(OpenError::Damaged { found });
+    }
     site.sync_folder().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
     raise(&connection, &mut meta, options.min_revision).map_err(failed)?;
     let hub = Hub::new(meta.revision + meta.base);

@@ -85,8 +85,15 @@ pub(super) fn read_meta(connection: &Connection) -> rusqlite::Result<Meta> {
     })
 }
 
-/// Brings a writing connection into its mode and makes the tables of a new database.
-pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> Result<Meta, OpenError> {
+/// What a file holds.
+pub(super) struct Look {
+    /// It has tables; a new file has none.
+    pub filled: bool,
+    pub format: i32,
+}
+
+/// Looks at a file, and refuses what is not ours or of a format that this code does not know.
+pub(super) fn look(connection: &Connection) -> Result<Look, OpenError> {
     let failed = |source| OpenError::Database { source };
     // The first statement that reads the file: a file that is no database fails here.
     let format: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
@@ -103,6 +110,13 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     if (filled || format != 0) && format != FORMAT && !(filled && format == BEFORE_EXPIRY) {
         return Err(OpenError::Format { found: format, known: FORMAT });
     }
+    Ok(Look { filled, format })
+}
+
+/// Brings a writing connection into its mode and makes the tables of a new database.
+pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> Result<Meta, OpenError> {
+    let failed = |source| OpenError::Database { source };
+    let Look { filled, format } = look(connection)?;
     if !filled {
         // Before the first table: it cannot be turned on later without rewriting the file.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;

@@ -79,6 +79,19 @@ pub(super) struct Writer {
     wal_pages: Arc<AtomicU64>,
 }
 
+/// Why a turn failed.
+struct Failure {
+    error: rusqlite::Error,
+    /// The commit itself failed: its record may be in the WAL, and a start would take it for good.
+    in_doubt: bool,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        Failure { error, in_doubt: false }
+    }
+}
+
 /// How a turn changes the database.
 struct Work {
     events: Vec<Event>,
@@ -207,14 +220,14 @@ impl Writer {
                 self.rest_until = None;
                 self.settle(settled, work);
             }
-            Err(error) => {
+            Err(failure) => {
                 self.meta = before;
                 self.expires = expires;
                 // Whatever the step had finished is to do again.
                 self.sweeping |= sweeping;
                 self.vacuuming |= vacuuming;
                 self.roll_back();
-                let error = self.classify(error);
+                let error = self.classify(failure);
                 for (answer, _) in settled {
                     let _ = answer.send(Err(CommitError::Store(error.clone())));
                 }
@@ -228,7 +241,7 @@ impl Writer {
         commits: Vec<(Transaction, oneshot::Sender<Result<Committed, CommitError>>)>,
         settled: &mut Vec<Settled>,
         work: &mut Work,
-    ) -> rusqlite::Result<()> {
+    ) -> Result<(), Failure> {
         // From here on every answer is in `settled`, whatever fails.
         let mut transactions = Vec::with_capacity(commits.len());
         for (transaction, answer) in commits {
@@ -251,7 +264,10 @@ impl Writer {
         }
         // A turn of conflicts alone has nothing to make durable.
         let end = if wrote { "COMMIT" } else { "ROLLBACK" };
-        self.connection.prepare_cached(end)?.execute([])?;
+        self.connection
+            .prepare_cached(end)?
+            .execute([])
+            .map_err(|error| Failure { error, in_doubt: wrote })?;
         Ok(())
     }
 
@@ -438,7 +454,8 @@ impl Writer {
         }
     }
 
-    fn classify(&mut self, error: rusqlite::Error) -> StoreError {
+    fn classify(&mut self, failure: Failure) -> StoreError {
+        let Failure { error, in_doubt } = failure;
         if is_full(&error) {
             self.go_full();
             for answer in self.waiting.drain(..) {
@@ -453,7 +470,7 @@ impl Writer {
         }
         tracing::error!(error = %text, "the store is closed: a write failed");
         self.close(&text);
-        StoreError::Closed(text)
+        if in_doubt { StoreError::Unknown(text) } else { StoreError::Closed(text) }
     }
 
     pub fn close(&mut self, reason: &str) {

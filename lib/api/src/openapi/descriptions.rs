@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
 static TEXT: &str = include_str!(concat!(env!("OUT_DIR"), "/descriptions.txt"));
 
 /// An index over the descriptions. The texts themselves lie in the binary; the index is some 200 KiB, so make one to build
@@ -23,7 +25,17 @@ impl Descriptions {
     pub fn get(&self, definition: &str, field: &str) -> &'static str {
         match self.index.get(&(definition, field)) {
             Some(text) => text,
-            None => of_every_object(field),
+            None => self.of_every_object(field),
+        }
+    }
+
+    /// The fields that objects have in common: where the dependency's types do not have them as fields, its delete options
+    /// do, with the texts of all types.
+    fn of_every_object(&self, field: &str) -> &'static str {
+        match field {
+            "apiVersion" | "kind" => self.index.get(&(DELETE_OPTIONS, field)).copied().unwrap_or_default(),
+            "metadata" => "Standard object's metadata.",
+            _ => "",
         }
     }
 
@@ -40,15 +52,5 @@ impl Descriptions {
 impl Default for Descriptions {
     fn default() -> Descriptions {
         Descriptions::new()
-    }
-}
-
-/// Fields that the dependency's types do not have as fields.
-fn of_every_object(field: &str) -> &'static str {
-    match field {
-        "apiVersion" => "APIVersion defines the versioned schema of this representation of an object.",
-        "kind" => "Kind is a string value representing the REST resource this object represents.",
-        "metadata" => "Standard object's metadata.",
-        _ => "",
     }
 }

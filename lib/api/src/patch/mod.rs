@@ -98,7 +98,7 @@ fn read(
     Ok((crate::doc::value_to_json(&value), duplicates))
 }
 
-fn type_word(value: &serde_json::Value) -> &'static str {
+pub(crate) fn type_word(value: &serde_json::Value) -> &'static str {
     match value {
         serde_json::Value::Null => "null",
         serde_json::Value::Bool(_) => "bool",

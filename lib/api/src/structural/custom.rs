@@ -7,7 +7,8 @@ use compact_str::CompactString;
 use jiff::Timestamp;
 
 use super::jsonpath::JsonPath;
-use super::{ParseError, Schema, selectable};
+use super::selectable::SelectableField;
+use super::{ParseError, Schema};
 use crate::doc::{Doc, Struct, Value};
 use crate::f::apiextensions_v1 as x;
 use crate::schema::Verbs;
@@ -37,7 +38,7 @@ pub struct Custom {
     /// The fields this version selects by: label and path.
     pub selectable: Vec<(CompactString, Vec<String>)>,
     /// Those of all versions, which the cache keeps with each object.
-    pub all_selectable: Vec<(CompactString, Vec<String>)>,
+    pub all_selectable: Vec<SelectableField>,
     pub scale: Option<ScalePaths>,
     /// Told with every answer of a deprecated version.
     pub deprecation: Option<String>,
@@ -118,11 +119,16 @@ pub fn rows(definition: &Doc) -> Result<Vec<Resource>, ParseError> {
     let Some((_, storage)) = storage else { return Ok(Vec::new()) };
     let parse = |version: &Struct| schema_of(version).map_or_else(|| Ok(Schema::any()), Schema::parse);
     let storage_schema = Arc::new(parse(storage)?);
-    let mut all_selectable: Vec<(CompactString, Vec<String>)> = Vec::new();
+    let mut all_selectable: Vec<SelectableField> = Vec::new();
     for (_, version) in structs(spec, s::VERSIONS) {
-        for field in selectable_of(version) {
-            if !all_selectable.contains(&field) {
-                all_selectable.push(field);
+        let fields = selectable_of(version);
+        if fields.is_empty() {
+            continue;
+        }
+        let schema = parse(version)?;
+        for (label, path) in fields {
+            if !all_selectable.iter().any(|known| known.label == label) {
+                all_selectable.push(SelectableField::new(label, path, &schema));
             }
         }
     }
@@ -345,9 +351,4 @@ fn deprecation_of(spec: &Struct, names: &Struct, version: &Struct) -> Option<Str
         .max_by(|a, b| crate::table::compare_versions(a, b));
     let hint = newer.map(|newer| format!("; use {group}/{newer} {kind}")).unwrap_or_default();
     Some(format!("{group}/{name} {kind} is deprecated{hint}"))
-}
-
-/// The selectable fields of a stored object, in the order of [`Custom::all_selectable`].
-pub fn selectable_texts<'c>(custom: &'c Custom, doc: &'c Doc) -> impl Iterator<Item = String> + 'c {
-    custom.all_selectable.iter().map(|(_, path)| selectable::text_at(doc, path))
 }

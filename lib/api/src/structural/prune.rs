@@ -179,7 +179,8 @@ pub fn default(schema: &Schema, doc: &mut Doc) {
     }
 }
 
-fn default_value(schema: &Schema, value: &mut Value) {
+/// As [`default`], for a value at a node.
+pub(super) fn default_value(schema: &Schema, value: &mut Value) {
     let null_here = |schema: &Schema, value: &Value| *value == Value::Null && !schema.nullable();
     match value {
         Value::Map(map) => {

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Schema, Type};
-use crate::doc::{Doc, Struct, Value};
+use compact_str::CompactString;
+
+use super::{Schema, Type, prune};
+use crate::doc::{Struct, Value};
 use crate::f::apiextensions_v1::selectable_field;
 use crate::field_errors::{ErrorList, FieldPath};
 
@@ -155,20 +157,51 @@ pub fn validate<'a>(
     }
 }
 
-/// The value at a path of members, as text: what selectors compare. `""` where there is none.
-pub fn text_at(doc: &Doc, path: &[String]) -> String {
-    let mut at = &doc.root;
-    for name in path {
-        match at.as_map().and_then(|map| map.get(name)) {
-            Some(value) => at = value,
-            None => return String::new(),
+/// A field that lists and watches select by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectableField {
+    /// Its name in selectors: the path without the first dot.
+    pub label: CompactString,
+    pub steps: Vec<Step>,
+}
+
+/// A member on the way to a selectable field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub name: String,
+    /// The field's text where this member is missing: what the schema's defaults put there; empty without any.
+    pub absent: String,
+    /// A null stays one, and the field is empty; else it is as if it were missing.
+    pub nullable: bool,
+}
+
+impl SelectableField {
+    /// The field at a path of members of the schema's objects.
+    pub fn new(label: CompactString, path: Vec<String>, schema: &Schema) -> SelectableField {
+        let mut node = Some(schema);
+        let mut steps = Vec::with_capacity(path.len());
+        for (depth, name) in path.iter().enumerate() {
+            node = node.and_then(|node| node.property(name)).map(|node| &**node);
+            steps.push(Step {
+                name: name.clone(),
+                absent: node.map_or_else(String::new, |node| default_text(node, &path[depth + 1..])),
+                nullable: node.is_some_and(Schema::nullable),
+            });
         }
+        SelectableField { label, steps }
     }
-    match at {
-        Value::Str(text) => text.to_string(),
-        Value::Int(n) => n.to_string(),
-        Value::Bool(b) => b.to_string(),
-        Value::Float(n) => super::numbers::go_float(*n),
+}
+
+/// The text at a path within what a node's default makes of nothing.
+fn default_text(node: &Schema, path: &[String]) -> String {
+    let Some(default) = node.default() else { return String::new() };
+    let mut value = default.clone();
+    prune::default_value(node, &mut value);
+    let found = path.iter().try_fold(&value, |value, name| value.as_map()?.get(name));
+    match found {
+        Some(Value::Str(text)) => text.to_string(),
+        Some(Value::Int(n)) => n.to_string(),
+        Some(Value::Bool(b)) => b.to_string(),
         _ => String::new(),
     }
 }

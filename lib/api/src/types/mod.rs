@@ -31,6 +31,7 @@ mod convert_resource;
 pub mod core;
 mod cron;
 pub mod custom;
+pub mod deprecated;
 pub mod meta;
 pub mod others;
 pub mod walk;

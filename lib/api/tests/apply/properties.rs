@@ -94,16 +94,15 @@ fn small() -> (Schema, NodeId) {
     (schema, root)
 }
 
-/// An object of the small type; what is `None` is left out. Lists and maps that are there have members: pruning makes
-/// null of an emptied one, as upstream's does, which typed objects do not tell from an empty one.
+/// An object of the small type; what is `None` is left out.
 fn small_object() -> impl Strategy<Value = Value> {
-    let names = || prop::option::of(prop::collection::btree_set("[a-c]", 1..3));
+    let names = || prop::option::of(prop::collection::btree_set("[a-c]", 0..3));
     let set = |names: std::collections::BTreeSet<String>| -> Value {
         Value::List(names.into_iter().map(Value::from).collect())
     };
     let item = (prop::option::of(0i64..3), names());
-    let items = prop::option::of(prop::collection::btree_map("[a-c]", item, 1..3));
-    let labels = prop::option::of(prop::collection::btree_map("[a-c]", "[x-z]", 1..3));
+    let items = prop::option::of(prop::collection::btree_map("[a-c]", item, 0..3));
+    let labels = prop::option::of(prop::collection::btree_map("[a-c]", "[x-z]", 0..3));
     let point = prop::option::of((0i64..2, 0i64..2));
     (prop::option::of(0i64..3), names(), items, labels, point).prop_map(
         move |(n, names, items, labels, point)| {
@@ -125,6 +124,35 @@ fn small_object() -> impl Strategy<Value = Value> {
             Value::Map(out)
         },
     )
+}
+
+/// Where a configuration has an empty list or map of which it had members before, structured-merge-diff's `prune` takes the
+/// field away with them (`EnsureNamedFieldsAreMembers`) or leaves null. Applying once more puts the empty one there, and whoever
+/// else owns it stands in the way. Typed objects do not tell the three apart, untyped ones do. Only for such configurations the
+/// first repetition is judged by what is filled.
+fn has_empty(value: &Value) -> bool {
+    match value {
+        Value::Map(map) => map.is_empty() || map.iter().any(|(_, value)| has_empty(value)),
+        Value::List(items) => items.is_empty() || items.iter().any(has_empty),
+        _ => false,
+    }
+}
+
+/// The value without nulls and what is empty: what a typed object does not tell apart.
+fn filled(value: &Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Map(map) => {
+            let members = map.iter().filter_map(|(name, value)| Some((name.to_owned(), filled(value)?)));
+            let map: Map = members.collect();
+            (!map.is_empty()).then_some(Value::Map(map))
+        }
+        Value::List(items) => {
+            let items: Vec<Value> = items.iter().filter_map(filled).collect();
+            (!items.is_empty()).then_some(Value::List(items))
+        }
+        other => Some(other.clone()),
+    }
 }
 
 struct OneVersion;
@@ -172,10 +200,21 @@ proptest! {
                 prop_assert!(missing.is_empty(), "{} owns {missing} of {live:?}", id.manager);
             }
             if applies {
-                let now = Typed::new(&live, shape, "v1");
+                let settled = if has_empty(&object) {
+                    let now = Typed::new(&live, shape, "v1");
+                    let (second, owners) = updater.apply(&now, &new, managers.clone(), &me, true).unwrap();
+                    let second = second.unwrap_or_else(|| live.clone());
+                    prop_assert_eq!(filled(&second), filled(&live), "a second apply changes {:?}", live);
+                    managers = owners;
+                    second
+                } else {
+                    live.clone()
+                };
+                let now = Typed::new(&settled, shape, "v1");
                 let again = updater.apply(&now, &new, managers.clone(), &me, false).unwrap();
-                prop_assert_eq!(again.0, None, "a second apply changes {:?}", live);
+                prop_assert_eq!(again.0, None, "another apply changes {:?}", settled);
                 prop_assert_eq!(&again.1, &managers);
+                live = settled;
                 // What was applied is there.
                 let named = field_set(View::Value(&object), shape).unwrap();
                 prop_assert!(named.difference(&there).is_empty());

@@ -140,6 +140,14 @@ pub struct HostPort {
     pub protocol: Box<str>,
 }
 
+/// A claim that a volume of a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimUse {
+    pub name: Box<str>,
+    /// An ephemeral volume's: the pod's only if the pod controls it.
+    pub ephemeral: bool,
+}
+
 /// A container port with a name, which services can target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
@@ -251,6 +259,9 @@ pub struct PodView {
     pub ended: Option<Box<Ended>>,
     /// `spec.terminationGracePeriodSeconds`.
     pub grace: i64,
+    pub claims: Box<[ClaimUse]>,
+    /// Being deleted with no grace left: the kubelet is done with it, or it was deleted by force.
+    pub shut_down: bool,
 }
 
 impl HasMeta for PodView {
@@ -333,6 +344,8 @@ impl PodView {
             pending,
             ended: phase.is_terminal().then(|| Box::new(ended(status))),
             grace: spec.termination_grace_period_seconds.unwrap_or(30),
+            claims: claims(spec, &meta.name),
+            shut_down: meta.deleted.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0),
             node,
             meta,
         }
@@ -351,6 +364,15 @@ impl PodView {
                     t.as_second().saturating_add(i64::from(min_ready_seconds)) <= now.as_second()
                 }))
     }
+}
+
+fn claims(spec: &PodSpec, pod: &str) -> Box<[ClaimUse]> {
+    let of = |volume: &core::Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(ClaimUse { name: claim.claim_name.as_str().into(), ephemeral: false }),
+        (None, Some(_)) => Some(ClaimUse { name: format!("{pod}-{}", volume.name).into(), ephemeral: true }),
+        (None, None) => None,
+    };
+    spec.volumes.iter().flatten().filter_map(of).collect()
 }
 
 fn tolerations(spec: &PodSpec) -> Arc<[Toleration]> {

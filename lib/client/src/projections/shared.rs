@@ -9,8 +9,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service,
-    ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -74,6 +74,35 @@ impl Projection for MetaOnly<ServiceAccount> {
     type Object = ServiceAccount;
     fn project(object: ServiceAccount) -> Self {
         MetaOnly::new(&object.metadata)
+    }
+}
+
+impl Projection for MetaOnly<PersistentVolumeClaim> {
+    type Object = PersistentVolumeClaim;
+    fn project(object: PersistentVolumeClaim) -> Self {
+        MetaOnly::new(&object.metadata)
+    }
+}
+
+/// A persistent volume.
+#[derive(Debug)]
+pub struct VolumeView {
+    pub meta: Meta,
+    /// Its phase is Bound.
+    pub bound: bool,
+}
+
+impl HasMeta for VolumeView {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
+impl Projection for VolumeView {
+    type Object = PersistentVolume;
+    fn project(object: PersistentVolume) -> Self {
+        let phase = object.status.and_then(|status| status.phase);
+        VolumeView { meta: Meta::new(&object.metadata), bound: phase.as_deref() == Some("Bound") }
     }
 }
 
@@ -253,6 +282,8 @@ pub struct SharedInformers {
     pub quotas: Informer<Packed<ResourceQuota>>,
     pub cluster_roles: Informer<Packed<ClusterRole>>,
     pub certificate_requests: Informer<Packed<CertificateSigningRequest>>,
+    pub volume_claims: Informer<MetaOnly<PersistentVolumeClaim>>,
+    pub volumes: Informer<VolumeView>,
     /// Secrets of bootstrap tokens.
     pub bootstrap_tokens: Informer<Packed<Secret>>,
     /// The discovery document in kube-public.
@@ -300,6 +331,8 @@ impl SharedInformers {
             quotas: all(client, drain),
             cluster_roles: all(client, drain),
             certificate_requests: all(client, drain),
+            volume_claims: all(client, drain),
+            volumes: all(client, drain),
             bootstrap_tokens: Informer::start(
                 Api::namespaced(client.clone(), "kube-system"),
                 Selector {
@@ -341,6 +374,8 @@ impl SharedInformers {
             quotas: self.quotas.within(scope),
             cluster_roles: self.cluster_roles.within(scope),
             certificate_requests: self.certificate_requests.within(scope),
+            volume_claims: self.volume_claims.within(scope),
+            volumes: self.volumes.within(scope),
             bootstrap_tokens: self.bootstrap_tokens.within(scope),
             cluster_info: self.cluster_info.within(scope),
         }
@@ -372,6 +407,8 @@ impl SharedInformers {
             quotas: Informer::detached(),
             cluster_roles: Informer::detached(),
             certificate_requests: Informer::detached(),
+            volume_claims: Informer::detached(),
+            volumes: Informer::detached(),
             bootstrap_tokens: Informer::detached(),
             cluster_info: Informer::detached(),
         }

@@ -83,10 +83,8 @@ async fn status(env: Env) -> Result<()> {
     let updated = loop {
         let mut object = definitions.get(&path).await?;
         ensure!(object["spec"] == created["spec"], "the spec in the status subresource differs: {object}");
-        // There may be none yet: then the update meets the server's own and is tried again.
-        let mut conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let conditions = object["status"]["conditions"].as_array_mut().context("no conditions")?;
         conditions.push(json!({ "type": "", "status": "", "message": "updated" }));
-        object["status"]["conditions"] = conditions.into();
         match definitions.replace(&path, &object).await {
             Err(error) if crate::api::conflict(&error) && attempt < 4 => attempt += 1,
             outcome => break outcome?,

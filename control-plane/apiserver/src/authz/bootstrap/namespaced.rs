@@ -28,6 +28,8 @@ pub(super) static ROLES: &[(&str, &str, &[Rule])] = &[
     ("kube-public", "keelson:controller:bootstrap-signer", &[named("patch", "core", "configmaps", "cluster-info")]),
     // The discovery document is signed, and is read before a machine has an identity.
     ("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[named("get", "core", "configmaps", "cluster-info")]),
+    // Sealed, as kubeadm's: of use to whoever has the key too.
+    ("kube-system", "keelson:control-plane-keys", &[named("get", "core", "secrets", "keelson-control-plane-keys")]),
     // The cluster's ranges and domain, for machines that join.
     ("kube-system", "keelson:nodes-config", &[named("get", "core", "configmaps", "keelson-config")]),
 ];
@@ -61,6 +63,9 @@ pub(super) static BINDINGS: &[(&str, &str, &str, &[Who])] = &[
     ]),
     ("kube-public", "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo", &[
         User("system:anonymous"),
+    ]),
+    ("kube-system", "keelson:control-plane-keys", "keelson:control-plane-keys", &[
+        Group("system:bootstrappers:kubeadm:default-node-token"),
     ]),
     ("kube-system", "keelson:nodes-config", "keelson:nodes-config", &[
         Group("system:bootstrappers:kubeadm:default-node-token"), Group("system:nodes"),

@@ -26,7 +26,14 @@ const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller
 pub static JOB: Strategy = Strategy {
     defaults: job_defaults,
     prepare_create: job_prepare_create,
-    validate_create: |doc, ctx, errors| job_validate(doc, true, ctx, errors),
+    validate_create: |doc, ctx, errors| {
+        // Labels that only the server gave the template come to the job itself where upstream reads it from its store: they are
+        // checked in the template.
+        if labels_are_generated(doc) {
+            errors.retain(|error| error.field != "metadata.labels");
+        }
+        job_validate(doc, true, ctx, errors);
+    },
     validate_update: job_update,
     validate_status_update: status::validate,
     warnings: |new, old, ctx| {
@@ -172,6 +179,15 @@ fn job_prepare_create(doc: &mut Doc, _: &Ctx<'_>) {
     {
         selector.insert(UID_LABELS[1], uid.as_str());
     }
+}
+
+/// The job has its template's labels, and those are [`job_prepare_create`]'s.
+fn labels_are_generated(doc: &Doc) -> bool {
+    let labels = doc.map(&[b::job::METADATA, m::object_meta::LABELS]);
+    let template =
+        job_spec(doc).and_then(|spec| spec.child(b::job_spec::TEMPLATE)).and_then(pod_spec::template_labels);
+    let generated = |key: &str| NAME_LABELS.contains(&key) || UID_LABELS.contains(&key);
+    labels.is_some_and(|labels| Some(labels) == template && labels.str_pairs().all(|(key, _)| generated(key)))
 }
 
 fn job_spec(doc: &Doc) -> Option<&Struct> {

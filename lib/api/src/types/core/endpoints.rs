@@ -71,8 +71,11 @@ pub static SLICE: Strategy = Strategy {
 
 fn endpoints_warnings(doc: &Doc) -> Vec<String> {
     use c::endpoint_subset as es;
-    let mut out =
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()];
+    let mut out = Vec::new();
+    // What the controller writes it has put right itself.
+    if doc.meta().label("endpoints.kubernetes.io/managed-by") == Some("endpoint-controller") {
+        return out;
+    }
     let Some(root) = doc.root() else { return out };
     for (i, subset) in structs(root, c::endpoints::SUBSETS) {
         for field in [es::ADDRESSES, es::NOT_READY_ADDRESSES] {

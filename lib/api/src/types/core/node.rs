@@ -4,6 +4,7 @@ use crate::doc::{Doc, Struct, Value};
 use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorKind, ErrorList, FieldError, FieldPath};
 use crate::names;
+use crate::types::core::pod_defaults::round_up;
 use crate::types::core::{resources, scheduling};
 use crate::types::walk::{json_text, strs, structs};
 use crate::types::{Ctx, SelectableFields, Strategy, columns};
@@ -21,6 +22,10 @@ pub static STRATEGY: Strategy = Strategy {
             && doc.get(&allocatable).is_none()
         {
             doc.set(&allocatable, capacity);
+        }
+        if let Some(status) = doc.root_mut().and_then(|root| root.child_mut(c::node::STATUS)) {
+            round_up(status, c::node_status::CAPACITY);
+            round_up(status, c::node_status::ALLOCATABLE);
         }
         // The one range of old clients is the first of the list.
         let (one, all) = ([c::node::SPEC, c::node_spec::POD_CIDR], [c::node::SPEC, c::node_spec::POD_CIDRS]);

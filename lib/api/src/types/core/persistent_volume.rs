@@ -5,6 +5,7 @@ use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::schema::Field;
+use crate::types::core::pod_defaults::round_up;
 use crate::types::core::pvc::{access_modes, validate_mode};
 use crate::types::core::{resources, scheduling, sources, volumes, warnings};
 use crate::types::meta::immutable;
@@ -25,6 +26,7 @@ pub static STRATEGY: Strategy = Strategy {
         };
         default_str(spec, s::PERSISTENT_VOLUME_RECLAIM_POLICY, "Retain");
         default_value(spec, s::VOLUME_MODE, "Filesystem");
+        round_up(spec, s::CAPACITY);
     },
     prepare_create: |doc, ctx| {
         doc.set(&[c::persistent_volume::STATUS, st::PHASE], "Pending");

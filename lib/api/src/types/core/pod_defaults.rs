@@ -114,8 +114,8 @@ pub fn as_container(ephemeral: &Struct) -> Struct {
     out
 }
 
-/// Resource amounts finer than thousandths are rounded up to them.
-fn round_up(s: &mut Struct, field: Field) {
+/// Resource amounts finer than thousandths are rounded up to them (`SetDefaults_ResourceList`).
+pub fn round_up(s: &mut Struct, field: Field) {
     let Some(map) = s.get_mut(field).and_then(Value::as_map_mut) else { return };
     for (_, value) in map.iter_mut() {
         let Some(text) = value.as_str().filter(|text| text.ends_with(['u', 'n']) || text.contains("e-"))

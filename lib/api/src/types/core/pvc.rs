@@ -5,6 +5,7 @@ use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::schema::Field;
+use crate::types::core::pod_defaults::round_up;
 use crate::types::core::{resources, scheduling};
 use crate::types::meta::immutable;
 use crate::types::walk::{child_entry, default_str, default_value, present, strs};
@@ -423,8 +424,14 @@ pub fn validate_mode(mode: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
 pub fn claim_defaults(claim: &mut Struct) {
     if let Some(status) = child_entry(claim, c::persistent_volume_claim::STATUS) {
         default_str(status, c::persistent_volume_claim_status::PHASE, "Pending");
+        round_up(status, c::persistent_volume_claim_status::CAPACITY);
+        round_up(status, c::persistent_volume_claim_status::ALLOCATED_RESOURCES);
     }
     if let Some(spec) = child_entry(claim, c::persistent_volume_claim::SPEC) {
         default_value(spec, c::persistent_volume_claim_spec::VOLUME_MODE, "Filesystem");
+        if let Some(resources) = spec.child_mut(c::persistent_volume_claim_spec::RESOURCES) {
+            round_up(resources, c::volume_resource_requirements::LIMITS);
+            round_up(resources, c::volume_resource_requirements::REQUESTS);
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::names;
 use crate::quantity::Quantity;
 use crate::schema::Field;
 use crate::types::core::container::string_list;
+use crate::types::core::pod_defaults::round_up;
 use crate::types::core::resources;
 use crate::types::walk::{strs, structs, structs_mut};
 use crate::types::{Strategy, columns};
@@ -21,6 +22,10 @@ pub static LIMIT_RANGE: Strategy = Strategy {
         let Some(spec) = doc.root_mut().and_then(|root| root.child_mut(c::limit_range::SPEC)) else { return };
         for item in structs_mut(spec, c::limit_range_spec::LIMITS) {
             item_defaults(item);
+            use c::limit_range_item as li;
+            for list in [li::MAX, li::MIN, li::DEFAULT, li::DEFAULT_REQUEST, li::MAX_LIMIT_REQUEST_RATIO] {
+                round_up(item, list);
+            }
         }
     },
     validate_create: |doc, _, errors| limit_range(doc, errors),
@@ -32,6 +37,16 @@ pub static LIMIT_RANGE: Strategy = Strategy {
 
 /// ResourceQuotas.
 pub static RESOURCE_QUOTA: Strategy = Strategy {
+    defaults: |doc| {
+        let Some(root) = doc.root_mut() else { return };
+        if let Some(spec) = root.child_mut(c::resource_quota::SPEC) {
+            round_up(spec, c::resource_quota_spec::HARD);
+        }
+        if let Some(status) = root.child_mut(c::resource_quota::STATUS) {
+            round_up(status, c::resource_quota_status::HARD);
+            round_up(status, c::resource_quota_status::USED);
+        }
+    },
     validate_create: |doc, _, errors| quota(doc, errors),
     validate_update: |new, old, _, errors| {
         quota(new, errors);

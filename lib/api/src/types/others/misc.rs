@@ -159,9 +159,15 @@ pub static STORAGE_CLASS: Strategy = Strategy {
     validate_create: |doc, _, errors| storage_class(doc, errors),
     validate_update: |new, old, _, errors| {
         use st::storage_class as s;
-        for field in [s::PARAMETERS, s::PROVISIONER, s::RECLAIM_POLICY, s::VOLUME_BINDING_MODE] {
-            immutable(new.get(&[field]), old.get(&[field]), &FieldPath::new(field.def().json), errors);
+        storage_class(new, errors);
+        for field in [s::PARAMETERS, s::PROVISIONER, s::RECLAIM_POLICY] {
+            if new.get(&[field]) != old.get(&[field]) {
+                let name = field.def().json;
+                errors.forbidden(&FieldPath::new(name), format!("updates to {name} are forbidden."));
+            }
         }
+        let field = s::VOLUME_BINDING_MODE;
+        immutable(new.get(&[field]), old.get(&[field]), &FieldPath::new(field.def().json), errors);
     },
     warnings: |new, _, _| class_warnings(new),
     columns: &columns::others::STORAGE_CLASS,

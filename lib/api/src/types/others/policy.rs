@@ -146,10 +146,8 @@ fn replicas(spec: &Struct, min: Field, max: Field, errors: &mut ErrorList) {
         errors.invalid(&SPEC.child("minReplicas"), min, "must be greater than or equal to 1");
     }
     let at = SPEC.child("maxReplicas");
-    if max == 0 {
-        errors.required(&at, "must be set and greater than 0");
-    } else if max < 0 {
-        errors.invalid(&at, max, "must be greater than or equal to 1");
+    if max < 1 {
+        errors.invalid(&at, max, "must be greater than 0");
     }
     if min.is_some_and(|min| max < min) {
         errors.invalid(&at, max, "must be greater than or equal to `minReplicas`");

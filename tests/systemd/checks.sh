@@ -1,0 +1,54 @@
+# Checks and what they share. Sourced by the tests here, after machines.sh; $work is a folder of the run.
+
+passed=0 failed=0
+say() { printf '\n== %s\n' "$*"; }
+# check WHAT COMMAND…: passes when the command does.
+check() {
+    local what=$1 log
+    shift
+    if log=$("$@" 2>&1); then
+        passed=$((passed + 1)); printf '✓ %s\n' "$what"
+    else
+        failed=$((failed + 1)); printf '✗ %s\n%s\n' "$what" "$log" | sed '2,$s/^/    /'
+    fi
+}
+not() { ! "$@"; }
+# until_ok SECONDS COMMAND…: a bounded wait.
+until_ok() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { "$@"; return 1; }; sleep 0.3; done
+}
+# refuses WORDS COMMAND…: the command fails, within five seconds, and says so.
+refuses() {
+    local words=$1 begun=${EPOCHREALTIME/./} text
+    shift
+    if text=$("$@" 2>&1); then echo "it was accepted: $text"; return 1; fi
+    [ $((${EPOCHREALTIME/./} - begun)) -lt 5000000 ] || { echo "it took more than five seconds: $text"; return 1; }
+    case $text in *"$words"*) ;; *) echo "it said: $text"; return 1 ;; esac
+}
+figure() { printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" | tee -a target/reports/systemd.tsv; }
+# What may be left on a machine.
+traces() {
+    machine "$1" sh -c '
+        ip -o link show | sed -nE "s/^[0-9]+: ([^:@]+).*/link \1/p"
+        ip route show table all proto 177 2>/dev/null | sed "s/^/route /"
+        sed -nE "s/^[^ ]+ ([^ ]*(keelson|kubelet)[^ ]*) .*/mount \1/p" /proc/self/mounts
+        find /sys/fs/cgroup -type d -name "kubepods*" 2>/dev/null | sed "s/^/cgroup /"
+        find /etc/keelson /etc/cni /etc/containerd /opt/cni /usr/lib/cni /var/lib/keelson \( -type f -o -type l \) ! -name 90-machine.yaml 2>/dev/null | sort
+        cat /etc/containerd/config.toml
+        systemctl list-unit-files --no-legend "keelson*" | sort
+        ctr -n k8s.io images list -q; ctr -n k8s.io containers list -q
+        pgrep -a keelson || true'
+    # The machine has no nft program; its rules are read from outside.
+    nsenter -t "$(cat "$MACHINES/$1/leader.pid")" -n nft list tables | sed 's/^/nft /'
+}
+kubectl() { command kubectl --kubeconfig "$work/admin.conf" "$@"; }
+install_packages() {
+    machine "$1" sh -c '
+        cp /srv/apt/keelson.gpg /etc/apt/trusted.gpg.d/keelson.gpg
+        echo "deb [signed-by=/etc/apt/trusted.gpg.d/keelson.gpg] file:/srv/apt stable main" >/etc/apt/sources.list.d/keelson.list
+        apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes keelson keelson-images >/dev/null'
+}
+# import MACHINE ARCHIVE: an image for the test's own pods.
+import() { machine "$1" sh -c 'ctr -n k8s.io images import - >/dev/null' <"$2"; }
