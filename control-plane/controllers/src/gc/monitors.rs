@@ -10,9 +10,9 @@ use keelson_client::projections::{HasMeta, Meta, SharedInformers};
 use keelson_client::{Informer, ObjectKey, Projection, WorkQueue};
 use keelson_daemon::DrainWatcher;
 use kube::Api;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::discovery::{ApiResource, Discovery, Scope, verbs};
-use kube::runtime::{WatchStreamExt, metadata_watcher, watcher};
+use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::{Mutex, RwLock};
 use tokio::task::AbortHandle;
 
@@ -165,8 +165,8 @@ impl Monitors {
             kind: "CustomResourceDefinition".to_owned(),
             plural: "customresourcedefinitions".to_owned(),
         };
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &definitions);
-        let mut changes = metadata_watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &definitions);
+        let mut changes = watcher(api, watcher::Config::default()).default_backoff().boxed();
         let mut delay = Duration::from_millis(200);
         loop {
             match self.discover(&mut running).await {
@@ -259,8 +259,8 @@ impl Drop for Pending {
 async fn monitor(client: kube::Client, resource: ApiResource, shared: Shared, drain: DrainWatcher) {
     shared.pending.fetch_add(1, Ordering::SeqCst);
     let mut pending = Pending(Some(shared.pending.clone()));
-    let api: Api<DynamicObject> = Api::all_with(client, &resource);
-    let mut events = metadata_watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut held: AHashSet<Box<str>> = AHashSet::new();
     let mut listed: Option<AHashSet<Box<str>>> = None;
     while let Some(Some(event)) = drain.until(events.next()).await {
