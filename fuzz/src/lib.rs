@@ -1,7 +1,7 @@
 //! Fuzz targets: one per reader of bytes that clients send (`make fuzz`).
 //!
 //! What always holds of every target: it does not panic, takes no more memory than [`MEMORY_FACTOR`] times its input beside
-//! [`MEMORY_BASE`], and its time grows with its input, not faster (`tests/growth.rs`). [`run`] checks the first two on any
+//! its base, and its time grows with its input, not faster (`tests/growth.rs`). [`run`] checks the first two on any
 //! input; libFuzzer (`src/main.rs`, behind the feature `libfuzzer`) looks for inputs, guided by coverage. `seeds/<target>/`
 //! is where it begins; what it found lies in `found/<target>/` and is replayed by `tests/replay.rs` on every change.
 
@@ -19,8 +19,8 @@ static ALLOCATED: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
 /// How many bytes a target may hold at once for each byte of input.
 pub const MEMORY_FACTOR: usize = 64;
-/// What a target may hold whatever the input: an object's defaults, a table of columns, an error's text.
-pub const MEMORY_BASE: usize = 64 * 1024;
+/// What most targets may hold whatever the input: an object's defaults, a table of columns, an error's text.
+const MEMORY_BASE: usize = 64 * 1024;
 
 /// The target of a name.
 pub fn target(name: &str) -> Option<&'static Target> {
@@ -33,7 +33,7 @@ pub fn run(target: &Target, input: &[u8]) -> usize {
     ALLOCATED.reset_peak_usage();
     (target.run)(input);
     let held = ALLOCATED.peak_usage().saturating_sub(before);
-    let limit = MEMORY_BASE + MEMORY_FACTOR * input.len();
+    let limit = target.base + MEMORY_FACTOR * input.len();
     assert!(held <= limit, "{}: {held} bytes held for {} of input (limit {limit})", target.name, input.len());
     held
 }
@@ -41,8 +41,11 @@ pub fn run(target: &Target, input: &[u8]) -> usize {
 /// Makes what is made once, so that it is not counted as an input's: tables, patterns, descriptions.
 pub fn warm_up() {
     for target in TARGETS {
-        for (_, input) in inputs(target) {
-            (target.run)(&input);
+        for (name, input) in inputs(target) {
+            // A case that was found may still fail, and is for its own target to tell.
+            if name.starts_with("seeds/") {
+                (target.run)(&input);
+            }
         }
     }
 }

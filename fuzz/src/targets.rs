@@ -21,20 +21,27 @@ use keelson_base::gates::Gates;
 pub struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),
+    /// What it may hold whatever the input.
+    pub base: usize,
 }
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
-    Target { name, run }
+    Target { name, run, base: crate::MEMORY_BASE }
+}
+
+/// A target that reads YAML: its reader holds what it has found in 1,024 characters until it knows whether that was a key.
+const fn reads_yaml(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run, base: 8 * crate::MEMORY_BASE }
 }
 
 pub const TARGETS: &[Target] = &[
     target("json", json_body),
-    target("yaml", yaml_body),
+    reads_yaml("yaml", yaml_body),
     target("protobuf", protobuf_body),
     target("json_patch", json_patch),
     target("merge_patch", merge_patch),
     target("strategic_patch", strategic_patch),
-    target("apply", apply),
+    reads_yaml("apply", apply),
     target("label_selector", label_selector),
     target("field_selector", field_selector),
     target("quantity", quantity),
@@ -236,7 +243,9 @@ fn table(input: &[u8]) {
     let Some((doc, row)) = object(input) else { return };
     let columns = row.columns();
     let cells = (columns.cells)(&doc, jiff::Timestamp::UNIX_EPOCH);
-    assert_eq!(cells.len(), columns.definitions.len(), "{}: a cell for each column", row.plural);
+    // Upstream gives an IPAddress's age without a column for it.
+    let more = usize::from(row.plural == "ipaddresses");
+    assert_eq!(cells.len(), columns.definitions.len() + more, "{}: a cell for each column", row.plural);
     let _ = (row.strategy().selectable_fields)(&doc);
 }
 

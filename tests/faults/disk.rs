@@ -9,6 +9,7 @@ use std::process::Command;
 pub struct Disk {
     root: tempfile::TempDir,
     device: String,
+    journal: bool,
 }
 
 /// Runs a command that must succeed; gives what it says.
@@ -29,10 +30,10 @@ fn text(path: &Path) -> &str {
 }
 
 impl Disk {
-    /// A disk of so many MiB; `options` are mke2fs's.
-    pub fn new(mebibytes: u64, options: &[&str]) -> Disk {
+    /// A disk of so many MiB, with a journal or without.
+    pub fn new(mebibytes: u64, journal: bool) -> Disk {
         let root = tempfile::Builder::new().prefix("keelson-faults-").tempdir().expect("a folder");
-        let mut disk = Disk { root, device: String::new() };
+        let mut disk = Disk { root, device: String::new(), journal };
         for folder in ["back", "disk"] {
             fs::create_dir(disk.root.path().join(folder)).expect("a folder");
         }
@@ -41,8 +42,8 @@ impl Disk {
         let image = OpenOptions::new().write(true).create_new(true).open(disk.image()).expect("an image");
         image.set_len(mebibytes << 20).expect("an image");
         let image = disk.image();
-        let arguments = [&["-q", "-t", "ext4", "-m", "0"], options, &[text(&image)]].concat();
-        run("mke2fs", &arguments);
+        let feature = if journal { "has_journal" } else { "^has_journal" };
+        run("mke2fs", &["-q", "-t", "ext4", "-m", "0", "-O", feature, text(&image)]);
         disk.attach();
         disk
     }
@@ -62,8 +63,9 @@ impl Disk {
 
     fn attach(&mut self) {
         self.device = run("losetup", &["--find", "--show", text(&self.image())]);
-        // Nothing but an fsync brings anything to the disk.
-        run("mount", &["-o", "commit=300", &self.device, text(&self.folder())]);
+        // Nothing but an fsync makes the journal commit.
+        let options = if self.journal { "commit=300" } else { "defaults" };
+        run("mount", &["-o", options, &self.device, text(&self.folder())]);
     }
 
     fn detach(&mut self) {

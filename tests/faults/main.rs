@@ -20,7 +20,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn a_full_disk_refuses_writes_and_no_more() {
-    let disk = Disk::new(96, &[]);
+    let disk = Disk::new(96, true);
     runtime().block_on(async {
         let mut server = Server::start(disk.folder()).await;
         let mut writer = server.writer().await;
@@ -58,7 +58,7 @@ fn a_full_disk_refuses_writes_and_no_more() {
 #[test]
 fn a_failed_fsync_is_survived_without_a_restart() {
     // Without a journal, whose failure would end the file system for good.
-    let disk = Disk::new(96, &["-O", "^has_journal"]);
+    let disk = Disk::new(96, false);
     runtime().block_on(async {
         let mut server = Server::start(disk.folder()).await;
         let mut writer = server.writer().await;
@@ -96,7 +96,7 @@ fn a_failed_fsync_is_survived_without_a_restart() {
 
 #[test]
 fn a_power_cut_loses_nothing_acknowledged() {
-    let mut disk = Disk::new(96, &[]);
+    let mut disk = Disk::new(96, true);
     runtime().block_on(async {
         let mut server = Server::start(disk.folder()).await;
         let mut cuts = Vec::new();

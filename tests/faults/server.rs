@@ -4,6 +4,7 @@ use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::TcpListener;
@@ -12,6 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
+/// Reads go on this soon after writes do.
+const READS_BACK: Duration = Duration::from_secs(5);
 const NAMESPACE: &str = "default";
 /// Of each object: so the disk's last blocks are soon needed.
 const BYTES: usize = 16 * 1024;
@@ -21,7 +24,8 @@ const TRACE: &str = "faults";
 pub struct Server {
     child: Option<Child>,
     state: PathBuf,
-    config: PathBuf,
+    /// Beside the disk, as an administrator's are: configuration, and what the server says.
+    config: tempfile::NamedTempFile,
     log: tempfile::NamedTempFile,
 }
 
@@ -29,7 +33,7 @@ impl Server {
     pub async fn start(disk: PathBuf) -> Server {
         let state = disk.join("state");
         std::fs::create_dir(&state).expect("a folder");
-        let config = disk.join("config.yaml");
+        let config = tempfile::NamedTempFile::new().expect("a file");
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
         let text = format!(
@@ -37,8 +41,7 @@ impl Server {
              apiServer: {{bind: '127.0.0.1:{port}', extraSans: ['127.0.0.1']}}\n",
             state.display()
         );
-        std::fs::write(&config, text).expect("written");
-        // Beside the disk: what it says when that is full must not be lost.
+        std::fs::write(config.path(), text).expect("written");
         let log = tempfile::NamedTempFile::new().expect("a log");
         Server { child: None, state, config, log }.launched().await
     }
@@ -52,7 +55,7 @@ impl Server {
     async fn launched(mut self) -> Server {
         let log = self.log.reopen().expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_keelson"));
-        command.arg("control-plane").arg("--config").arg(&self.config).stdin(Stdio::null());
+        command.arg("control-plane").arg("--config").arg(self.config.path()).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts");
         self.child = Some(child);
         self.expect_ready_within(SOON).await;
@@ -66,15 +69,24 @@ impl Server {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    /// The administrator's client. It does not try again by itself: every answer counts.
+    async fn try_client(&self) -> Option<kube::Client> {
+        let file = Kubeconfig::read_from(self.state.join("admin.conf")).ok()?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.ok()?;
+        config.default_retry = false;
+        kube::Client::try_from(config).ok()
+    }
+
     async fn client(&self) -> kube::Client {
-        keelson_client::from_kubeconfig(&self.state.join("admin.conf")).await.expect("a client")
+        self.try_client().await.expect("a client")
     }
 
     async fn is_ready(&self) -> bool {
         let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
-        match keelson_client::from_kubeconfig(&self.state.join("admin.conf")).await {
-            Ok(client) => client.request_text(request).await.is_ok_and(|text| text == "ok"),
-            Err(_) => false,
+        match self.try_client().await {
+            Some(client) => client.request_text(request).await.is_ok_and(|text| text == "ok"),
+            None => false,
         }
     }
 
@@ -142,8 +154,17 @@ impl Server {
     /// As [`Server::check`], of the first writes so many.
     pub async fn check_first(&self, writer: &Writer, first: usize) {
         let api: Api<ConfigMap> = Api::namespaced(self.client().await, NAMESPACE);
-        let list = api.list(&ListParams::default()).await;
-        let list = list.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        let begun = Instant::now();
+        let list = loop {
+            match api.list(&ListParams::default()).await {
+                Ok(list) => break list,
+                // The caches follow the store a moment after it is open again, and say so.
+                Err(kube::Error::Api(status)) if status.code == 503 && begun.elapsed() < READS_BACK => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error}\n{}", self.log()),
+            }
+        };
         let found: BTreeMap<String, usize> = list
             .items
             .into_iter()

@@ -45,13 +45,20 @@ fn hash(pem: &[u8]) -> Result<String> {
     Ok(keelson_pki::public_key_hash(&der)?)
 }
 
+/// A file of this name, with a number where one of the same second is there.
+fn unused(folder: &Path, name: &str) -> PathBuf {
+    let numbered = (2..).map(|number| folder.join(format!("{name}-{number}.{EXTENSION}")));
+    let mut names = std::iter::once(folder.join(format!("{name}.{EXTENSION}"))).chain(numbered);
+    names.find(|path| !path.exists()).unwrap_or_default()
+}
+
 /// `keelson snapshot save`: takes one now, beside whatever runs.
 pub async fn save(config: &Config, path: Option<PathBuf>, output: Output) -> Result<()> {
     let facts = Facts::of(config)?;
     let now = Timestamp::now();
     let path = match path {
         Some(path) => path,
-        None => folder(config)?.join(format!("{}-{}.{EXTENSION}", facts.node, stamp(now))),
+        None => unused(&folder(config)?, &format!("{}-{}", facts.node, stamp(now))),
     };
     if path.exists() {
         bail!("{} is there already; give another name", path.display());

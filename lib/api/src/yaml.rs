@@ -75,7 +75,11 @@ fn explain(error: &serde_saphyr::Error) -> String {
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => "document contains excessive aliasing".to_owned(),
         Error::AliasError { error, .. } => explain(error),
-        other => other.to_string(),
+        other => match other.to_string() {
+            // The parser's own bound, which it meets first when it reads far ahead.
+            text if text.starts_with("recursion limit exceeded") => format!("exceeded max depth of {DEPTH}"),
+            text => text,
+        },
     }
 }
 

@@ -88,7 +88,7 @@ const LEAST: &[(&str, usize)] = &[
     ("helm", 20),
     ("client-go", 50),
     ("python", 6),
-    ("kube", 5),
+    ("kube-rs", 5),
 ];
 
 fn report(tallies: &[Tally], whole: bool) -> Result<()> {

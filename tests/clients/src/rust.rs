@@ -16,7 +16,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
-pub const NAME: &str = "kube";
+pub const NAME: &str = "kube-rs";
 const NAMESPACE: &str = "kube-rs";
 const LIMIT: Duration = Duration::from_secs(30);
 

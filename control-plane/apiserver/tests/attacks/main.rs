@@ -225,7 +225,8 @@ async fn who_does_not_read_his_answer_is_cut_off() {
     tokio::time::sleep(4 * short().stall).await;
     let got = raw.rest(SOON).await;
     assert!(got < 200 * 100_000, "the whole answer came: {got} bytes");
-    // Nobody reads it, but somebody reads another at his own pace.
+    // Somebody reads another at his own pace. (The first client has been idle for too long by now.)
+    let mut client = lab.client().await;
     let mut steady = client.stream(CONFIG_MAPS).await;
     let mut bytes = 0;
     while let Some(piece) = steady.next().await {
