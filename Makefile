@@ -35,6 +35,9 @@ fuzz: ## Look for inputs that break a reader, for MINUTES (10) of CPU time per t
 bench: ## Print the figures of the running cluster beside their floors (root)
 	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench
 
+bench-scale: ## The same with 100,000 mixed objects: memory, idling, and cost per request against 1,000 (root)
+	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench -- --only scale --report target/reports/bench-scale.tsv
+
 conformance: ## Run Kubernetes' conformance tests on the running cluster; ONLY=text for those named so (root)
 	@xtask/bootstrap && cargo xtask conformance --only "$(ONLY)"
 

@@ -23,7 +23,7 @@ use keelson_scheduler::SchedulerConfig;
 use keelson_store::Store;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The life of certificates that nodes get (upstream's default).
@@ -94,13 +94,17 @@ impl ControlPlane {
         let (clock, drain) = (context.clock.clone(), context.drain.clone());
         components.spawn(snapshot::keep(self.store.clone(), config.clone(), clock, drain));
         let manager = self.client(identity::CONTROLLER_MANAGER, &[]);
-        let informers = SharedInformers::start(&manager, &components.context.drain);
-        let (scheduler, shared) = (self.client(identity::SCHEDULER, &[]), informers.clone());
+        // Started by the first that is elected: a control plane that stands by holds no second copy of the cluster.
+        let informers = Arc::new(OnceLock::new());
+        let start = (manager.clone(), components.context.drain.clone());
+        let shared = move || informers.get_or_init(|| SharedInformers::start(&start.0, &start.1)).clone();
+        let (scheduler, informers) = (self.client(identity::SCHEDULER, &[]), shared.clone());
         let election = self.election(config, "kube-scheduler");
         components.start("scheduler", move |context| {
-            let (client, shared) = (scheduler.clone(), shared.clone());
-            let work =
-                move |context| keelson_scheduler::run(client, SchedulerConfig::default(), shared, context);
+            let (client, informers) = (scheduler.clone(), informers.clone());
+            let work = move |context| {
+                keelson_scheduler::run(client, SchedulerConfig::default(), informers(), context)
+            };
             elected(scheduler.clone(), election.clone(), context, work)
         });
         let pod_cidrs = vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)];
@@ -114,8 +118,8 @@ impl ControlPlane {
                 let user = format!("system:serviceaccount:kube-system:{account}");
                 client(&server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
             };
-            let (settings, informers) = (settings.clone(), informers.clone());
-            let work = move |context| keelson_controllers::run(client_of, settings, informers, context);
+            let (settings, informers) = (settings.clone(), shared.clone());
+            let work = move |context| keelson_controllers::run(client_of, settings, informers(), context);
             elected(manager.clone(), election.clone(), context, work)
         });
     }

@@ -87,7 +87,14 @@ fn load(path: &Path, node: &str) -> Result<Pod, ManifestError> {
 /// Reads a manifest (YAML or JSON) and makes it this node's static pod.
 pub fn parse(text: &str, path: &Path, node: &str) -> Result<Pod, ManifestError> {
     let wrong = |reason: String| ManifestError::Parse { path: path.to_path_buf(), reason };
-    let mut pod: Pod = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let manifest: serde_json::Value =
+        serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    // As JSON: a decoder of pods from YAML would be megabytes of code beside the one that reads the API's answers. Where in
+    // that JSON it failed says nothing of the file.
+    let mut pod: Pod = serde_json::from_str(&manifest.to_string()).map_err(|error| {
+        let text = error.to_string();
+        wrong(text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned())
+    })?;
     let name = pod.metadata.name.clone().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| wrong("metadata.name is missing".into()))?;
     if pod.spec.as_ref().is_none_or(|spec| spec.containers.is_empty()) {

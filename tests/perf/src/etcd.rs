@@ -2,6 +2,7 @@
 //! less the same transaction by a bare client, in turns in the same run.
 
 use crate::client::Kubeconfig;
+use crate::plane::ControlPlane;
 use crate::report::{Report, percentile};
 use crate::seed::body;
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,6 @@ use etcd_client::{
 use keelson_testkit::etcd::Etcd;
 use serde_json::json;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PER_SECOND: u32 = 300;
@@ -22,17 +22,6 @@ const TURNS: usize = 5;
 const COUNT: usize = 900;
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// A control plane that is ended by its process id.
-struct ControlPlane(Child);
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        // It may have ended; then there is nothing to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Measures with a binary of keelson.
 pub async fn measure(binary: &Path, report: &mut Report) -> Result<()> {
     if let Some(reason) = keelson_testkit::etcd::missing() {
@@ -41,7 +30,8 @@ pub async fn measure(binary: &Path, report: &mut Report) -> Result<()> {
     }
     let etcd = Etcd::start(3)?;
     let folder = tempfile::tempdir()?;
-    let (_plane, kubeconfig) = start(binary, &etcd, folder.path()).await?;
+    let plane = ControlPlane::start(binary, folder.path(), Some(&etcd), None).await?;
+    let kubeconfig = plane.kubeconfig.clone();
     let bare = connect(&etcd).await?;
     let value = stored(&kubeconfig, &bare).await?;
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
@@ -53,42 +43,6 @@ pub async fn measure(binary: &Path, report: &mut Report) -> Result<()> {
     println!("# create on etcd p50 {ours:.3} ms, bare transaction p50 {raw:.3} ms");
     report.add("etcd_added_p50_ms", ours - raw, "ms", 1.5);
     Ok(())
-}
-
-async fn start(binary: &Path, etcd: &Etcd, folder: &Path) -> Result<(ControlPlane, Kubeconfig)> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let certificates = etcd.folder().display();
-    let config = format!(
-        "apiVersion: keelson/v1\nkind: Configuration\nnode: {{name: bench, address: 192.0.2.1}}\n\
-         paths: {{state: {state}}}\napiServer: {{bind: '127.0.0.1:{port}', extraSans: ['127.0.0.1']}}\n\
-         etcd:\n  endpoints: {endpoints:?}\n  caFile: {certificates}/ca.crt\n\
-         \x20 certFile: {certificates}/member.crt\n  keyFile: {certificates}/member.key\n",
-        state = folder.join("state").display(),
-        endpoints = etcd.endpoints(),
-    );
-    std::fs::write(folder.join("config.yaml"), config)?;
-    let log = std::fs::File::create(folder.join("log"))?;
-    let mut command = Command::new(binary);
-    command.arg("control-plane").arg("--config").arg(folder.join("config.yaml"));
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let plane = ControlPlane(command.spawn().with_context(|| format!("cannot start {}", binary.display()))?);
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        let ready = async {
-            let kubeconfig = Kubeconfig::read(&folder.join("state/admin.conf"))?;
-            kubeconfig.connect().await?.call("GET", "/readyz", Bytes::new()).await?;
-            anyhow::Ok(kubeconfig)
-        };
-        match ready.await {
-            Ok(kubeconfig) => return Ok((plane, kubeconfig)),
-            Err(error) => ensure!(
-                Instant::now() < until,
-                "the control plane on etcd is not ready: {error:#}\n{}",
-                std::fs::read_to_string(folder.join("log")).unwrap_or_default()
-            ),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn connect(etcd: &Etcd) -> Result<Client> {

@@ -5,7 +5,7 @@
 //! printed, never judged.
 #![forbid(unsafe_code)]
 
-mod api;
+mod alone;
 mod churn;
 mod client;
 mod delete;
@@ -13,11 +13,16 @@ mod etcd;
 mod first;
 mod floor;
 mod idle;
+mod plane;
 mod pods;
 mod process;
+mod reads;
 mod report;
+mod scale;
 mod seed;
 mod start;
+mod watches;
+mod writes;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -25,7 +30,7 @@ use client::Kubeconfig;
 use keelson_tests::Places;
 use process::Process;
 use report::Report;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
 struct Args {
@@ -41,15 +46,23 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
-    /// Measure these only: idle, api, churn, pods, etcd, start, first; and delete, which is not measured otherwise.
+    /// Measure these only: idle, reads, writes, watch, churn, pods, etcd, alone, start, first; and delete and scale, which
+    /// are not measured otherwise.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
     #[arg(long, hide = true)]
     first_start_in: Option<PathBuf>,
-    /// Measure on etcd only, with this binary of keelson; no cluster is needed.
+    /// Measure on etcd only (etcd, alone), with this binary of keelson; no cluster is needed.
     #[arg(long, value_name = "BINARY")]
     etcd_with: Option<PathBuf>,
+    /// Measure a control plane of this binary alone (reads, writes, watch, scale) instead of the cluster's; the database lies
+    /// beside the report.
+    #[arg(long, value_name = "BINARY")]
+    with: Option<PathBuf>,
+    /// Objects in the database for `scale`.
+    #[arg(long, default_value_t = 100_000)]
+    objects: usize,
 }
 
 /// What every measurement is handed.
@@ -70,9 +83,12 @@ async fn main() -> Result<()> {
         return first::start_here(folder).await;
     }
     if let Some(binary) = &args.etcd_with {
-        let mut report = Report::new(args.report);
-        etcd::measure(binary, &mut report).await?;
+        let mut report = Report::new(args.report.clone());
+        on_etcd(binary, &args, &mut report).await?;
         return report.write();
+    }
+    if let Some(binary) = args.with.clone() {
+        return of_binary(&binary, args).await;
     }
     let places = Places::of_environment();
     let kubeconfig = Kubeconfig::read(&places.kubeconfig())
@@ -80,44 +96,110 @@ async fn main() -> Result<()> {
     let process = Process::from_pid_file(&places.keelson_pid())?;
     let scratch = places.data.join("bench");
     std::fs::create_dir_all(&scratch)?;
-    let report = Report::new(args.report);
     let mut bench = Bench {
         kubeconfig,
         process,
-        report,
+        report: Report::new(args.report.clone()),
         scratch: scratch.clone(),
-        cri_socket: args.cri_socket.unwrap_or_else(|| places.run.join("containerd.sock")),
+        cri_socket: args.cri_socket.clone().unwrap_or_else(|| places.run.join("containerd.sock")),
         places,
     };
-    let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|one| one == part);
-    if wanted("idle") && !args.no_idle {
-        idle::measure(&mut bench).await?;
-    }
-    if args.only.iter().any(|one| one == "delete") {
-        delete::measure(&mut bench).await?;
-    }
-    let before = bench.process.pss_kib()?;
-    let seeded = seed::pods(&bench, args.pods).await?;
-    if wanted("api") {
-        api::measure(&mut bench, &seeded, before).await?;
-    }
-    if wanted("churn") {
-        churn::measure(&mut bench).await?;
-    }
-    if wanted("pods") {
-        pods::measure(&mut bench).await?;
-    }
-    if wanted("etcd") {
-        let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
-        etcd::measure(&binary, &mut bench.report).await?;
-    }
-    if wanted("start") {
-        start::measure(&mut bench).await?;
-    }
-    seed::remove(&bench).await?;
-    if wanted("first") {
-        first::measure(&mut bench)?;
-    }
+    of_cluster(&mut bench, &args).await?;
     std::fs::remove_dir_all(&scratch)?;
     bench.report.write()
+}
+
+impl Args {
+    fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.asks_for(part)
+    }
+
+    fn asks_for(&self, part: &str) -> bool {
+        self.only.iter().any(|one| one == part)
+    }
+}
+
+/// The parts that need scheduler, controllers and kubelet running.
+async fn of_cluster(bench: &mut Bench, args: &Args) -> Result<()> {
+    if args.wants("idle") && !args.no_idle {
+        idle::measure(bench).await?;
+    }
+    if args.asks_for("delete") {
+        delete::measure(bench).await?;
+    }
+    if args.asks_for("scale") {
+        scale::measure(bench, args.objects).await?;
+        seed::remove(bench).await?;
+        let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
+        alone::mixed(&binary, args.objects, &mut bench.report).await?;
+    }
+    let on_seed = ["reads", "writes", "watch", "churn", "pods", "etcd", "alone", "start", "first"];
+    if !on_seed.iter().any(|part| args.wants(part)) {
+        return Ok(());
+    }
+    of_api(bench, args).await?;
+    if args.wants("churn") {
+        churn::measure(bench).await?;
+    }
+    if args.wants("pods") {
+        pods::measure(bench).await?;
+    }
+    let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
+    on_etcd(&binary, args, &mut bench.report).await?;
+    if args.wants("start") {
+        start::measure(bench).await?;
+    }
+    seed::remove(bench).await?;
+    if args.wants("first") {
+        first::measure(bench)?;
+    }
+    Ok(())
+}
+
+/// Seeds the pods and measures what any API server can be asked.
+async fn of_api(bench: &mut Bench, args: &Args) -> Result<()> {
+    let before = bench.process.pss_kib()?;
+    let seeded = seed::pods(&bench.kubeconfig, args.pods).await?;
+    if args.wants("reads") {
+        reads::measure(bench, &seeded, before).await?;
+    }
+    if args.wants("writes") {
+        writes::measure(bench).await?;
+    }
+    if args.wants("watch") {
+        watches::measure(bench).await?;
+    }
+    Ok(())
+}
+
+/// Those parts on a control plane of our own.
+async fn of_binary(binary: &Path, args: Args) -> Result<()> {
+    let beside = args.report.parent().unwrap_or(Path::new(".")).to_owned();
+    std::fs::create_dir_all(&beside)?;
+    let scratch = tempfile::tempdir_in(&beside)?;
+    let plane = plane::ControlPlane::start(binary, &scratch.path().join("plane"), None, None).await?;
+    let mut bench = Bench {
+        kubeconfig: plane.kubeconfig.clone(),
+        process: plane.process(),
+        report: Report::new(args.report.clone()),
+        scratch: scratch.path().to_owned(),
+        cri_socket: PathBuf::new(),
+        places: Places::of_environment(),
+    };
+    if args.asks_for("scale") {
+        scale::measure(&mut bench, args.objects).await?;
+    } else {
+        of_api(&mut bench, &args).await?;
+    }
+    bench.report.write()
+}
+
+async fn on_etcd(binary: &Path, args: &Args, report: &mut Report) -> Result<()> {
+    if args.wants("etcd") {
+        etcd::measure(binary, report).await?;
+    }
+    if args.wants("alone") {
+        alone::pods(binary, args.pods, report).await?;
+    }
+    Ok(())
 }

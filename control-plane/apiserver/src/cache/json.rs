@@ -193,6 +193,29 @@ pub(super) fn string_members(json: &[u8]) -> impl Iterator<Item = (Cow<'_, str>,
         .filter_map(|member| Some((unquote(member.key)?, scalar(&json[member.start..member.end])?)))
 }
 
+/// A text that has to be decoded first stands in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Escaped;
+
+/// The value of one member of an object of strings, as its text stands; nothing else is decoded or kept.
+pub(super) fn plain_string_member<'a>(json: &'a [u8], key: &str) -> Result<Option<&'a str>, Escaped> {
+    let plain = |text: &[u8]| memchr::memchr(b'\\', text).is_none();
+    for member in Members::new(json, 0) {
+        if !plain(member.key) {
+            return Err(Escaped);
+        }
+        if member.key == key.as_bytes() {
+            return match &json[member.start..member.end] {
+                [b'"', text @ .., b'"'] if plain(text) => {
+                    std::str::from_utf8(text).map(Some).map_err(|_| Escaped)
+                }
+                _ => Err(Escaped),
+            };
+        }
+    }
+    Ok(None)
+}
+
 fn unquote(text: &[u8]) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', text).is_none() {
         return std::str::from_utf8(text).ok().map(Cow::Borrowed);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use keelson_store::Revision;
 
-use super::json::{self, Extents};
+use super::json::{self, Escaped, Extents};
 
 /// An object beside which nothing else is kept: about 190 bytes above its JSON, key and fields included.
 pub struct Object {
@@ -172,6 +172,12 @@ impl Object {
         self.labels().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
+    /// As [`Object::label`] where no text has to be decoded for it, which is nearly always: for selectors, which ask this of
+    /// every object.
+    pub fn plain_label(&self, key: &str) -> Result<Option<&str>, Escaped> {
+        json::plain_string_member(&self.bytes[self.extents.labels_start as usize..], key)
+    }
+
     /// All labels, read from the JSON as it is walked.
     pub fn labels(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         json::string_members(&self.bytes[self.extents.labels_start as usize..])
@@ -263,6 +269,8 @@ mod tests {
         assert_eq!((pod.namespace(), pod.name(), pod.revision()), ("n", "a", 41));
         assert_eq!(pod.label("app").as_deref(), Some("w\"eb"));
         assert_eq!(pod.label("none"), None);
+        assert_eq!(pod.plain_label("app"), Err(Escaped));
+        assert_eq!((pod.plain_label("tier"), pod.plain_label("none")), (Ok(Some("x")), Ok(None)));
         assert_eq!(pod.labels().count(), 2);
         let fields: Vec<&str> = (0..5).map(|i| pod.field(i)).collect();
         assert_eq!(fields, ["k1", "Running", "", "true", ""]);

@@ -51,11 +51,13 @@ pub async fn create(
     let base = meta.generate_name().to_owned();
     let generated = meta.name().is_empty() && !base.is_empty();
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
+    // What is made once is not copied for another time: only names and a Service's claims are tried again.
+    let once = !generated && !services::is_service(&op.row);
     let mut attempt = 0;
     let mut again = 0;
     while attempt < attempts {
         attempt += 1;
-        let last = attempt == attempts && again == MAX_ATTEMPTS;
+        let last = once || (attempt == attempts && again == MAX_ATTEMPTS);
         let mut doc =
             if last { std::mem::replace(&mut doc, Doc::new_custom(Default::default())) } else { doc.clone() };
         if generated {
@@ -67,7 +69,7 @@ pub async fn create(
                 return Err(Status::generate_name_conflict(&op.gr(), &name, 1));
             }
             Err(Failure::Exists(_)) => {}
-            Err(Failure::Again) if again == MAX_ATTEMPTS => {
+            Err(Failure::Again) if once || again == MAX_ATTEMPTS => {
                 return Err(Status::server_timeout(&op.gr(), "create", 1));
             }
             Err(Failure::Again) => {

@@ -306,18 +306,23 @@ pub fn decode_at(hub: &Resource, row: &Resource, object: &Object, revision: u64)
 
 /// The labels of an object, looked up in its bytes.
 struct ObjectLabels<'o> {
-    pairs: smallvec::SmallVec<[(std::borrow::Cow<'o, str>, std::borrow::Cow<'o, str>); 8]>,
+    object: &'o Object,
+    /// All of them, once one had to be decoded.
+    decoded: std::cell::OnceCell<Vec<(std::borrow::Cow<'o, str>, std::borrow::Cow<'o, str>)>>,
 }
 
 impl<'o> ObjectLabels<'o> {
     fn of(object: &'o Object) -> ObjectLabels<'o> {
-        ObjectLabels { pairs: object.labels().collect() }
+        ObjectLabels { object, decoded: std::cell::OnceCell::new() }
     }
 }
 
 impl Labels for ObjectLabels<'_> {
     fn get_label(&self, key: &str) -> Option<&str> {
-        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+        self.object.plain_label(key).unwrap_or_else(|_| {
+            let pairs = self.decoded.get_or_init(|| self.object.labels().collect());
+            pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+        })
     }
 }
 

@@ -16,7 +16,8 @@ pub const REVISION_LABEL: &str = "controller-revision-hash";
 pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");
-    serde_json::from_value(template).ok()
+    // As text: a decoder from trees would be a second one for all that a pod has.
+    serde_json::from_str(&template.to_string()).ok()
 }
 
 /// Whether a revision holds this template, whatever defaults either shows.

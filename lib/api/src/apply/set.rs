@@ -197,6 +197,17 @@ impl Set {
         Set { entries: out }
     }
 
+    /// Whether every path is in the other set too.
+    pub fn is_subset(&self, other: &Set) -> bool {
+        let mut theirs = other.entries.iter().peekable();
+        self.entries.iter().all(|entry| {
+            while theirs.next_if(|their| their.element < entry.element).is_some() {}
+            theirs.next_if(|their| their.element == entry.element).is_some_and(|their| {
+                (their.member || !entry.member) && entry.children.is_subset(&their.children)
+            })
+        })
+    }
+
     /// Whether any path is in both.
     pub fn intersects(&self, other: &Set) -> bool {
         let mut theirs = other.entries.iter().peekable();

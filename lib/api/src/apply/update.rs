@@ -139,9 +139,12 @@ impl Updater<'_> {
         }
         let last = managers.remove(me);
         let time = last.as_ref().and_then(|owned| owned.time.clone());
+        // Where all is applied again that was, nothing can go: everything of the last set has an owner.
+        let again = |last: &Owned| last.api_version == config.version && last.set.is_subset(&set);
+        let last = last.filter(|last| !last.set.is_empty() && !again(last));
         let owned = Owned { set, api_version: config.version.clone(), applied: true, time };
         managers.insert(me.clone(), owned);
-        if let Some(last) = last.filter(|last| !last.set.is_empty()) {
+        if let Some(last) = last {
             let pruned = self.pruned(&new, &managers, &last, &config.version)?;
             new = live.with(pruned);
         }

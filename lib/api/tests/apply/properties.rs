@@ -54,6 +54,8 @@ proptest! {
         prop_assert_eq!(union(&a.difference(&b), &a.intersection(&b)), a.clone());
         prop_assert!(!a.difference(&b).intersects(&b));
         prop_assert_eq!(a.intersects(&b), !a.intersection(&b).is_empty());
+        prop_assert_eq!(a.is_subset(&b), a.difference(&b).is_empty());
+        prop_assert!(a.intersection(&b).is_subset(&a) && a.is_subset(&union(&a, &b)));
         prop_assert_eq!(a.difference(&union(&b, &c)), a.difference(&b).difference(&c));
         prop_assert_eq!(union(&a, &b).len(), a.len() + b.len() - a.intersection(&b).len());
         // Taking whole subtrees takes at least what taking paths does.
