@@ -18,6 +18,9 @@ const WITHOUT_EVENTS: Duration = Duration::from_secs(1);
 const RUNTIME_DOWN: Duration = Duration::from_secs(1);
 const STREAM_RETRY: Duration = Duration::from_secs(2);
 const QUEUE: usize = 1024;
+/// A busy runtime needs some seconds to enter an end that it has told; after this long the relist finds out.
+const AGREES: Duration = Duration::from_secs(30);
+const AGREES_STEP: Duration = Duration::from_millis(200);
 
 /// Watches the runtime.
 pub struct Pleg {
@@ -117,12 +120,12 @@ impl Pleg {
     fn dispatch(self: &Arc<Self>, event: RuntimeEvent) {
         let pleg = self.clone();
         tokio::spawn(async move {
-            let mut wait = Duration::from_millis(2);
-            while wait < Duration::from_secs(2) {
+            let (mut wait, begun) = (Duration::from_millis(2), tokio::time::Instant::now());
+            while event.ended && begun.elapsed() < AGREES {
                 match pleg.kubelet.cri.container_status(&event.id).await {
                     Ok(Some(status)) if status.state == api::ContainerState::ContainerRunning as i32 => {
                         tokio::time::sleep(wait).await;
-                        wait *= 2;
+                        wait = (wait * 2).min(AGREES_STEP);
                     }
                     _ => break,
                 }

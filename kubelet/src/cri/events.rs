@@ -11,6 +11,8 @@ const AGREES: Duration = Duration::from_millis(300);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeEvent {
     pub id: String,
+    /// It has ended, whatever the runtime's books say yet.
+    pub ended: bool,
 }
 
 /// Where events come from.
@@ -62,7 +64,8 @@ async fn follow_cri(
     let mut runtime = cri.runtime.clone();
     let mut stream = open(runtime.get_container_events(api::GetEventsRequest {}), live).await?;
     while let Some(event) = stream.message().await? {
-        if events.send(RuntimeEvent { id: event.container_id }).await.is_err() {
+        let ended = event.container_event_type == api::ContainerEventType::ContainerStoppedEvent as i32;
+        if events.send(RuntimeEvent { id: event.container_id, ended }).await.is_err() {
             break;
         }
     }
@@ -85,7 +88,7 @@ async fn follow_containerd(
         if exit.id != exit.container_id {
             continue;
         }
-        if events.send(RuntimeEvent { id: exit.container_id }).await.is_err() {
+        if events.send(RuntimeEvent { id: exit.container_id, ended: true }).await.is_err() {
             break;
         }
     }

@@ -412,7 +412,7 @@ impl Worker {
     /// Deletes the pod from the API when that is asked for; says whether the worker is done.
     async fn finish(&mut self) -> bool {
         if self.gone {
-            self.remove_containers().await;
+            self.remove_all().await;
             let logs = crate::host::config::log_folder(&self.kubelet.config.pod_logs, &self.pod);
             let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(logs)).await;
             self.kubelet.statuses.forget(pod::uid(&self.pod));

@@ -7,12 +7,15 @@ use crate::hooks;
 use crate::plan::observed::{ObservedContainer, RunState};
 use crate::plan::{Kill, KillReason, pod};
 use k8s_openapi::api::core::v1::Container;
+use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A container whose hook used up its grace still has this long.
 const MIN_GRACE: Duration = Duration::from_secs(2);
+/// After so many tries dead containers of a pod that is gone are left to the collector.
+const REMOVALS: usize = 5;
 
 impl Worker {
     /// Stops one container that is to be replaced.
@@ -139,20 +142,35 @@ impl Worker {
         self.stop_container(&container.id, definition.as_ref(), grace).await
     }
 
-    /// Removes dead containers and sandboxes from the runtime; what does not go is collected later.
+    /// Removes dead containers and sandboxes from the runtime. What does not go stays observed, to be tried again, and is
+    /// collected later in any case.
     pub(super) async fn remove_containers(&mut self) {
+        let mut stay = HashSet::new();
         for container in self.observed.containers.iter().filter(|c| c.state != RunState::Running) {
             if let Err(error) = self.kubelet.cri.remove_container(&container.id).await {
                 tracing::debug!(container = container.id, error = %error, "container was not removed");
+                stay.insert(container.id.clone());
             }
         }
         for sandbox in self.observed.sandboxes.iter().filter(|s| !s.ready) {
             if let Err(error) = self.kubelet.cri.remove_sandbox(&sandbox.id).await {
                 tracing::debug!(sandbox = sandbox.id, error = %error, "sandbox was not removed");
+                stay.insert(sandbox.id.clone());
             }
         }
-        self.observed.containers.retain(|c| c.state == RunState::Running);
-        self.observed.sandboxes.retain(|s| s.ready);
+        self.observed.containers.retain(|c| c.state == RunState::Running || stay.contains(&c.id));
+        self.observed.sandboxes.retain(|s| s.ready || stay.contains(&s.id));
+    }
+
+    /// As [`Worker::remove_containers`], a few times while something stays: a busy runtime refuses now and then.
+    pub(super) async fn remove_all(&mut self) {
+        for _ in 0..REMOVALS {
+            self.remove_containers().await;
+            if self.observed.containers.is_empty() && self.observed.sandboxes.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 }
 

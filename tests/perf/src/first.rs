@@ -46,8 +46,9 @@ fn prepare(bench: &Bench, folder: &Path) -> Result<()> {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let here = folder.to_string_lossy();
-        let text = text.replace(&*bench.places.run.to_string_lossy(), &format!("{here}/run"));
-        Ok(text.replace(&*bench.places.data.to_string_lossy(), &here))
+        // The folder lies in the data's: that one first, or it would be replaced in what was put in.
+        let text = text.replace(&*bench.places.data.to_string_lossy(), &here);
+        Ok(text.replace(&*bench.places.run.to_string_lossy(), &format!("{here}/run")))
     };
     for sub in ["run", "cni/bin", "cni/conf", "containerd"] {
         std::fs::create_dir_all(folder.join(sub))?;

@@ -138,6 +138,9 @@ async fn of_cluster(bench: &mut Bench, args: &Args) -> Result<()> {
         return Ok(());
     }
     of_api(bench, args).await?;
+    if args.wants("start") {
+        start::measure(bench).await?;
+    }
     if args.wants("churn") {
         churn::measure(bench).await?;
     }
@@ -146,9 +149,6 @@ async fn of_cluster(bench: &mut Bench, args: &Args) -> Result<()> {
     }
     let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
     on_etcd(&binary, args, &mut bench.report).await?;
-    if args.wants("start") {
-        start::measure(bench).await?;
-    }
     seed::remove(bench).await?;
     if args.wants("first") {
         first::measure(bench)?;

@@ -11,8 +11,8 @@ use rusqlite::wal::CheckpointMode;
 const PART: u64 = 8;
 const LEAST: u64 = 256;
 const MOST: u64 = 4096;
-/// What the WAL's file keeps when it begins anew.
-pub(super) const WAL_BYTES: i64 = MOST as i64 * 4096;
+/// What the WAL's file keeps when it begins anew: half of the most, as it counts into what a small database takes.
+pub(super) const WAL_BYTES: i64 = MOST as i64 * 4096 / 2;
 /// Pages that the writer may copy itself at any time, and when the thread cannot get nearer.
 const NEARLY: u64 = 64;
 const AT_MOST: u64 = 256;

@@ -129,7 +129,7 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     }
     connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
-    // As large as it gets between two checkpoints: a commit into space that the file has costs half of one that makes it longer.
+    // A commit into space that the file has costs half of one that makes it longer.
     connection.pragma_update(None, "journal_size_limit", super::checkpoint::WAL_BYTES).map_err(failed)?;
     if !filled {
         let transaction = connection.transaction().map_err(failed)?;
