@@ -361,8 +361,13 @@ async fn administer(command: Command) -> Result<()> {
         }
         Command::Status { common } => status::run(&common.file.load()?, common.output).await,
         Command::Node { command: NodeCommand::Leave { name, timeout }, common } => {
-            let (_, client) = common.client().await?;
-            node_leave::run(&client, &name, timeout, Progress::new(common.output)).await
+            let (config, client) = common.client().await?;
+            let progress = Progress::new(common.output);
+            node_leave::run(&client, &name, timeout, progress).await?;
+            if install::etcd::present(&config) && install::etcd::leave(&config, &name).await? {
+                progress.say(&format!("{name} is no member of etcd any more"));
+            }
+            Ok(())
         }
         _ => anyhow::bail!("this command runs elsewhere"),
     }

@@ -4,7 +4,7 @@
 use super::dropin::{self, Chosen};
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{containerd, handover, machine, token, units};
+use super::{containerd, etcd, handover, machine, token, units};
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, Identity, NodeFiles};
@@ -30,6 +30,13 @@ pub enum Mode {
     Units,
 }
 
+/// What holds the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    Sqlite,
+    Etcd,
+}
+
 /// `keelson init`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -45,6 +52,9 @@ pub struct Args {
     /// Port of the API server.
     #[arg(long, value_name = "PORT")]
     pub apiserver_bind_port: Option<u16>,
+    /// Where the database lies: an SQLite file, or an etcd member that runs beside this control plane.
+    #[arg(long, value_enum, default_value = "sqlite", conflicts_with = "etcd_endpoints")]
+    pub store: StoreKind,
     /// Client addresses of an etcd cluster that holds the database, https://host:2379; an SQLite file otherwise.
     #[arg(
         long,
@@ -104,13 +114,15 @@ pub async fn run(args: Args) -> Result<()> {
     let chosen = choose(&args, address);
     let text = chosen.text("keelson init");
     let there = file.exists().then_some(file.as_path());
-    let etcd = etcd_choices(&args);
-    let config = config::load_with(there, &[text.as_str(), &etcd.text("keelson init")])?;
+    let chosen_store = etcd_choices(&args, &before, address);
+    let config = config::load_with(there, &[text.as_str(), &chosen_store.text("keelson init")])?;
     let node = node::identify(&config.node)?;
     progress.say(&format!("node {} at {address} ({why})", node.name));
-    let units: &[&str] = match args.mode {
-        Mode::AllInOne => &[units::ALL_IN_ONE],
-        Mode::Units => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
+    let units: &[&str] = match (args.mode, args.store) {
+        (Mode::AllInOne, StoreKind::Sqlite) => &[units::ALL_IN_ONE],
+        (Mode::AllInOne, StoreKind::Etcd) => bail!("--store etcd goes with --mode units"),
+        (Mode::Units, StoreKind::Sqlite) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
+        (Mode::Units, StoreKind::Etcd) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY, units::ETCD],
     };
     let running = units.iter().any(|unit| units::started(unit));
     let findings = checks::preflight(&config, Role::ControlPlane, address, running).await;
@@ -122,7 +134,15 @@ pub async fn run(args: Args) -> Result<()> {
     let ledger = Ledger::of(&config.paths.state);
     let changed =
         progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
-    let config = match config.etcd.as_ref().filter(|_| !args.etcd_endpoints.is_empty()) {
+    if args.store == StoreKind::Etcd && !etcd::folder(&config).join("etcd.yaml").exists() {
+        progress.step("preparing etcd", || {
+            keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
+            etcd::prepare()?;
+            etcd::first(&config, &node)
+        })?;
+    }
+    let named = args.store == StoreKind::Etcd || !args.etcd_endpoints.is_empty();
+    let config = match config.etcd.as_ref().filter(|_| named) {
         Some(named) => progress.step("taking over the certificates for etcd", || {
             let store = handover::adopt(&config.paths.pki(), named, "keelson init")?;
             write_config(&ledger, &file, handover::STORE, &store)?;
@@ -196,8 +216,19 @@ fn choose(args: &Args, address: IpAddr) -> Chosen {
 }
 
 /// How etcd is reached, as the flags say.
-fn etcd_choices(args: &Args) -> Chosen {
+fn etcd_choices(args: &Args, before: &Config, address: IpAddr) -> Chosen {
     let mut chosen = Chosen::default();
+    if args.store == StoreKind::Etcd {
+        let known = before.etcd.as_ref().map(|section| section.endpoints.clone());
+        chosen.set("etcd.endpoints", known.unwrap_or_else(|| vec![etcd::endpoint(address)]));
+        for (key, name) in
+            [("caFile", "etcd-ca.crt"), ("certFile", "etcd-client.crt"), ("keyFile", "etcd-client.key")]
+        {
+            let path = before.paths.pki().join(name);
+            chosen.set(&format!("etcd.{key}"), path.to_string_lossy().into_owned());
+        }
+        return chosen;
+    }
     if !args.etcd_endpoints.is_empty() {
         chosen.set("etcd.endpoints", args.etcd_endpoints.clone());
     }

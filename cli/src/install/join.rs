@@ -8,7 +8,7 @@ use super::init::{
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{dropin, machine, units};
+use super::{dropin, etcd, machine, units};
 use crate::balancer;
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
@@ -182,19 +182,38 @@ impl Joining {
     }
 
     fn units(&self) -> &'static [&'static str] {
-        match self.keys {
+        match &self.keys {
+            Some(keys) if keys.members() => {
+                &[units::CONTROL_PLANE, units::KUBELET, units::PROXY, units::ETCD]
+            }
             Some(_) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
             None => &[units::KUBELET, units::PROXY],
         }
+    }
+
+    /// Puts etcd's authority in place and makes this machine known as a member that follows. The drop-in that names all.
+    async fn follow(&self, keys: &Bundle) -> Result<String> {
+        etcd::prepare()?;
+        keelson_pki::ensure_dir(&self.config.paths.state, 0o755)?;
+        let pki = self.config.paths.pki();
+        keys.place(&pki)?;
+        let endpoints = etcd::follow(&self.config, &self.node, keys.endpoints()).await?;
+        Ok(handover::store_text(&pki, &endpoints, "keelson join"))
     }
 
     async fn apply(&self, progress: Progress) -> Result<()> {
         let config = &self.config;
         let servers = balancer::resolve(&self.found.server).await?;
         let ledger = Ledger::of(&config.paths.state);
+        let mut texts = self.texts.clone();
+        if let Some(keys) = self.keys.as_ref().filter(|keys| keys.members()) {
+            let followed = progress.wait("becoming a member of etcd", self.follow(keys)).await?;
+            texts.retain(|(name, _)| *name != handover::STORE);
+            texts.push((handover::STORE, followed));
+        }
         let mut changed = progress.step("writing the configuration", || {
             let write = |(name, text): &(&str, String)| write_config(&ledger, &self.file, name, text);
-            self.texts.iter().try_fold(false, |changed, one| Ok(write(one)? | changed))
+            texts.iter().try_fold(false, |changed, one| Ok(write(one)? | changed))
         })?;
         changed |= progress.step("writing the first identity", || match &self.keys {
             None => {
@@ -210,6 +229,13 @@ impl Joining {
         })?;
         progress.step("agreeing with containerd", || agree_with_runtime(&ledger, config))?;
         progress.step("starting the units", || units::start(&ledger, self.units(), changed))?;
+        if let Some(keys) = self.keys.as_ref().filter(|keys| keys.members()) {
+            let voting = etcd::vote(config, &self.node, keys.endpoints());
+            progress
+                .wait("waiting until etcd's new member votes", voting)
+                .await
+                .with_context(|| failed(units::ETCD))?;
+        }
         if self.keys.is_some() {
             progress
                 .wait("waiting for the API server", until(Duration::from_secs(60), || api(config)))
