@@ -114,9 +114,11 @@ impl Running {
         let begun = Instant::now();
         let mut buffer = [0u8; 512];
         while begun.elapsed() < LIMIT {
-            let Ok(length) = self.manager.recv(&mut buffer) else { break };
-            if String::from_utf8_lossy(&buffer[..length]).contains(words) {
-                return;
+            match self.manager.recv(&mut buffer) {
+                Ok(length) if String::from_utf8_lossy(&buffer[..length]).contains(words) => return,
+                Ok(_) => {}
+                // A signal, say, is no answer.
+                Err(error) => println!("receiving as the service manager: {error}"),
             }
         }
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
