@@ -123,6 +123,55 @@ pub enum ReadError {
     Broken(BoxError),
 }
 
+/// A request's body that is read to its end behind an answer that did not wait for it: dropped earlier, the stream is reset
+/// while its client still sends, and some clients (curl) then take the answer for lost.
+pub struct Unread(Option<hyper::body::Incoming>);
+
+/// So much of it, for so long.
+const UNREAD_BYTES: usize = 64 * 1024;
+const UNREAD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Unread {
+    pub fn new(body: hyper::body::Incoming) -> Unread {
+        Unread(Some(body))
+    }
+}
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(tokio::time::timeout(UNREAD_TIME, async move {
+            let mut read = 0;
+            while read < UNREAD_BYTES
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                read += frame.data_ref().map_or(0, Bytes::len);
+            }
+        }));
+    }
+}
+
 /// Boxes any body of a request.
 pub fn request_body<B>(body: B) -> RequestBody
 where

@@ -32,7 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::body::{Body, RequestBody, request_body};
+use crate::body::{Body, RequestBody, Unread, request_body};
 use addresses::{Addresses, Place};
 use guard::{Guarded, Meter};
 use stall::{Activity, Streams, Told, unless_stalled};
@@ -242,7 +242,8 @@ impl<H: Handler> Shared<H> {
             let (handler, connection, meter) = (handler.clone(), connection.clone(), meter.clone());
             let under_way = active.begin();
             async move {
-                let response = handler.call(connection, request.map(request_body)).await;
+                let response =
+                    handler.call(connection, request.map(|body| request_body(Unread::new(body)))).await;
                 if response.status() == StatusCode::UNAUTHORIZED {
                     meter.refused();
                 }
