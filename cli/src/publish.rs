@@ -7,9 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::ConfigMap;
 use keelson_daemon::config::Config;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Name and key of the ranges.
@@ -43,20 +42,12 @@ pub fn shared_config(config: &Config) -> String {
     )
 }
 
+/// By server-side apply: control planes that start together make it once, and what the signer adds is left alone.
 async fn put(client: &kube::Client, namespace: &str, name: &str, key: &str, text: String) -> Result<()> {
-    let what = || format!("cannot publish ConfigMap {namespace}/{name}");
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    match api.get_opt(name).await.with_context(what)? {
-        Some(map) if map.data.as_ref().and_then(|data| data.get(key)) == Some(&text) => Ok(()),
-        Some(_) => {
-            let patch = Patch::Merge(json!({"data": {key: text}}));
-            api.patch(name, &PatchParams::default(), &patch).await.map(drop).with_context(what)
-        }
-        None => {
-            let mut map =
-                ConfigMap { data: Some(BTreeMap::from([(key.to_owned(), text)])), ..ConfigMap::default() };
-            map.metadata.name = Some(name.to_owned());
-            api.create(&PostParams::default(), &map).await.map(drop).with_context(what)
-        }
-    }
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}});
+    let parameters = PatchParams::apply("keelson").force();
+    let applied = api.patch(name, &parameters, &Patch::Apply(map)).await;
+    applied.map(drop).with_context(|| format!("cannot publish ConfigMap {namespace}/{name}"))
 }

@@ -130,7 +130,7 @@ async fn a_client_waits_until_a_server_comes() {
     let come = async {
         let (a, task) = server("a").await;
         lab.servers.send_replace(vec![a]);
-        task
+        (task,)
     };
     let ((name, _), _task) = tokio::join!(waiting, come);
     assert_eq!(name, "a");

@@ -88,6 +88,7 @@ impl ApiServer {
             core.health.drain();
             core.stop.cancel();
             server.drain().await;
+            core.caches.stop();
             // The process waits for this watcher's drop.
             drop(ctx);
         });

@@ -176,6 +176,13 @@ impl WatchCache {
         self.follower.get_or_init(|| tokio::spawn(follow(self.inner.clone())).abort_handle());
     }
 
+    /// Stops following the store; what is read from now on is not.
+    fn stop(&self) {
+        if let Some(follower) = self.follower.get() {
+            follower.abort();
+        }
+    }
+
     /// Waits until the cache can answer a read of `at` and returns a revision it is true at then (it may have moved on).
     pub(super) async fn reach(&self, at: ReadAt) -> Result<Revision, CacheError> {
         self.start();
@@ -205,9 +212,7 @@ impl WatchCache {
 
 impl Drop for WatchCache {
     fn drop(&mut self) {
-        if let Some(follower) = self.follower.get() {
-            follower.abort();
-        }
+        self.stop();
         let error = CacheError::Restarted { prefix: self.inner.settings.prefix.clone() };
         self.inner.cut_watchers(&error);
     }
@@ -460,6 +465,13 @@ impl WatchCaches {
         let cache = self.caches.lock().remove(prefix);
         if let Some(cache) = cache {
             cache.inner.cut_watchers(&error);
+        }
+    }
+
+    /// Stops following the store, whose user is about to close it; requests are over.
+    pub fn stop(&self) {
+        for cache in self.caches.lock().values() {
+            cache.stop();
         }
     }
 

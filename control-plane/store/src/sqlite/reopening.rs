@@ -84,7 +84,12 @@ impl Shared {
             match SqliteStore::open(options.clone()) {
                 Ok(store) => {
                     tracing::info!("the store is open again");
-                    *self.current.write() = Arc::new(store);
+                    let store = Arc::new(store);
+                    *self.current.write() = store.clone();
+                    // Its user closed the one before while this one was opened.
+                    if self.ended.load(Ordering::Acquire) {
+                        let _ = futures::executor::block_on(store.close());
+                    }
                     return;
                 }
                 Err(error) => {
