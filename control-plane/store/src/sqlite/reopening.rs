@@ -202,6 +202,8 @@ mod tests {
         until(&store, false).await;
         until(&store, true).await;
         assert!(told.try_recv().is_err(), "nothing was wrong with the file");
+        // With a WAL that holds all of it the file would not be missed.
+        std::fs::write(folder.path().join(format!("{DATABASE}-wal")), b"").unwrap();
         std::fs::write(folder.path().join(DATABASE), vec![7; 40_960]).unwrap();
         fail(&store);
         until(&store, false).await;
