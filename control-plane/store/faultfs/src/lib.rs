@@ -100,6 +100,11 @@ impl Disk {
         self.world.lock().rewrite(name)
     }
 
+    /// Puts a synced copy of a file in its place, as a rename does.
+    pub fn renew(&self, name: &str) -> Result<(), &'static str> {
+        self.world.lock().renew(name)
+    }
+
     /// The files and their sizes.
     pub fn files(&self) -> Vec<(String, usize)> {
         self.world.lock().files()

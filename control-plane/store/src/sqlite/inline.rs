@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keelson_faultfs::Disk;
@@ -34,6 +34,7 @@ pub(crate) enum Mutant {
     CompactsLive,
     LeavesWalInDoubt,
     CopiesAtClose,
+    RewritesInPlace,
 }
 
 /// A folder on a disk that fails.
@@ -42,6 +43,13 @@ pub(crate) struct FaultSite {
     pub disk: Disk,
     pub reserve: u64,
     pub mutant: Mutant,
+    in_doubt: Arc<AtomicBool>,
+}
+
+impl FaultSite {
+    pub fn new(disk: Disk, reserve: u64, mutant: Mutant) -> FaultSite {
+        FaultSite { disk, reserve, mutant, in_doubt: Arc::default() }
+    }
 }
 
 impl Site for FaultSite {
@@ -59,11 +67,22 @@ impl Site for FaultSite {
         Ok(connection)
     }
 
-    fn settle_wal(&self) -> io::Result<()> {
+    fn settle(&self) -> io::Result<()> {
+        let wal = format!("{DATABASE}-wal");
         if self.mutant == Mutant::LeavesWalInDoubt {
             return Ok(());
         }
-        self.disk.rewrite(&format!("{DATABASE}-wal")).map_err(io::Error::other)
+        if !self.in_doubt.load(Ordering::Relaxed) || self.mutant == Mutant::RewritesInPlace {
+            return self.disk.rewrite(&wal).map_err(io::Error::other);
+        }
+        self.disk.renew(DATABASE).map_err(io::Error::other)?;
+        self.disk.renew(&wal).map_err(io::Error::other)?;
+        self.in_doubt.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn mark_in_doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -174,7 +193,7 @@ impl SqliteStore {
             Ok(true) => writer.finish_checkpoint(),
             Ok(false) => {}
             Err(error) if is_full(&error) || is_busy(&error) => {}
-            Err(error) => writer.close(&format!("a checkpoint failed: {}", describe(&error))),
+            Err(error) => writer.fail(&format!("a checkpoint failed: {}", describe(&error))),
         }
     }
 

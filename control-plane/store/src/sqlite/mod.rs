@@ -283,8 +283,18 @@ struct Opened {
 }
 
 fn open_writer(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Result<Opened, OpenError> {
+    let opened = open_settled(site, options, pace);
+    if let Err(OpenError::Database { source }) = &opened
+        && source.sqlite_error_code() == Some(rusqlite::ffi::ErrorCode::SystemIoFailure)
+    {
+        site.mark_in_doubt();
+    }
+    opened
+}
+
+fn open_settled(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::Database { source };
-    site.settle_wal().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
+    site.settle().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
     let mut connection = site.connect(true).map_err(failed)?;
     let mut meta = schema::prepare_writer(&mut connection, site.synchronous())?;
     if let Some(found) = options.check.then(|| beside::damage(&connection)).flatten() {
@@ -413,7 +423,7 @@ impl WriterThread {
                         self.writer.finish_checkpoint();
                     }
                 }
-                Some(Message::Fail(reason)) => self.writer.close(&reason),
+                Some(Message::Fail(reason)) => self.writer.fail(&reason),
                 Some(Message::Close(answer)) => return self.end(answer),
                 Some(Message::Request(_)) | None => {}
             }

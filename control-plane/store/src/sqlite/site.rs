@@ -1,7 +1,7 @@
 //! Where a store lies: its folder, its lock, its reserve, and how connections to its database are opened.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,10 @@ use super::OpenError;
 pub const DATABASE: &str = "store.db";
 /// Space kept so that compaction can run when the disk is full.
 const RESERVE: &str = "reserve";
+/// Says that a write or an fsync has failed: the files are not to be written in place any more.
+const IN_DOUBT: &str = "in-doubt";
+/// A copy under way.
+const COPY: &str = "copy";
 
 /// Lets a connection's end leave the WAL as it is. SQLite's last connection would copy what is left of it and delete it, after
 /// a failed fsync too: pages of an earlier partial copy that this fsync lost would then be nowhere. A clean end leaves WAL
@@ -27,9 +31,13 @@ pub(super) fn keep_wal_at_close(connection: &Connection) -> rusqlite::Result<()>
 pub(super) trait Site: Send + Sync + 'static {
     /// Opens a connection. The file is made by the first that may write.
     fn connect(&self, write: bool) -> rusqlite::Result<Connection>;
-    /// Writes a WAL that a crash or a failed fsync left over itself and syncs it. A failed fsync may have left pages that
-    /// the page cache shows and no later fsync writes; what recovery is about to build on must be on the disk.
-    fn settle_wal(&self) -> io::Result<()>;
+    /// Makes durable what recovery is about to build on. A failed fsync may have left pages that the page cache shows and no
+    /// later fsync writes. And where a file grew by what failed, ext4 keeps its blocks as unwritten for good: written anew
+    /// and synced without an error, they are zeros once the page cache forgets them. So the WAL that a crash left is written
+    /// over itself, and after [`Site::mark_in_doubt`] WAL and database are replaced by copies.
+    fn settle(&self) -> io::Result<()>;
+    /// Notes for the next [`Site::settle`] that a write or an fsync has failed.
+    fn mark_in_doubt(&self);
     /// Makes the new database's place in its folder durable.
     fn sync_folder(&self) -> io::Result<()>;
     /// Takes the reserve's space if it is not held already.
@@ -82,6 +90,31 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Puts a synced copy of a file in its place.
+    fn renew(&self, name: &str) -> io::Result<()> {
+        let (path, copy) = (self.path.join(name), self.path.join(COPY));
+        let mut from = File::open(&path)?;
+        let done = (|| {
+            let mut into =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&copy)?;
+            // Read and written, not shared: a clone would have the same blocks.
+            let mut block = vec![0u8; 1 << 20];
+            loop {
+                let read = from.read(&mut block)?;
+                if read == 0 {
+                    break;
+                }
+                into.write_all(&block[..read])?;
+            }
+            into.sync_all()?;
+            fs::rename(&copy, &path)
+        })();
+        if done.is_err() {
+            let _ = fs::remove_file(&copy);
+        }
+        done
+    }
+
     /// SQLite gives its side files the database's mode, so the database is made before SQLite sees it.
     fn make_private(&self) -> io::Result<()> {
         let database = self.path.join(DATABASE);
@@ -96,6 +129,28 @@ impl Folder {
     }
 }
 
+/// Writes a file over itself and syncs it.
+fn overwrite(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut block = vec![0u8; 1 << 20];
+    let mut at = 0;
+    loop {
+        let read = file.read_at(&mut block, at)?;
+        if read == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&block[..read], at)?;
+        at += read as u64;
+    }
+}
+
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
 impl Site for Folder {
     fn connect(&self, write: bool) -> rusqlite::Result<Connection> {
         let access = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
@@ -107,22 +162,37 @@ impl Site for Folder {
         Ok(connection)
     }
 
-    fn settle_wal(&self) -> io::Result<()> {
-        let file =
-            match OpenOptions::new().read(true).write(true).open(self.path.join(format!("{DATABASE}-wal"))) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(error),
-            };
-        let mut block = vec![0u8; 1 << 20];
-        let mut at = 0;
-        loop {
-            let read = file.read_at(&mut block, at)?;
-            if read == 0 {
-                return file.sync_all();
+    fn settle(&self) -> io::Result<()> {
+        let wal = format!("{DATABASE}-wal");
+        let doubt = self.path.join(IN_DOUBT);
+        if !doubt.exists() {
+            return unless_missing(overwrite(&self.path.join(wal)));
+        }
+        for name in [DATABASE, &wal] {
+            match self.renew(name) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(
+                        file = name,
+                        "no space for a copy: what failed is written anew in its place"
+                    );
+                    unless_missing(overwrite(&self.path.join(name)))?;
+                }
+                renewed => unless_missing(renewed)?,
             }
-            file.write_all_at(&block[..read], at)?;
-            at += read as u64;
+        }
+        self.handle.sync_all()?;
+        fs::remove_file(doubt)
+    }
+
+    fn mark_in_doubt(&self) {
+        let marked = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.path.join(IN_DOUBT));
+        if let Err(error) = marked {
+            tracing::error!(%error, "the store cannot note that its disk has failed");
         }
     }
 

@@ -469,8 +469,14 @@ impl Writer {
             return StoreError::Database(text);
         }
         tracing::error!(error = %text, "the store is closed: a write failed");
-        self.close(&text);
+        self.fail(&text);
         if in_doubt { StoreError::Unknown(text) } else { StoreError::Closed(text) }
+    }
+
+    /// Closes it because its disk has failed.
+    pub fn fail(&mut self, reason: &str) {
+        self.site.mark_in_doubt();
+        self.close(reason);
     }
 
     pub fn close(&mut self, reason: &str) {
@@ -502,7 +508,7 @@ impl Writer {
             && !is_full(&error)
             && !is_busy(&error)
         {
-            self.close(&super::describe(&error));
+            self.fail(&super::describe(&error));
         }
     }
 
@@ -539,12 +545,21 @@ impl Writer {
         {
             let text = super::describe(&error);
             tracing::error!(error = %text, "the store is closed: a checkpoint failed");
-            self.close(&text);
+            self.fail(&text);
         }
     }
 
     /// Leaves one file without a WAL. All other connections are closed.
     pub fn end(self) -> Result<(), StoreError> {
+        let site = self.site.clone();
+        let ended = self.leave_wal_mode();
+        if ended.is_err() {
+            site.mark_in_doubt();
+        }
+        ended
+    }
+
+    fn leave_wal_mode(self) -> Result<(), StoreError> {
         let failed = |error: rusqlite::Error| StoreError::Database(super::describe(&error));
         self.connection.flush_prepared_statement_cache();
         let mode: String = self
