@@ -4,6 +4,7 @@
 //! Components reach the API server in process, each as its own user; a component that fails or panics is restarted
 //! alone. The drain stops components first, then the API server, then the store.
 
+use crate::install;
 use crate::node::{self, NodeIdentity};
 use crate::service::{self, Components, DRAIN, Signals};
 use crate::{publish, settings, snapshot, store};
@@ -257,6 +258,11 @@ async fn keep_admin(config: Config, pki: Arc<ClusterPki>, drain: DrainWatcher) {
         let now = Clock::system().now();
         let (config, pki) = (config.clone(), pki.clone());
         let renewed = tokio::task::spawn_blocking(move || -> Result<()> {
+            if install::etcd::present(&config) {
+                let (params, folder) = (&pki.params, &pki.dir);
+                let Some(address) = params.node_addresses.first() else { return Ok(()) };
+                keelson_pki::ensure_etcd(folder, &params.node_name, *address, now)?;
+            }
             match pki.renew(now)? {
                 Some(pki) => write_admin(&config, &pki),
                 None => Ok(()),

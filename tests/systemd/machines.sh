@@ -10,7 +10,7 @@ BRIDGE=klbr0
 SUBNET=10.213.7
 
 # What Debian's installer or a cloud image would have put there, and the runtime.
-BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv
+BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv,etcd-server,etcd-client
 
 # Builds the base tree unless it is there. A change of the list of packages builds it anew.
 machines_base() {

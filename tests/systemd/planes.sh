@@ -1,43 +1,14 @@
-# Three control planes on an etcd cluster that the administrator runs, and a worker that reaches whichever lives. Sourced
-# by run.
+# Three control planes, each with a member of etcd beside it, and a worker that reaches whichever lives. Sourced by run.
 
 say "three control planes on etcd"
-etcd="$work/etcd"
-mkdir -p "$etcd"
-key() { openssl ecparam -genkey -name prime256v1 -noout -out "$etcd/$1.key"; }
-# certificate NAME SUBJECT EXTENSIONS
-certificate() {
-    key "$1"
-    openssl req -new -key "$etcd/$1.key" -subj "/CN=$2" -out "$etcd/$1.csr"
-    openssl x509 -req -in "$etcd/$1.csr" -CA "$etcd/ca.crt" -CAkey "$etcd/ca.key" -CAcreateserial -days 2 -extfile <(echo "$3") \
-        -out "$etcd/$1.crt" 2>/dev/null
-}
-key ca
-openssl req -x509 -new -key "$etcd/ca.key" -days 2 -subj /CN=etcd -out "$etcd/ca.crt"
-certificate server etcd "subjectAltName=IP:$SUBNET.1
-extendedKeyUsage=serverAuth,clientAuth"
-certificate client keelson extendedKeyUsage=clientAuth
-program=target/packages/etcd-server/usr/bin/etcd
-[ -x "$program" ] || program=$(command -v etcd)
-machines_bridge
-"$program" --name one --data-dir "$etcd/data" --listen-client-urls "https://$SUBNET.1:2379" \
-    --advertise-client-urls "https://$SUBNET.1:2379" --listen-peer-urls http://127.0.0.1:12380 \
-    --initial-advertise-peer-urls http://127.0.0.1:12380 --initial-cluster one=http://127.0.0.1:12380 \
-    --cert-file "$etcd/server.crt" --key-file "$etcd/server.key" --trusted-ca-file "$etcd/ca.crt" --client-cert-auth \
-    >"$etcd/log" 2>&1 &
-etcd_pid=$!
 octet=20
 for machine in p1 p2 p3 worker; do
     octet=$((octet + 1))
     machine_up "$machine" "$octet" "$repository"
     install_packages "$machine"
 done
-for file in ca.crt client.crt client.key; do
-    machine p1 sh -c "umask 077; cat >/root/$file" <"$etcd/$file"
-done
-check "init on etcd" machine p1 keelson init --mode units --etcd-endpoints "https://$SUBNET.1:2379" \
-    --etcd-ca-file /root/ca.crt --etcd-cert-file /root/client.crt --etcd-key-file /root/client.key
-machine p1 sh -c 'rm /root/*.crt /root/*.key'
+check "init with etcd beside it" machine p1 keelson init --mode units --store etcd
+check "init again changes nothing and ends well" machine p1 keelson init --mode units --store etcd
 check "a control plane cannot join with a key that is not the one" refuses "does not open it" machine p2 \
     $(machine p1 keelson token create --control-plane --print-join-command | sed -E 's/[0-9a-f]{64}$/'"$(printf '0%.0s' $(seq 64))"'/')
 check "nothing of it stays" machine p2 sh -c '! ls /var/lib/keelson/pki /etc/keelson/config.yaml.d/05-cluster.yaml 2>/dev/null'
@@ -70,9 +41,18 @@ check "a pod still starts there" living wait --for=condition=Ready pod/client-tw
 machine "$first" systemctl kill --signal=CONT keelson-control-plane.service
 check "it comes back" until_ok 30 machine "$first" keelson status
 
-check "a control plane leaves" machine p3 sh -c 'keelson reset --yes --state'
+# A member that is gone for good, and the one that takes its place.
+members() { [ "$(machine p1 sh -c 'ETCDCTL_API=3 etcdctl --cacert /var/lib/keelson/pki/etcd-ca.crt --cert /var/lib/keelson/pki/etcd-client.crt --key /var/lib/keelson/pki/etcd-client.key --endpoints https://127.0.0.1:2379 member list' | grep -c started)" = "$1" ]; }
+check "three members vote" members 3
+machine_down p3
+check "two go on" until_ok 20 machine p2 keelson token list
 second() { machine p2 keelson "$@"; }
-check "its node is removed" second node leave p3 --timeout 30s
+check "the lost one is taken out" second node leave p3 --timeout 60s
+check "of etcd too" members 2
+machine_up p3 23 "$repository"
+install_packages p3
+check "another joins in its place" machine p3 $(machine p2 keelson token create --control-plane --print-join-command)
+check "three members vote again" members 3
+check "a control plane that is reset leaves etcd" machine p3 keelson reset --yes --state
+check "and two are left" members 2
 for machine in worker p3 p2 p1; do machine_down "$machine"; done
-kill "$etcd_pid"
-wait "$etcd_pid" 2>/dev/null || true

@@ -2,7 +2,7 @@
 
 use super::{Found, Subject, good, notice, wrong};
 use crate::install::containerd::Effective;
-use crate::install::machine;
+use crate::install::{etcd, machine};
 use keelson_base::cidr::Cidr;
 use keelson_daemon::config::{CgroupDriver, Config};
 use std::net::IpAddr;
@@ -167,6 +167,9 @@ pub fn ports(subject: &Subject<'_>) -> Vec<Found> {
     } else {
         ports.push(("way to the API servers", keelson_proxy::balancer::ADDRESS.port()));
     }
+    if subject.config.etcd.as_ref().is_some_and(etcd::is_own) {
+        ports.extend(etcd::PORTS);
+    }
     if subject.running && !subject.installed() {
         return Vec::new();
     }
@@ -178,7 +181,9 @@ fn port_free(what: &str, port: u16) -> Found {
         return good(format!("{port} is free for the {what}"));
     }
     match machine::listener(port) {
-        Some((_, program)) if program == "keelson" => good(format!("{port} is the {what}'s")),
+        Some((_, program)) if ["keelson", "etcd"].contains(&program.as_str()) => {
+            good(format!("{port} is the {what}'s"))
+        }
         Some((pid, program)) => wrong(
             format!("{program} (process {pid}) listens on {port}, which the {what} needs"),
             format!("`kill {pid}` ends it, or choose another port"),

@@ -179,6 +179,7 @@ static CHECKS: &[Check] = &[
     installed("forwarding", network::forwarding),
     installed("rules", network::rules),
     asking("cluster DNS", |s| network::dns(s).boxed_local()),
+    asking("etcd", |s| cluster::etcd(s).boxed_local()),
     asking("API server", |s| cluster::serving(s).boxed_local()),
     asking("node", |s| cluster::node(s).boxed_local()),
     asking("other nodes", |s| cluster::other_nodes(s).boxed_local()),

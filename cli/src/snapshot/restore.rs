@@ -94,6 +94,7 @@ pub async fn run(args: Args, file: Option<PathBuf>, output: Output) -> Result<()
         mode,
         apiserver_advertise_address: args.apiserver_advertise_address,
         apiserver_bind_port: None,
+        store: init::StoreKind::Sqlite,
         etcd_endpoints: Vec::new(),
         etcd_ca_file: None,
         etcd_cert_file: None,
