@@ -37,11 +37,16 @@ fn good(text: impl Into<String>) -> Found {
 }
 
 fn notice(what: impl Into<String>, mend: impl Into<String>) -> Found {
-    Found::Notice { what: what.into(), mend: mend.into() }
+    Found::Notice { what: line(what), mend: mend.into() }
 }
 
 fn wrong(what: impl Into<String>, mend: impl Into<String>) -> Found {
-    Found::Wrong { what: what.into(), mend: mend.into() }
+    Found::Wrong { what: line(what), mend: mend.into() }
+}
+
+/// One line of it, whatever an error's text holds: what is wrong and what to do are a line each.
+fn line(text: impl Into<String>) -> String {
+    text.into().lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// What a check is called, and a thing it found.
