@@ -201,7 +201,7 @@ fn section(pki: &Path, endpoints: &[String]) -> EtcdSection {
     }
 }
 
-/// The member's file, for the control plane's user.
+/// The member's file; it and the certificates are the control plane's user's.
 fn configure(config: &Config, node: &NodeIdentity, cluster: &str, state: &str) -> Result<()> {
     let folder = folder(config);
     keelson_pki::ensure_dir(&folder, 0o700)?;
@@ -209,7 +209,10 @@ fn configure(config: &Config, node: &NodeIdentity, cluster: &str, state: &str) -
     keelson_pki::write_atomic(&folder.join("etcd.yaml"), text.as_bytes(), 0o600)?;
     let user = nix::unistd::User::from_name(super::init::USER)?
         .context("there is no user keelson; install the package keelson")?;
-    super::init::give(&folder, user.uid.as_raw(), user.gid.as_raw())
+    for folder in [folder, config.paths.pki()] {
+        super::init::give(&folder, user.uid.as_raw(), user.gid.as_raw())?;
+    }
+    Ok(())
 }
 
 fn text(pki: &Path, folder: &Path, node: &NodeIdentity, cluster: &str, state: &str) -> String {

@@ -194,15 +194,10 @@ impl Joining {
         }
     }
 
-    /// Puts etcd's authority in place, makes this machine known as a member that follows, starts it, and waits until it
-    /// votes.
+    /// Makes this machine known to etcd as a member that follows, starts it, and waits until it votes.
     async fn become_member(&self, keys: &Bundle, ledger: &Ledger, progress: Progress) -> Result<()> {
         let config = &self.config;
-        let following = async {
-            keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
-            keys.place(&config.paths.pki())?;
-            etcd::follow(config, &self.node, keys.endpoints()).await
-        };
+        let following = etcd::follow(config, &self.node, keys.endpoints());
         progress.wait("becoming a member of etcd", following).await?;
         progress.step("starting etcd", || units::start(ledger, &[units::ETCD], false))?;
         let voting = etcd::vote(config, &self.node, keys.endpoints());
