@@ -101,6 +101,8 @@ machine_down() {
     fi
     awk -v dir="$dir/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r at; do umount -l "$at"; done
     rm -rf "$dir"
+    # Its pods' cgroups are this host's.
+    find /sys/fs/cgroup -depth -type d -path "*/keelson-machine-$1*" -exec rmdir {} + 2>/dev/null || true
 }
 
 machines_down() {
