@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -22,6 +22,12 @@ pub(super) trait Site: Send + Sync + 'static {
     /// Writes a WAL that a crash or a failed fsync left over itself and syncs it. A failed fsync may have left pages that
     /// the page cache shows and no later fsync writes; what recovery is about to build on must be on the disk.
     fn settle_wal(&self) -> io::Result<()>;
+    /// Whether there is a WAL: the last end was not clean.
+    fn has_wal(&self) -> bool;
+    /// When the database's file was last changed, in nanoseconds since 1970; `None` where that cannot be told.
+    fn changed(&self) -> Option<i64>;
+    /// Makes that this time, durably.
+    fn set_changed(&self, at: i64) -> io::Result<()>;
     /// Makes the new database's place in its folder durable.
     fn sync_folder(&self) -> io::Result<()>;
     /// Takes the reserve's space if it is not held already.
@@ -115,6 +121,21 @@ impl Site for Folder {
             file.write_all_at(&block[..read], at)?;
             at += read as u64;
         }
+    }
+
+    fn has_wal(&self) -> bool {
+        self.path.join(format!("{DATABASE}-wal")).exists()
+    }
+
+    fn changed(&self) -> Option<i64> {
+        let changed = fs::metadata(self.path.join(DATABASE)).and_then(|found| found.modified()).ok()?;
+        i64::try_from(changed.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+    }
+
+    fn set_changed(&self, at: i64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path.join(DATABASE))?;
+        file.set_modified(UNIX_EPOCH + Duration::from_nanos(at.unsigned_abs()))?;
+        file.sync_all()
     }
 
     fn sync_folder(&self) -> io::Result<()> {
