@@ -71,6 +71,20 @@ pub fn member(bytes: &[u8], object: usize, key: &str) -> Option<Range<usize>> {
     None
 }
 
+/// The members of the object that starts at `object`, in order: their names and where their values lie. Ends early where the
+/// text is no object.
+pub fn members(bytes: &[u8], object: usize) -> impl Iterator<Item = (&[u8], Range<usize>)> {
+    let mut at = (bytes.get(object) == Some(&b'{')).then_some(object + 1);
+    std::iter::from_fn(move || {
+        let from = at.take().filter(|from| bytes.get(*from) == Some(&b'"'))?;
+        let key_end = skip_string(bytes, from)?;
+        let value = key_end + 1;
+        let end = skip_value(bytes, value)?;
+        at = (bytes.get(end) == Some(&b',')).then_some(end + 1);
+        Some((&bytes[from + 1..key_end - 1], value..end))
+    })
+}
+
 /// Where the object's metadata lies.
 pub fn metadata(bytes: &[u8]) -> Option<Range<usize>> {
     const FIRST: &[u8] = b"{\"metadata\":";
