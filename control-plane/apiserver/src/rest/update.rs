@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::field_errors::{ErrorList, FieldPath};
-use keelson_api::json::FieldValidation;
+use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::patch::{self, PatchError};
 use keelson_api::status::{GroupResource, Status};
 use keelson_store::{Expect, Transaction, Write};
@@ -145,23 +145,32 @@ impl PatchKind {
             PatchKind::Strategic => patch::strategic_merge(old, body, own),
             PatchKind::Apply => return Err(Status::internal("an apply is no change of a whole object")),
         };
-        let admit = |patched| if custom { op.admit(patched, validation) } else { Ok(patched) };
-        patched.and_then(|patched| admit(patched).map_err(PatchError::Decode)).map_err(|error| match error {
+        let admit = |patched: patch::Patched| {
+            if !custom {
+                return Ok(patched);
+            }
+            // What is refused is quoted as it was before anything unknown went.
+            let mut shown = Vec::new();
+            if validation == FieldValidation::Strict {
+                json::encode_canonical(&patched.0, EncodeOptions::FULL, &mut shown);
+            }
+            op.admit(patched, validation).map_err(|error| PatchError::Decode {
+                error,
+                shown: String::from_utf8_lossy(&shown).into_owned(),
+            })
+        };
+        patched.and_then(admit).map_err(|error| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::request_entity_too_large(text),
             PatchError::Unsupported(text) => {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(_) => Status::unprocessable(),
-            PatchError::Decode(error) => match self {
-                PatchKind::Apply => Status::bad_request(error.to_string()),
-                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
-                    let mut errors = ErrorList::new();
-                    let text = String::from_utf8_lossy(body).into_owned();
-                    errors.invalid(&FieldPath::new("patch"), text, error.to_string());
-                    Status::invalid(&GroupResource::new("", ""), "", &errors)
-                }
-            },
+            PatchError::Decode { error, shown } => {
+                let mut errors = ErrorList::new();
+                errors.invalid(&FieldPath::new("patch"), shown, error.to_string());
+                Status::invalid(&GroupResource::new("", ""), "", &errors)
+            }
         })
     }
 }

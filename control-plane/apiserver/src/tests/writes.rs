@@ -308,3 +308,34 @@ async fn versions_and_reviews() {
     let answer = lab.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.expect(201);
     assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:default", "{answer}");
 }
+
+/// The value in the error is the patched object, or the patch as Go prints it where it is a strategic one (upstream:
+/// `handlers/patch.go`).
+#[tokio::test]
+async fn a_strict_patch_quotes_what_it_made() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a?fieldValidation=Strict");
+    let refused = async |kind: &str, patch: Value| {
+        lab.patch(&path, kind, &patch).await.expect(422)["message"].as_str().unwrap().to_owned()
+    };
+    const END: &str = ": strict decoding error: unknown field \"nothing\"";
+    for (kind, patch) in [
+        ("merge-patch+json", json!({"nothing": 1, "data": {"k": "new"}})),
+        (
+            "json-patch+json",
+            json!([{"op": "add", "path": "/nothing", "value": 1}, {"op": "replace", "path": "/data/k", "value": "new"}]),
+        ),
+    ] {
+        let message = refused(kind, patch).await;
+        let start = " \"\" is invalid: patch: Invalid value: \"{\\\"apiVersion\\\":\\\"v1\\\",\\\"data\\\":{\\\"k\\\":\\\"new\\\"},\\\"kind\\\":\\\"ConfigMap\\\",\\\"metadata\\\":{";
+        assert!(message.starts_with(start) && message.ends_with(END), "{message}");
+        assert!(message.contains("\\\"nothing\\\":1}\""), "{message}");
+    }
+    let message =
+        refused("strategic-merge-patch+json", json!({"nothing": [1, null], "data": {"k": "new"}})).await;
+    assert_eq!(
+        message,
+        format!(" \"\" is invalid: patch: Invalid value: \"map[data:map[k:new] nothing:[1 <nil>]]\"{END}")
+    );
+}

@@ -5,6 +5,7 @@
 
 mod json;
 mod merge;
+mod shown;
 mod strategic;
 
 use crate::doc::Doc;
@@ -25,9 +26,10 @@ pub enum PatchError {
     /// 422: it cannot be applied to this object (a JSON patch test failed, a path is missing).
     #[error("{0}")]
     Unprocessable(String),
-    /// The patched object does not decode: 422, Invalid, with the field `patch`.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
+    /// The patched object does not decode: 422, Invalid, with the field `patch` and the value `shown`: the patched object,
+    /// or the patch where it was a strategic one.
+    #[error("{error}")]
+    Decode { error: DecodeError, shown: String },
 }
 
 /// The patched object and warnings on unknown or duplicate fields.
@@ -38,7 +40,7 @@ pub fn json_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> 
     let (ops, duplicates) = json::parse(patch, validation)?;
     let mut object = view(original)?;
     json::apply(&mut object, &ops)?;
-    finish(original, &object, duplicates, validation)
+    finish(original, &object, duplicates, validation, None)
 }
 
 /// `application/merge-patch+json`.
@@ -49,7 +51,7 @@ pub fn merge_patch(original: &Doc, patch: &[u8], validation: FieldValidation) ->
     }
     let mut object = view(original)?;
     merge::merge(&mut object, patch);
-    finish(original, &object, duplicates, validation)
+    finish(original, &object, duplicates, validation, None)
 }
 
 /// `application/strategic-merge-patch+json`; built-in types only.
@@ -61,7 +63,8 @@ pub fn strategic_merge(
     let Some(ty) = original.ty() else {
         return Err(PatchError::BadRequest("strategic merge patch format is not supported".into()));
     };
-    let (patch, duplicates) = read(patch, validation, "")?;
+    let bytes = patch;
+    let (patch, duplicates) = read(bytes, validation, "")?;
     let serde_json::Value::Object(patch) = patch else {
         let what = type_word(&patch);
         return Err(PatchError::BadRequest(format!(
@@ -73,7 +76,7 @@ pub fn strategic_merge(
         _ => Default::default(),
     };
     let merged = strategic::merge_object(object, patch, ty)?;
-    finish(original, &serde_json::Value::Object(merged), duplicates, validation)
+    finish(original, &serde_json::Value::Object(merged), duplicates, validation, Some(bytes))
 }
 
 /// The original as the client sees it.
@@ -114,20 +117,29 @@ fn finish(
     object: &serde_json::Value,
     duplicates: Vec<String>,
     validation: FieldValidation,
+    strategic: Option<&[u8]>,
 ) -> Result<Patched, PatchError> {
     let bytes = serde_json::to_vec(object).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+    let fail = |error| {
+        let patch = strategic.map(|patch| read(patch, FieldValidation::Ignore, ""));
+        let shown = match patch {
+            Some(Ok((patch, _))) => shown::go(&patch),
+            _ => String::from_utf8_lossy(&bytes).into_owned(),
+        };
+        Err(PatchError::Decode { error, shown })
+    };
     match crate::json::decode_any(original.ty(), &bytes, validation) {
         Ok((mut doc, warnings)) => {
             if doc.gvk.kind.is_empty() && doc.gvk.version.is_empty() {
                 doc.gvk = original.gvk.clone();
             }
             if !duplicates.is_empty() && validation == FieldValidation::Strict {
-                return Err(DecodeError::Strict(duplicates).into());
+                return fail(DecodeError::Strict(duplicates));
             }
             Ok((doc, [duplicates, warnings].concat()))
         }
-        Err(DecodeError::Strict(errors)) => Err(DecodeError::Strict([duplicates, errors].concat()).into()),
-        Err(other) => Err(other.into()),
+        Err(DecodeError::Strict(errors)) => fail(DecodeError::Strict([duplicates, errors].concat())),
+        Err(other) => fail(other),
     }
 }
 
