@@ -287,7 +287,10 @@ impl DeleteOptions {
         let raw = RawDeleteOptions {
             kind: String::new(),
             grace_period_seconds: integer(query, "gracePeriodSeconds")?,
-            preconditions: None,
+            preconditions: Some(RawPreconditions {
+                uid: query.text("uid").map(str::to_owned),
+                resource_version: query.text("resourceVersion").map(str::to_owned),
+            }),
             orphan_dependents: query.optional_flag("orphanDependents"),
             propagation_policy: query.text("propagationPolicy").map(str::to_owned),
             dry_run: Some(query.all("dryRun").map(str::to_owned).collect()),

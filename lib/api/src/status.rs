@@ -408,7 +408,8 @@ impl Status {
             message: &self.message,
             reason: self.reason.as_str(),
             details: self.details.as_deref(),
-            code: if self.success { 0 } else { self.code },
+            // The plain success says no code; one that made something does.
+            code: if self.success && self.code == 200 { 0 } else { self.code },
         };
         // Only strings and numbers: serialising cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()

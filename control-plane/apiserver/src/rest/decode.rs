@@ -50,7 +50,7 @@ pub fn decode(
     let own = if expected.custom.is_some() { custom::decoder_validation(validation) } else { validation };
     let decoded = match (encoding, expected.ty) {
         (Encoding::Json, ty) => json::decode_any(ty, body, own),
-        (Encoding::Yaml, ty) => yaml::decode(ty, body, own),
+        (Encoding::Yaml, ty) => aside(body.len(), || yaml::decode(ty, body, own)),
         (Encoding::Protobuf, Some(ty)) => proto::decode(ty, body).map(|doc| (doc, Vec::new())),
         (Encoding::Protobuf, None) => {
             return Err(Status::unsupported_media_type(&[negotiate::JSON, negotiate::YAML]));
@@ -63,6 +63,16 @@ pub fn decode(
         Some(definition) => custom::admit(definition, (doc, warnings), validation).map_err(explain),
         None => Ok((doc, warnings)),
     }
+}
+
+/// Longer YAML than this is read where no other request waits for it: its parser takes a second for the longest.
+const LONG_YAML: usize = 32 * 1024;
+
+/// Reads so much YAML without keeping a thread of the runtime from what else it has to do.
+pub fn aside<T>(len: usize, read: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let several = Handle::try_current().is_ok_and(|now| now.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if len > LONG_YAML && several { tokio::task::block_in_place(read) } else { read() }
 }
 
 /// What the body says it is must be what the path is about; nothing said is taken as that.

@@ -1,6 +1,7 @@
 //! The one pipeline for all resources: what a path asks for, done on the row of the table.
 
 mod apply;
+pub mod component_status;
 mod create;
 pub mod custom;
 mod decode;
@@ -10,6 +11,7 @@ pub mod fields;
 mod list;
 mod modify;
 mod output;
+mod proto_list;
 mod read;
 mod review;
 mod scale;

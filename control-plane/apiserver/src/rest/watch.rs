@@ -42,6 +42,9 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
             keelson_api::fields_selector::FieldSelector::equals("metadata.name", &op.info().name);
     }
     let include = Include::parse(op.call.query)?;
+    let Some(place) = op.core.flow.watch(&op.call.user.name) else {
+        return Err(Status::too_many_requests("Too many watches are open, please try again later.", 10));
+    };
     let start = start(&options);
     let query = WatchQuery {
         scope: op.scope(&options),
@@ -55,7 +58,7 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
             let timeout = options
                 .timeout_seconds
                 .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..=2 * MIN_TIMEOUT));
-            stream_body(op, stream, frames, Duration::from_secs(timeout))
+            stream_body(op, stream, frames, Duration::from_secs(timeout), place)
         }
         // As upstream's watch cache: the failure is the stream's only event, so that every client's watch code sees it.
         Err(error @ CacheError::Expired { .. }) => {
@@ -84,11 +87,18 @@ fn start(options: &ListOptions) -> Start {
         (Some(true), _) => Start::State { at, end_bookmark: options.bookmarks },
         (Some(false), Version::Newest | Version::Any) => Start::Now,
         (_, Version::At(revision)) => Start::After(revision),
-        (None, Version::Newest | Version::Any) => Start::State { at, end_bookmark: false },
+        // As upstream's defaults: without a revision a watch begins with what is there, which a bookmark ends.
+        (None, Version::Newest | Version::Any) => Start::State { at, end_bookmark: options.bookmarks },
     }
 }
 
-fn stream_body(op: &Op<'_>, stream: WatchStream, frames: Frames, timeout: Duration) -> Body {
+fn stream_body(
+    op: &Op<'_>,
+    stream: WatchStream,
+    frames: Frames,
+    timeout: Duration,
+    place: crate::flow::OpenWatch,
+) -> Body {
     let open = op.core.metrics.long_running(op.info());
     let sent = op.core.metrics.watched(&op.row.group, &op.row.version, &op.row.plural);
     let stop = op.core.stop.clone();
@@ -100,7 +110,7 @@ fn stream_body(op: &Op<'_>, stream: WatchStream, frames: Frames, timeout: Durati
     };
     let mut frames = frames;
     let items = stream.into_stream().take_until(end).map(move |item| {
-        let _held = &open;
+        let _held = (&open, &place);
         let frame = match item {
             Ok(WatchItem::Event(delivery)) => frames.event(&delivery),
             Ok(WatchItem::Bookmark(revision)) => frames.bookmark(revision, false),

@@ -159,3 +159,17 @@ async fn evictions_respect_budgets() {
         (Some(0), true)
     );
 }
+
+/// A query may carry what a body's preconditions say (upstream: `Convert_url_Values_To_v1_DeleteOptions`).
+#[tokio::test]
+async fn preconditions_may_stand_in_the_query() {
+    let lab = Lab::start().await;
+    let made = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let (uid, version) =
+        (made["metadata"]["uid"].as_str().unwrap(), made["metadata"]["resourceVersion"].as_str().unwrap());
+    lab.delete(&format!("{CONFIG_MAPS}/a?uid=other")).await.expect(409);
+    lab.delete(&format!("{CONFIG_MAPS}/a?resourceVersion=1")).await.expect(409);
+    lab.delete(&format!("{CONFIG_MAPS}/a?uid={uid}&resourceVersion={version}")).await.expect(200);
+    let refused = lab.get(&format!("{CONFIG_MAPS}/a?export=true")).await.expect(400);
+    assert_eq!(refused["message"], "the export parameter, deprecated since v1.14, is no longer supported");
+}
