@@ -129,6 +129,7 @@ impl Core {
         let outcome = std::panic::AssertUnwindSafe(stages).catch_unwind().await;
         let mut response = match outcome {
             Ok(Ok(response)) => response,
+            Ok(Err(status)) if status.is_no_route() && !self.routes(&info.path) => nonresource::no_handler(),
             Ok(Err(status)) => respond::negotiated(&status, &parts.headers, &query),
             Err(_) => {
                 self.metrics.panics.fetch_add(1, Ordering::Relaxed);
@@ -148,6 +149,10 @@ impl Core {
         }
         self.count(&info, &query, &parts.headers, response.status(), started.elapsed());
         response
+    }
+
+    fn routes(&self, path: &str) -> bool {
+        nonresource::within_a_group(&self.table.load(), path)
     }
 
     fn count(

@@ -117,9 +117,12 @@ fn push_spliced(out: &mut Vec<u8>, stored: &[u8], revision: u64) {
     };
     out.push(b',');
     out.extend_from_slice(&stored[1..at]);
-    push_revision(out, revision);
-    if stored.get(at) != Some(&b'}') {
-        out.push(b',');
+    // What a dry run would make has none.
+    if revision > 0 {
+        push_revision(out, revision);
+        if stored.get(at) != Some(&b'}') {
+            out.push(b',');
+        }
     }
     out.extend_from_slice(&stored[at..]);
 }

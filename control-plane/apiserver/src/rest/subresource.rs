@@ -23,6 +23,9 @@ pub async fn serve(
     let info = op.info();
     let row = op.row.clone();
     let Some(subresource) = row.subresource(&info.subresource) else {
+        if row.custom.is_some() {
+            return Err(Status::not_found(&op.gr(), &info.name));
+        }
         return Err(Status::resource_not_found());
     };
     let name = info.subresource.as_str();

@@ -45,7 +45,8 @@ pub async fn put(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Re
     let output = op.output()?;
     let options = WriteOptions::parse(op.call.query, op.call.headers, "UpdateOptions", false)?;
     let body = read_body(body).await?;
-    let doc = op.decode_body(&body, options.validation)?;
+    let mut doc = op.decode_body(&body, options.validation)?;
+    super::create::place(op, &mut doc)?;
     check_name(op, &doc)?;
     let name = op.info().name.clone();
     let manner = Manner { subresource, ownership: Ownership::Changes };
@@ -70,7 +71,8 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
         let configuration = Configuration::read(&body, options.validation)?;
         op.call.warnings.extend(configuration.warning());
         let applied = |live: Option<&Doc>| {
-            let new = configuration.apply(op, live, subresource, &options)?;
+            let mut new = configuration.apply(op, live, subresource, &options)?;
+            super::create::place(op, &mut new)?;
             check_name(op, &new)?;
             Ok(new)
         };
@@ -85,7 +87,11 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
     let manner = Manner { subresource, ownership: Ownership::Changes };
     let warned = parking_lot::Mutex::new(false);
     let make = |old: &Doc| {
-        let (new, warnings) = kind.apply(op, old, &body, options.validation)?;
+        let (mut new, warnings) = kind.apply(op, old, &body, options.validation)?;
+        if new.ty().is_none() && new.gvk.kind != old.gvk.kind {
+            return Err(super::decode::wrong_kind(&new, &old.gvk.kind));
+        }
+        super::create::place(op, &mut new)?;
         if !std::mem::replace(&mut *warned.lock(), true) {
             op.call.warnings.extend(warnings);
         }
@@ -175,8 +181,8 @@ impl PatchKind {
     }
 }
 
-/// Name and namespace of the body must be the path's.
-fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
+/// The body's name must be the path's.
+pub(super) fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
     let info = op.info();
     let meta = doc.meta();
     if meta.name().is_empty() {
@@ -190,13 +196,6 @@ fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
             "the name of the object ({}) does not match the name on the URL ({})",
             meta.name(),
             info.name
-        )));
-    }
-    let namespace = op.namespace();
-    if !meta.namespace().is_empty() && meta.namespace() != namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({}) does not match the namespace on the request ({namespace})",
-            meta.namespace()
         )));
     }
     Ok(())

@@ -260,8 +260,21 @@ impl Frames {
         open(&mut out, "BOOKMARK");
         let (kind, api_version) = match self.shape {
             Shape::Table(version) => {
-                // A row that carries the revision, as upstream's table of a bookmark does.
-                push_head(&mut out, version, Meta { revision, token: None, remaining: None }, None);
+                // A row of an object that has nothing but the revision and what the bookmark means.
+                let mut doc = match self.hub.ty {
+                    Some(ty) => Doc::new(ty),
+                    None => Doc::new_custom(super::gvk(&self.hub)),
+                };
+                doc.gvk = super::gvk(&self.hub);
+                if initial_end {
+                    doc.meta_mut().set_annotation("k8s.io/initial-events-end", "true");
+                }
+                let mut stored = Vec::new();
+                json::encode_canonical(&doc, EncodeOptions::STORED, &mut stored);
+                doc.meta_mut().set_resource_version(&revision.to_string());
+                let columns = (!std::mem::replace(&mut self.headed, true)).then_some(&self.rows.columns);
+                push_head(&mut out, version, Meta { revision, token: None, remaining: None }, columns);
+                self.rows.push(&mut out, &doc, &stored, revision, version, self.include);
                 out.extend_from_slice(b"]}}\n");
                 return out.into();
             }

@@ -173,3 +173,31 @@ async fn preconditions_may_stand_in_the_query() {
     let refused = lab.get(&format!("{CONFIG_MAPS}/a?export=true")).await.expect(400);
     assert_eq!(refused["message"], "the export parameter, deprecated since v1.14, is no longer supported");
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_deletions_options_is_said_as_of_any_object() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let headers = [("content-type", "application/json")];
+    for (body, text) in [
+        (
+            r#"{"gracePeriodSeconds":"a"}"#,
+            "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
+        ),
+        (
+            "nope",
+            "couldn't get version/kind; json parse error: invalid character 'o' in literal null (expecting 'u')",
+        ),
+        (r#"{"kind":"Pod","apiVersion":"v1"}"#, "decoded object cannot be converted to DeleteOptions"),
+    ] {
+        assert_eq!(lab.send("DELETE", &path, &headers, body).await.expect(400)["message"], text, "{body}");
+    }
+    let refused = lab.get("/api/v1/componentstatuses?watch=1").await.expect(405);
+    assert_eq!(refused["message"], "watch is not supported on resources of kind \"componentstatuses\"");
+    let refused = lab.post(&path, &json!({})).await.expect(405);
+    assert_eq!(
+        (refused["message"].as_str(), &refused["details"]),
+        (Some("the server does not allow this method on the requested resource"), &json!({}))
+    );
+}

@@ -342,12 +342,19 @@ async fn negotiation_and_methods() {
     lab.send("POST", "/api/v1/configmaps", &[], "{}").await.expect(405);
     for path in [
         "/api/v1/namespaces/default/nothing",
-        "/apis/none/v1/things",
+        "/api/v2/things",
+        "/apis/apps/v1/things",
         "/api/v1/namespaces/default/nodes",
         "/api/v1/namespaces/default/pods/p/nothing",
     ] {
         let status = lab.get(path).await.expect(404);
         assert_eq!(status["kind"], "Status", "{path}");
+    }
+    // Beyond its own groups upstream has no handler.
+    for path in ["/nothing", "/apis/none", "/apis/none/v1/things", "/healthz/nothing"] {
+        let answer = lab.get(path).await;
+        assert_eq!((answer.code, &answer.bytes[..]), (404, &b"404 page not found\n"[..]), "{path}");
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     }
     let huge = vec![b' '; crate::body::MAX_BODY + 1];
     let status = lab.send("POST", CONFIG_MAPS, &[], huge).await.expect(413);

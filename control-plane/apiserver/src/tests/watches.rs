@@ -106,6 +106,16 @@ async fn initial_events_are_complete_and_end_with_the_bookmark() {
     assert_eq!(end["object"]["kind"], "ConfigMap");
     lab.delete(&format!("{CONFIG_MAPS}/m000")).await.expect(200);
     assert_eq!(frames.short().await, "DELETED m000");
+    // As a Table too: the row's object says it.
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let query = "watch&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&fieldSelector=metadata.name%3Dnone";
+    let mut rows = lab.watch(&format!("{CONFIG_MAPS}?{query}"), &table).await;
+    let end = rows.next().await.unwrap();
+    assert_eq!((end["type"].as_str(), end["object"]["kind"].as_str()), (Some("BOOKMARK"), Some("Table")));
+    let partial = &end["object"]["rows"][0]["object"];
+    assert_eq!(partial["kind"], "PartialObjectMetadata");
+    assert_eq!(partial["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(partial["metadata"]["resourceVersion"], end["object"]["metadata"]["resourceVersion"]);
     // Without a resourceVersion the state comes as ADDED too, without any bookmark where none is asked for.
     let mut plain = lab.watch(&format!("{CONFIG_MAPS}?watch"), &[]).await;
     assert_eq!(plain.short().await, "ADDED m001");

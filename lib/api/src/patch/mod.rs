@@ -5,11 +5,13 @@
 
 mod json;
 mod merge;
+mod restore;
 mod shown;
 mod strategic;
 
 use crate::doc::Doc;
 use crate::json::{DecodeError, EncodeOptions, FieldValidation, Warning};
+use crate::kinds::{self, Mismatch};
 
 /// Why a patch could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,20 +128,43 @@ fn finish(
             Some(Ok((patch, _))) => shown::go(&patch),
             _ => String::from_utf8_lossy(&bytes).into_owned(),
         };
-        Err(PatchError::Decode { error, shown })
+        PatchError::Decode { error, shown }
     };
     match crate::json::decode_any(original.ty(), &bytes, validation) {
         Ok((mut doc, warnings)) => {
-            if doc.gvk.kind.is_empty() && doc.gvk.version.is_empty() {
-                doc.gvk = original.gvk.clone();
-            }
+            settle_kind(&mut doc, original, strategic.is_some()).map_err(fail)?;
             if !duplicates.is_empty() && validation == FieldValidation::Strict {
-                return fail(DecodeError::Strict(duplicates));
+                return Err(fail(DecodeError::Strict(duplicates)));
             }
             Ok((doc, [duplicates, warnings].concat()))
         }
-        Err(DecodeError::Strict(errors)) => fail(DecodeError::Strict([duplicates, errors].concat())),
-        Err(other) => fail(other),
+        Err(DecodeError::Strict(errors)) => Err(fail(DecodeError::Strict([duplicates, errors].concat()))),
+        Err(other) => {
+            let converted = strategic.and(original.ty()).and_then(|ty| restore::first_error(ty, object));
+            Err(fail(converted.map_or(other, DecodeError::Type)))
+        }
+    }
+}
+
+/// What the patched object says it is must be what it was. A strategic patch changes fields of a type that is given, so what it
+/// says does not count; a custom resource's is for its own validation.
+fn settle_kind(doc: &mut Doc, original: &Doc, strategic: bool) -> Result<(), DecodeError> {
+    if original.ty().is_none() {
+        if doc.gvk.kind.is_empty() && doc.gvk.version.is_empty() {
+            doc.gvk = original.gvk.clone();
+        }
+        return Ok(());
+    }
+    let mut given = std::mem::replace(&mut doc.gvk, original.gvk.clone());
+    if given.kind.is_empty() {
+        given.kind = original.gvk.kind.clone();
+    }
+    if given.version.is_empty() && given.group.is_empty() {
+        (given.group, given.version) = (original.gvk.group.clone(), original.gvk.version.clone());
+    }
+    match kinds::mismatch(&given, &original.gvk) {
+        Some(Mismatch::Decode(text)) if !strategic => Err(DecodeError::TypeMeta(text)),
+        _ => Ok(()),
     }
 }
 

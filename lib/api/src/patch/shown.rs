@@ -1,11 +1,25 @@
 //! How upstream quotes what a patch made, or the patch, in its errors.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A value as Go's `fmt` prints it with `%+v`: `map[a:1 b:[x y]]`, keys sorted.
 pub(super) fn go(value: &Value) -> String {
     let mut out = String::new();
     push(value, &mut out);
+    out
+}
+
+/// As [`go`], of a list.
+pub(super) fn list(items: &[Value]) -> String {
+    let mut out = String::new();
+    push_list(items, &mut out);
+    out
+}
+
+/// As [`go`], of an object.
+pub(super) fn object(map: &Map<String, Value>) -> String {
+    let mut out = String::new();
+    push_object(map, &mut out);
     out
 }
 
@@ -18,31 +32,35 @@ fn push(value: &Value, out: &mut String) {
             _ => out.push_str(&number.to_string()),
         },
         Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-        Value::Array(items) => {
-            out.push('[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(' ');
-                }
-                push(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => {
-            let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
-            pairs.sort_unstable_by_key(|(key, _)| *key);
-            out.push_str("map[");
-            for (index, (key, value)) in pairs.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(' ');
-                }
-                out.push_str(key);
-                out.push(':');
-                push(value, out);
-            }
-            out.push(']');
-        }
+        Value::Array(items) => push_list(items, out),
+        Value::Object(map) => push_object(map, out),
     }
+}
+
+fn push_list(items: &[Value], out: &mut String) {
+    out.push('[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(' ');
+        }
+        push(item, out);
+    }
+    out.push(']');
+}
+
+fn push_object(map: &Map<String, Value>, out: &mut String) {
+    let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
+    pairs.sort_unstable_by_key(|(key, _)| *key);
+    out.push_str("map[");
+    for (index, (key, value)) in pairs.into_iter().enumerate() {
+        if index > 0 {
+            out.push(' ');
+        }
+        out.push_str(key);
+        out.push(':');
+        push(value, out);
+    }
+    out.push(']');
 }
 
 /// `%v` of a float64: the shortest digits, with an exponent below -4 and from 21 on.
