@@ -19,14 +19,25 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
     let mut options = SqliteOptions::new(config.paths.database());
     options.retention = retention;
     options.check = true;
-    match ReopeningStore::open(options.clone()) {
+    match ReopeningStore::open(options.clone(), end_damaged) {
         Err(error) if error.is_damage() => {
             let note = snapshot::rescue::from_snapshot(config, &error.to_string()).await?;
             tracing::error!(note, "the database was damaged; a snapshot is in its place");
         }
         opened => return Ok(Arc::new(opened.context("the database cannot be opened")?)),
     }
-    Ok(Arc::new(ReopeningStore::open(options).context("the restored database cannot be opened")?))
+    let restored = ReopeningStore::open(options, end_damaged);
+    Ok(Arc::new(restored.context("the restored database cannot be opened")?))
+}
+
+/// A database that broke while it was served is the next start's to mend, which has everything that this takes.
+fn end_damaged(error: &keelson_store::OpenError) {
+    tracing::error!(
+        %error,
+        "the database broke while it was served: this process ends; when keelson is started again it puts the newest \
+         snapshot in its place and keeps the broken file aside"
+    );
+    std::process::exit(1);
 }
 
 pub fn etcd_options(section: &EtcdSection) -> Result<EtcdOptions> {

@@ -121,14 +121,9 @@ impl Pleg {
         let pleg = self.clone();
         tokio::spawn(async move {
             let (mut wait, begun) = (Duration::from_millis(2), tokio::time::Instant::now());
-            while event.ended && begun.elapsed() < AGREES {
-                match pleg.kubelet.cri.container_status(&event.id).await {
-                    Ok(Some(status)) if status.state == api::ContainerState::ContainerRunning as i32 => {
-                        tokio::time::sleep(wait).await;
-                        wait = (wait * 2).min(AGREES_STEP);
-                    }
-                    _ => break,
-                }
+            while event.ended && begun.elapsed() < AGREES && pleg.stands_as_alive(&event.id).await {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(AGREES_STEP);
             }
             let found = pleg.workers.views().into_iter().find(|view| {
                 view.observed.containers.iter().any(|c| c.id == event.id)
@@ -139,6 +134,18 @@ impl Pleg {
                 None => pleg.relist_now.notify_one(),
             }
         });
+    }
+
+    /// Whether the runtime's books have this container or sandbox not ended yet. What ends as soon as it is started may stand
+    /// there as created still.
+    async fn stands_as_alive(&self, id: &str) -> bool {
+        match self.kubelet.cri.container_status(id).await {
+            Ok(Some(status)) => matches!(state(status.state), RunState::Created | RunState::Running),
+            Ok(None) => {
+                matches!(self.kubelet.cri.sandbox_status(id).await, Ok(Some(sandbox)) if sandbox.ready)
+            }
+            Err(_) => false,
+        }
     }
 
     async fn list(&self) -> Result<HashMap<String, Listed>, crate::cri::CriError> {

@@ -10,7 +10,7 @@ use keelson_kubelet::config::KubeletConfig;
 use keelson_kubelet::{Running, start};
 use keelson_testkit::containerd::Containerd;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NODE: &str = "/api/v1/nodes/n1";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
@@ -252,7 +252,16 @@ async fn nothing_is_written_while_nothing_happens(api: &FakeApi, config: &Kubele
     let running = start(Some(api.client()), config.clone(), context.clone()).await.unwrap();
     wait("the pod to be seen", 20, || {
         let views = running.workers.views();
-        views.iter().any(|v| v.observed.running().next().is_some()).then_some(())
+        // What an earlier part left is ended first, and told.
+        (views.len() == 1 && views[0].observed.running().next().is_some()).then_some(())
+    })
+    .await;
+    let mut last = (api.writes().len(), Instant::now());
+    wait("the writes about what was before", 60, || {
+        if api.writes().len() != last.0 {
+            last = (api.writes().len(), Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_secs(2)).then_some(())
     })
     .await;
     let (settled, asked) = (api.writes().len(), api.reads().len());

@@ -234,9 +234,16 @@ impl<H: Handler> Shared<H> {
         let (meter, activity) = (Meter::new(http2), Activity::new());
         let stream = TokioIo::new(Guarded::new(stream, meter.clone()));
         let (handler, active) = (self.handler.clone(), activity.clone());
-        let cut = {
+        // Told before the socket closes: who comes back at once is already known.
+        let mut failed = {
             let meter = meter.clone();
-            move || meter.cut()
+            move |error: &hyper::Error| {
+                if let Some(cause) = meter.cut().or_else(|| excessive(error)) {
+                    tracing::info!(%remote, cause, "a connection was cut for what it sent");
+                    place.strike(Instant::now());
+                }
+                tracing::trace!(%remote, %error, "connection ended");
+            }
         };
         let service = service_fn(move |request: Request<Incoming>| {
             let (handler, connection, meter) = (handler.clone(), connection.clone(), meter.clone());
@@ -250,24 +257,15 @@ impl<H: Handler> Shared<H> {
                 Ok::<_, std::convert::Infallible>(response.map(|body| Told::new(body, under_way)))
             }
         });
-        let outcome = if http2 {
+        if http2 {
             let serving = self.http2().serve_connection(stream, service);
-            self.drive(serving, |serving| serving.graceful_shutdown(), &activity).await
+            self.drive(serving, |serving| serving.graceful_shutdown(), &activity, &mut failed).await;
         } else {
             let serving = self.http1().serve_connection(stream, service).with_upgrades();
-            let driven = self.drive(serving, |serving| serving.graceful_shutdown(), &activity);
-            let served = unless_stalled(driven, self.limits.stall).await;
-            if served.is_none() {
+            let driven = self.drive(serving, |serving| serving.graceful_shutdown(), &activity, &mut failed);
+            if unless_stalled(driven, self.limits.stall).await.is_none() {
                 self.streams.ended.fetch_add(1, Ordering::Relaxed);
             }
-            served.unwrap_or(Ok(()))
-        };
-        if let Err(error) = outcome {
-            if let Some(cause) = cut().or_else(|| excessive(&error)) {
-                tracing::info!(%remote, cause, "a connection was cut for what it sent");
-                place.strike(Instant::now());
-            }
-            tracing::trace!(%remote, %error, "connection ended");
         }
     }
 
@@ -294,14 +292,15 @@ impl<H: Handler> Shared<H> {
         http
     }
 
-    /// Serves a connection until it ends, is idle for too long, or the drain is over.
+    /// Serves a connection until it ends, is idle for too long, or the drain is over. `failed` learns why it ended early
+    /// while its socket is still open.
     async fn drive<C>(
         &self,
         serving: C,
         end: impl Fn(Pin<&mut C>),
         activity: &Activity,
-    ) -> Result<(), hyper::Error>
-    where
+        failed: &mut (dyn FnMut(&hyper::Error) + Send),
+    ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
         let mut serving = pin!(serving);
@@ -309,15 +308,20 @@ impl<H: Handler> Shared<H> {
         let mut look = Instant::now() + self.limits.head;
         loop {
             tokio::select! {
-                outcome = serving.as_mut() => return outcome,
+                outcome = serving.as_mut() => {
+                    if let Err(error) = &outcome {
+                        failed(error);
+                    }
+                    return;
+                }
                 () = self.stop.cancelled(), if !draining => {
                     draining = true;
                     end(serving.as_mut());
                 }
-                () = self.force.cancelled() => return Ok(()),
+                () = self.force.cancelled() => return,
                 () = tokio::time::sleep_until(look) => match self.idle(activity, look) {
                     Ok(next) => look = next,
-                    Err(()) if farewell.is_some() => return Ok(()),
+                    Err(()) if farewell.is_some() => return,
                     Err(()) => {
                         end(serving.as_mut());
                         look = *farewell.insert(Instant::now() + self.limits.head.min(FAREWELL));

@@ -68,6 +68,8 @@ impl Lab {
         let socket = TcpSocket::new_v4().unwrap();
         // So that what is not read does not vanish in buffers.
         socket.set_recv_buffer_size(64 * 1024).unwrap();
+        // And what was sent but not read is little.
+        socket.set_send_buffer_size(4 * 1024).unwrap();
         socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).ok()?;
         let tcp = socket.connect(self.api.address()).await.ok()?;
         let stream = self.tls(identified, protocol).connect(name, tcp).await.ok()?;

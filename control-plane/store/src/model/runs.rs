@@ -73,6 +73,9 @@ struct Faulty {
     site: FaultSite,
     /// Which faults may be armed.
     faults: Faults,
+    /// Keeps checkpoints from copying all.
+    reader: Option<rusqlite::Connection>,
+    tended: u32,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -85,7 +88,7 @@ impl Faulty {
     fn new(seed: u64, mutant: Mutant, faults: Faults) -> Faulty {
         let site = FaultSite { disk: Disk::new(seed), reserve: 64 << 10, mutant };
         let store = SqliteStore::open_inline(site.clone()).expect("opens on a new disk");
-        Faulty { store: Some(store), site, faults }
+        Faulty { store: Some(store), site, faults, reader: None, tended: 0 }
     }
 
     fn open(&self) -> &SqliteStore {
@@ -99,6 +102,7 @@ impl Faulty {
 
 impl Drop for Faulty {
     fn drop(&mut self) {
+        self.reader = None;
         if let Some(store) = self.store.take() {
             let _ = store.end_inline(false);
         }
@@ -118,11 +122,19 @@ impl Backend for Faulty {
         self.faults == Faults::All
     }
 
+    /// Checkpoints of all that is there, and of a part: a reader holds on to the rest.
     fn tend(&mut self) {
+        self.tended += 1;
+        match self.tended % 4 {
+            0 => self.reader = self.open().hold_snapshot(),
+            3 => self.reader = None,
+            _ => {}
+        }
         self.open().checkpoint();
     }
 
     fn reopen(&mut self) -> bool {
+        self.reader = None;
         if self.down() || self.open().end_inline(true).is_err() {
             return false;
         }
@@ -158,6 +170,7 @@ impl Backend for Faulty {
     }
 
     fn recover(&mut self, random: &mut StdRng) -> bool {
+        self.reader = None;
         loop {
             let _ = self.open().end_inline(false);
             let crashed = self.disk().crashed();
@@ -280,6 +293,8 @@ fn sqlite_begins_wherever_its_first_start_is_cut() {
             store: Some(store),
             site: FaultSite { disk, reserve: 1 << 10, mutant: Mutant::None },
             faults: Faults::Crashes,
+            reader: None,
+            tended: 0,
         };
         backend.examine(None).unwrap();
         let plan = Plan { seed: cut, operations: 50, faults_every: 0 };
@@ -325,6 +340,17 @@ fn the_suite_catches_a_recovery_that_trusts_a_failed_fsync() {
     let violation = caught(Mutant::LeavesWalInDoubt, Faults::All);
     assert!(
         violation.contains("lost") || violation.contains("damaged") || violation.contains("took"),
+        "{violation}"
+    );
+}
+
+/// Nor may the end of a store that has failed copy what is left of the WAL and delete it.
+#[test]
+fn the_suite_catches_a_copy_at_the_end_of_a_failed_store() {
+    let violation = caught(Mutant::CopiesAtClose, Faults::All);
+    // The newest commit, or a page of anything.
+    assert!(
+        ["lost", "damaged", "expected Committed"].iter().any(|sign| violation.contains(sign)),
         "{violation}"
     );
 }

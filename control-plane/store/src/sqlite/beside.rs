@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::read::{self, ListRequest, ReadError};
@@ -26,7 +25,7 @@ impl SqliteReader {
         let connection = Connection::open_with_flags(folder.join(site::DATABASE), flags).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         // A WAL is copied by the server's own recovery alone, which syncs it first.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+        site::keep_wal_at_close(&connection).map_err(failed)?;
         if !schema::look(&connection)?.filled {
             return Err(OpenError::NotOurs);
         }

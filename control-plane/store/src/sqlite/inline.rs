@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Trigger, catch_up};
-use super::site::{DATABASE, Site};
+use super::site::{DATABASE, Site, keep_wal_at_close};
 use super::writer::{Pace, Request, Writer, is_busy, is_full};
 use super::{
     Message, OpenError, Opened, QUEUED, Reads, Shared, SqliteOptions, SqliteStore, Writes, describe,
@@ -33,6 +33,7 @@ pub(crate) enum Mutant {
     AnswersEarly,
     CompactsLive,
     LeavesWalInDoubt,
+    CopiesAtClose,
 }
 
 /// A folder on a disk that fails.
@@ -50,11 +51,12 @@ impl Site for FaultSite {
         } else {
             OpenFlags::SQLITE_OPEN_READ_ONLY
         };
-        Connection::open_with_flags_and_vfs(
-            DATABASE,
-            access | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            self.disk.vfs(),
-        )
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs(DATABASE, flags, self.disk.vfs())?;
+        if self.mutant != Mutant::CopiesAtClose {
+            keep_wal_at_close(&connection)?;
+        }
+        Ok(connection)
     }
 
     fn settle_wal(&self) -> io::Result<()> {
@@ -191,6 +193,13 @@ impl SqliteStore {
             None if clean => writer.end(),
             _ => Ok(()),
         }
+    }
+
+    /// A reader in the middle of something: while it is there, what is written meanwhile cannot be copied.
+    pub(crate) fn hold_snapshot(&self) -> Option<Connection> {
+        let connection = self.inline().lock().site.connect(false).ok()?;
+        connection.execute_batch("BEGIN; SELECT count(*) FROM meta").ok()?;
+        Some(connection)
     }
 
     /// Reads the database with SQL.

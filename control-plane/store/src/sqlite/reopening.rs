@@ -16,6 +16,10 @@ use crate::{CommitError, Committed, Entry, Page, Revision, Store, StoreError, Tr
 
 /// Between attempts to open a store whose disk still fails.
 const RETRY: Duration = Duration::from_secs(1);
+/// Found damaged so many times in a row, it is: a disk that fails may also read badly for a while.
+const DAMAGED: u32 = 3;
+
+type OnDamage = Box<dyn Fn(&OpenError) + Send + Sync>;
 
 /// See the module.
 pub struct ReopeningStore {
@@ -29,14 +33,21 @@ struct Shared {
     opening: AtomicBool,
     /// The user has closed it.
     ended: AtomicBool,
+    on_damage: OnDamage,
 }
 
 impl ReopeningStore {
-    /// Opens the store as [`SqliteStore::open`] does; the first opening's failure is the caller's.
-    pub fn open(options: SqliteOptions) -> Result<ReopeningStore, OpenError> {
+    /// Opens the store as [`SqliteStore::open`] does; the first opening's failure is the caller's. `on_damage` is told, once
+    /// for each failure of the disk, when the database is found broken afterwards: no more opening mends that.
+    pub fn open(
+        options: SqliteOptions,
+        on_damage: impl Fn(&OpenError) + Send + Sync + 'static,
+    ) -> Result<ReopeningStore, OpenError> {
         let current = RwLock::new(Arc::new(SqliteStore::open(options.clone())?));
         let (opening, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(ReopeningStore { shared: Arc::new(Shared { options, current, opening, ended }) })
+        Ok(ReopeningStore {
+            shared: Arc::new(Shared { options, current, opening, ended, on_damage: Box::new(on_damage) }),
+        })
     }
 
     fn current(&self) -> Arc<SqliteStore> {
@@ -79,7 +90,7 @@ impl Shared {
     }
 
     fn attempt(&self, options: SqliteOptions) {
-        let mut told = None;
+        let (mut told, mut damaged) = (None, 0);
         while !self.ended.load(Ordering::Acquire) {
             match SqliteStore::open(options.clone()) {
                 Ok(store) => {
@@ -98,6 +109,10 @@ impl Shared {
                     if told.as_ref() != Some(&text) {
                         tracing::error!(error = %text, "the store cannot be opened yet");
                         told = Some(text);
+                    }
+                    damaged = if error.is_damage() { damaged + 1 } else { 0 };
+                    if damaged == DAMAGED {
+                        (self.on_damage)(&error);
                     }
                     std::thread::park_timeout(RETRY);
                 }
@@ -155,5 +170,45 @@ impl Store for ReopeningStore {
         self.shared.ended.store(true, Ordering::Release);
         let current = self.current();
         async move { current.close().await }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DATABASE, Message};
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    fn fail(store: &ReopeningStore) {
+        store.current().send(Message::Fail("a test".to_owned())).unwrap();
+    }
+
+    async fn until(store: &ReopeningStore, works: bool) {
+        let begun = std::time::Instant::now();
+        while store.revision().await.is_ok() != works {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it works: {works}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What is damaged is opened again in vain; whoever can do something about it is told.
+    #[tokio::test]
+    async fn damage_found_at_the_new_opening_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { check: true, ..SqliteOptions::new(folder.path()) };
+        let (tell, told) = channel();
+        let store = ReopeningStore::open(options, move |error| drop(tell.send(error.to_string()))).unwrap();
+        fail(&store);
+        until(&store, false).await;
+        until(&store, true).await;
+        assert!(told.try_recv().is_err(), "nothing was wrong with the file");
+        // With a WAL that holds all of it the file would not be missed.
+        std::fs::write(folder.path().join(format!("{DATABASE}-wal")), b"").unwrap();
+        std::fs::write(folder.path().join(DATABASE), vec![7; 40_960]).unwrap();
+        fail(&store);
+        until(&store, false).await;
+        let text = told.recv_timeout(Duration::from_secs(30)).expect("told");
+        assert!(text.contains("database"), "{text}");
+        store.close().await.ok();
     }
 }

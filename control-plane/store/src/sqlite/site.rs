@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
@@ -14,6 +15,13 @@ use super::OpenError;
 pub const DATABASE: &str = "store.db";
 /// Space kept so that compaction can run when the disk is full.
 const RESERVE: &str = "reserve";
+
+/// Lets a connection's end leave the WAL as it is. SQLite's last connection would copy what is left of it and delete it, after
+/// a failed fsync too: pages of an earlier partial copy that this fsync lost would then be nowhere. A clean end leaves WAL
+/// mode instead; any other leaves the WAL to recovery, which copies all of it.
+pub(super) fn keep_wal_at_close(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+}
 
 /// What the store needs of the outside; the model test puts a disk that fails in its place.
 pub(super) trait Site: Send + Sync + 'static {
@@ -95,6 +103,7 @@ impl Site for Folder {
         let connection = Connection::open_with_flags(self.path.join(DATABASE), flags)?;
         // Only an administrator's sqlite3 ever holds a lock against us.
         connection.busy_timeout(Duration::from_secs(5))?;
+        keep_wal_at_close(&connection)?;
         Ok(connection)
     }
 
