@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::schema::Verbs;
-use keelson_api::status::{GroupResource, Reason, Status};
+use keelson_api::status::{GroupResource, Status};
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Ctx, Strategy, User};
 use keelson_store::{CommitError, StoreError, Transaction};
