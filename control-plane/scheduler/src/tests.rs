@@ -199,7 +199,7 @@ fn required_node_affinity() {
         vec![node("a", json!({}))],
         vec![],
         required(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]})),
-        &format!("p: 0/1 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. not found"),
+        &format!("p: 0/1 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. {NO_HELP}"),
     );
 }
 
