@@ -107,7 +107,7 @@ async fn a_class_of_attributes_goes_when_nothing_names_it() {
     let classes: Api<VolumeAttributesClass> = Api::all(cluster.client.clone());
     for name in ["free", "of-a-claim", "of-a-volume"] {
         let class =
-            json!({"metadata": {"name": name}, "driverName": "example.com/d", "parameters": {"iops": "9"}});
+            json!({"metadata": {"name": name}, "driverName": "d.example.com", "parameters": {"iops": "9"}});
         let class = serde_json::from_value(class).unwrap();
         let made = classes.create(&PostParams::default(), &class).await.unwrap();
         assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/vac-protection"]);
@@ -117,7 +117,7 @@ async fn a_class_of_attributes_goes_when_nothing_names_it() {
     cluster.create::<PersistentVolumeClaim>("default", with_class).await;
     let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
         "accessModes": ["ReadWriteOnce"], "volumeAttributesClassName": "of-a-volume",
-        "csi": {"driver": "example.com/d", "volumeHandle": "h"}}});
+        "csi": {"driver": "d.example.com", "volumeHandle": "h"}}});
     let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
     volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
     for name in ["free", "of-a-claim", "of-a-volume"] {
@@ -135,7 +135,7 @@ async fn a_class_of_attributes_goes_when_nothing_names_it() {
     gone(&classes, "of-a-volume").await;
 
     // A class without the finalizer gets it.
-    let bare = json!({"metadata": {"name": "old", "finalizers": []}, "driverName": "example.com/d"});
+    let bare = json!({"metadata": {"name": "old", "finalizers": []}, "driverName": "d.example.com", "parameters": {"iops": "9"}});
     classes.create(&PostParams::default(), &serde_json::from_value(bare).unwrap()).await.unwrap();
     let bare = json!({"metadata": {"finalizers": null}});
     classes.patch("old", &PatchParams::default(), &Patch::Merge(bare)).await.unwrap();
