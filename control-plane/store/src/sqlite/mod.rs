@@ -472,7 +472,11 @@ impl WriterThread {
         }
         let ended = match failed {
             None => self.writer.end(),
-            Some(error) => Err(error),
+            Some(error) => {
+                // The folder is free for a new opening before anyone hears of the end.
+                drop(self.writer);
+                Err(error)
+            }
         };
         match answer {
             Some(answer) => drop(answer.send(ended)),

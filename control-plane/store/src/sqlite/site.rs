@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,6 +106,11 @@ impl Folder {
                 }
                 into.write_all(&block[..read])?;
             }
+            // An administrator's command runs as root; the file stays its owner's.
+            let owner = from.metadata()?;
+            if into.metadata()?.uid() != owner.uid() || into.metadata()?.gid() != owner.gid() {
+                fchown(&into, Some(owner.uid()), Some(owner.gid()))?;
+            }
             into.sync_all()?;
             fs::rename(&copy, &path)
         })();
@@ -168,20 +173,24 @@ impl Site for Folder {
         if !doubt.exists() {
             return unless_missing(overwrite(&self.path.join(wal)));
         }
+        let mut replaced = true;
         for name in [DATABASE, &wal] {
             match self.renew(name) {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     tracing::warn!(
                         file = name,
-                        "no space for a copy: what failed is written anew in its place"
+                        "no space for a copy of a file whose disk has failed: it is written anew in its place, and copied \
+                         at the next start that finds space; free some and start keelson again"
                     );
                     unless_missing(overwrite(&self.path.join(name)))?;
+                    replaced = false;
                 }
                 renewed => unless_missing(renewed)?,
             }
         }
         self.handle.sync_all()?;
-        fs::remove_file(doubt)
+        // Until all is replaced the doubt stays.
+        if replaced { fs::remove_file(doubt) } else { Ok(()) }
     }
 
     fn mark_in_doubt(&self) {

@@ -73,6 +73,37 @@ async fn files_are_private_and_a_clean_end_leaves_one() {
 }
 
 #[tokio::test]
+async fn files_whose_disk_has_failed_are_replaced_by_copies() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let found = fs::metadata(folder.path().join(name)).unwrap();
+        (found.ino(), found.permissions().mode() & 0o7777)
+    };
+    let store = open(folder.path());
+    store.commit(put("/registry/pods/a/b", "1")).await.unwrap();
+    let before = file(DATABASE);
+    store.send(Message::Fail("a test".to_owned())).unwrap();
+    assert!(store.close().await.is_err());
+    assert_eq!(names(folder.path()), ["in-doubt", "reserve", "store.db", "store.db-shm", "store.db-wal"]);
+    let log = file("store.db-wal");
+
+    let store = open(folder.path());
+    let (entry, _) = store.get("/registry/pods/a/b").await.unwrap();
+    assert_eq!(entry.unwrap().value, "1");
+    assert_eq!(names(folder.path()), ["reserve", "store.db", "store.db-shm", "store.db-wal"]);
+    for (name, (inode, mode)) in [(DATABASE, before), ("store.db-wal", log)] {
+        let after = file(name);
+        assert_ne!(after.0, inode, "{name} is another file");
+        assert_eq!(after.1, mode, "{name}");
+    }
+    store.close().await.unwrap();
+    let clean = file(DATABASE);
+    open(folder.path()).close().await.unwrap();
+    assert_eq!(file(DATABASE), clean, "nothing is copied without a reason");
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join(DATABASE);
