@@ -7,7 +7,7 @@ use crate::settings::{self, ServingFiles};
 use anyhow::Result;
 use keelson_base::consts::identity;
 use keelson_daemon::config::Config;
-use keelson_daemon::{Clock, Readiness};
+use keelson_daemon::{Clock, Health, Readiness};
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(config: Config) -> Result<()> {
@@ -15,8 +15,9 @@ pub async fn run(config: Config) -> Result<()> {
     let node = node::identify(&config.node)?;
     let clock = Clock::system();
     let readiness = Readiness::default();
-    let control_plane = ControlPlane::start(&config, &node, &clock, &readiness).await?;
-    let mut components = Components::new(clock, readiness);
+    let health = Health::default();
+    let control_plane = ControlPlane::start(&config, &node, &clock, &readiness, &health).await?;
+    let mut components = Components::told(clock, readiness, health);
     control_plane.start_components(&mut components, &config);
 
     let user = format!("{}{}", identity::NODE_USER_PREFIX, node.name);

@@ -1,18 +1,20 @@
-//! A worker's way to the API servers: what [`keelson_proxy::balancer`] needs of files and clients. The servers are those of
+//! A node's way to the API servers: what [`keelson_proxy::balancer`] needs of files and clients. The servers are those of
 //! the Service `default/kubernetes`; the last that were known lie in a file, so that a node starts without any of the
 //! servers it joined at.
 
+use crate::node::NodeIdentity;
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_daemon::DrainWatcher;
 use keelson_daemon::config::Config;
-use keelson_proxy::balancer::{self, Probe};
+use keelson_proxy::balancer::{self, First, Probe};
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,7 +58,7 @@ fn read(path: &Path) -> Option<Vec<SocketAddr>> {
 
 /// Starts the balancer where this node goes through one; it ends with the process. Whoever learns of servers tells the
 /// sender.
-pub async fn start(config: &Config) -> Result<Option<watch::Sender<Vec<SocketAddr>>>> {
+pub async fn start(config: &Config, node: &NodeIdentity) -> Result<Option<watch::Sender<Vec<SocketAddr>>>> {
     let Some(servers) = read(&file(config)) else { return Ok(None) };
     let path = authority(config);
     let ca_pem = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -64,8 +66,19 @@ pub async fn start(config: &Config) -> Result<Option<watch::Sender<Vec<SocketAdd
         format!("something listens on {}, where nodes reach the API servers", balancer::ADDRESS)
     })?;
     let (sender, receiver) = watch::channel(servers);
-    tokio::spawn(balancer::run(listener, receiver, Healthz { ca_pem, clients: Mutex::default() }));
+    let probe = Healthz { ca_pem, clients: Mutex::default() };
+    tokio::spawn(balancer::run(listener, receiver, first(config, node), probe));
     Ok(Some(sender))
+}
+
+/// A control plane's own server; elsewhere the node's name picks one.
+fn first(config: &Config, node: &NodeIdentity) -> First {
+    if config.paths.pki().join("ca.key").exists() {
+        return First::Own(SocketAddr::new(node.address, config.api_server.bind.port()));
+    }
+    let mut hasher = std::hash::DefaultHasher::new();
+    node.name.hash(&mut hasher);
+    First::Any(usize::try_from(hasher.finish() >> 32).unwrap_or_default())
 }
 
 /// Asks `/livez`, which needs no credentials, over a connection that stays.

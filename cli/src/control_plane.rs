@@ -4,12 +4,13 @@
 //! Components reach the API server in process, each as its own user; a component that fails or panics is restarted
 //! alone. The drain stops components first, then the API server, then the store.
 
+use crate::install;
 use crate::node::{self, NodeIdentity};
 use crate::service::{self, Components, DRAIN, Signals};
 use crate::{publish, settings, snapshot, store};
 use anyhow::{Context as _, Result};
-use keelson_apiserver::ApiServer;
 use keelson_apiserver::authn::UserInfo;
+use keelson_apiserver::{ApiServer, component_status};
 use keelson_base::consts::{self, identity};
 use keelson_client::leader::{self, Election};
 use keelson_client::projections::SharedInformers;
@@ -17,7 +18,7 @@ use keelson_controllers::ControllersConfig;
 use keelson_controllers::certificates::Signing;
 use keelson_daemon::config::Config;
 use keelson_daemon::drain::{self, DrainTrigger};
-use keelson_daemon::{Clock, Context, DrainWatcher, Readiness};
+use keelson_daemon::{Clock, Context, DrainWatcher, Health, Readiness};
 use keelson_pki::{ClusterPki, PkiParams};
 use keelson_scheduler::SchedulerConfig;
 use keelson_store::Store;
@@ -37,8 +38,9 @@ pub async fn run(config: Config) -> Result<()> {
     let node = node::identify(&config.node)?;
     let clock = Clock::system();
     let readiness = Readiness::default();
-    let control_plane = ControlPlane::start(&config, &node, &clock, &readiness).await?;
-    let mut components = Components::new(clock, readiness);
+    let health = Health::default();
+    let control_plane = ControlPlane::start(&config, &node, &clock, &readiness, &health).await?;
+    let mut components = Components::told(clock, readiness, health);
     control_plane.start_components(&mut components, &config);
     control_plane.report(&mut components);
     tracing::info!(address = %control_plane.server.address(), "serving");
@@ -65,12 +67,15 @@ impl ControlPlane {
         node: &NodeIdentity,
         clock: &Clock,
         readiness: &Readiness,
+        health: &Health,
     ) -> Result<ControlPlane> {
         let pki = Arc::new(make_pki(config, node, clock)?);
         let store = store::open(config).await?;
         let (server_drain, drain) = drain::channel();
         let context = Context { clock: clock.clone(), drain: drain.clone(), readiness: readiness.clone() };
-        let server = ApiServer::start(settings::api_server(config, node, &pki), store.clone(), context)
+        let mut settings = settings::api_server(config, node, &pki);
+        settings.components = health.clone();
+        let server = ApiServer::start(settings, store.clone(), context)
             .await
             .context("the API server cannot start")?;
         let server = Arc::new(server);
@@ -100,7 +105,7 @@ impl ControlPlane {
         let shared = move || informers.get_or_init(|| SharedInformers::start(&start.0, &start.1)).clone();
         let (scheduler, informers) = (self.client(identity::SCHEDULER, &[]), shared.clone());
         let election = self.election(config, "kube-scheduler");
-        components.start("scheduler", move |context| {
+        components.start(component_status::SCHEDULER, move |context| {
             let (client, informers) = (scheduler.clone(), informers.clone());
             let work = move |context| {
                 keelson_scheduler::run(client, SchedulerConfig::default(), informers(), context)
@@ -112,7 +117,7 @@ impl ControlPlane {
         settings.signing = Some(Signing { authority: self.pki.ca.clone(), life: SIGNED_LIFE });
         let server = self.server.clone();
         let election = self.election(config, "kube-controller-manager");
-        components.start("controllers", move |context| {
+        components.start(component_status::CONTROLLERS, move |context| {
             let server = server.clone();
             let client_of = move |account: &str| {
                 let user = format!("system:serviceaccount:kube-system:{account}");
@@ -231,7 +236,11 @@ fn write_admin(config: &Config, pki: &ClusterPki) -> Result<()> {
     let path = admin_file(config);
     pki.write_kubeconfig(&path, &local_endpoint(config), "keelson-admin", &pki.admin)
         .with_context(|| format!("cannot write {}", path.display()))?;
-    link_admin(config)
+    // As a unit it cannot make the link, which is root's; that is nothing to stop for, and doctor tells of it.
+    if let Err(error) = link_admin(config) {
+        tracing::warn!(error = %format!("{error:#}"), "admin.conf does not lead to the administrator's kubeconfig");
+    }
+    Ok(())
 }
 
 /// Makes `admin.conf` in the state folder lead to the file with the keys.
@@ -240,7 +249,9 @@ pub fn link_admin(config: &Config) -> Result<()> {
     // Relative where it can be, so that the state folder can be moved.
     let file = admin_file(config);
     let target = file.strip_prefix(&config.paths.state).map(PathBuf::from).unwrap_or(file.clone());
-    if std::fs::read_link(&link).is_ok_and(|now| now == target) {
+    // Whichever way it leads there.
+    let leads = std::fs::canonicalize(&link).ok().zip(std::fs::canonicalize(&file).ok());
+    if leads.is_some_and(|(now, wanted)| now == wanted) {
         return Ok(());
     }
     let temporary = link.with_extension("link");
@@ -257,6 +268,11 @@ async fn keep_admin(config: Config, pki: Arc<ClusterPki>, drain: DrainWatcher) {
         let now = Clock::system().now();
         let (config, pki) = (config.clone(), pki.clone());
         let renewed = tokio::task::spawn_blocking(move || -> Result<()> {
+            if install::etcd::present(&config) {
+                let (params, folder) = (&pki.params, &pki.dir);
+                let Some(address) = params.node_addresses.first() else { return Ok(()) };
+                keelson_pki::ensure_etcd(folder, &params.node_name, *address, now)?;
+            }
             match pki.renew(now)? {
                 Some(pki) => write_admin(&config, &pki),
                 None => Ok(()),

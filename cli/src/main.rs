@@ -361,8 +361,8 @@ async fn administer(command: Command) -> Result<()> {
         }
         Command::Status { common } => status::run(&common.file.load()?, common.output).await,
         Command::Node { command: NodeCommand::Leave { name, timeout }, common } => {
-            let (_, client) = common.client().await?;
-            node_leave::run(&client, &name, timeout, Progress::new(common.output)).await
+            let (config, client) = common.client().await?;
+            node_leave::run(&config, &client, &name, timeout, Progress::new(common.output)).await
         }
         _ => anyhow::bail!("this command runs elsewhere"),
     }

@@ -62,7 +62,8 @@ async fn a_machine_gets_its_certificates_and_renews_them_while_it_runs() {
     let (own, own_node) = configuration(folder.path(), "n1", port);
     let clock = Clock::system();
     let readiness = keelson_daemon::Readiness::default();
-    let control_plane = ControlPlane::start(&own, &own_node, &clock, &readiness).await.unwrap();
+    let control_plane =
+        ControlPlane::start(&own, &own_node, &clock, &readiness, &Default::default()).await.unwrap();
     let mut components = Components::new(clock.clone(), readiness);
     control_plane.start_components(&mut components, &own);
     let admin = control_plane.client("admin", &[identity::MASTERS]);

@@ -18,7 +18,7 @@ pub async fn run(config: Config) -> Result<()> {
     let node = node::identify(&config.node)?;
     let identity = NodeFiles::of(&config).proxy;
     // Before there is an identity: the kubelet gets this node's through it.
-    let servers = balancer::start(&config).await?;
+    let servers = balancer::start(&config, &node).await?;
     tokio::select! {
         () = there(&identity) => {}
         () = signals.wait() => return Ok(()),

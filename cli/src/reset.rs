@@ -4,7 +4,8 @@
 
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::Progress;
-use crate::install::{containerd, machine, units};
+use crate::install::{self, containerd, machine, units};
+use crate::node;
 use anyhow::{Context, Result, bail};
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::{Cri, POD_UID};
@@ -26,6 +27,9 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
     // The last copy of a cluster's data goes only when that was asked for by name.
     let last_copy = installed && config.paths.database().exists() && !state;
     let mut left: Vec<String> = Vec::new();
+    if state && install::etcd::present(config) {
+        leave_etcd(config, progress).await;
+    }
     if machine::systemd() && installed {
         left.extend(progress.step("stopping the units", || Ok(stop_units(&ledger)))?);
     }
@@ -57,6 +61,18 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
         return Ok(());
     }
     bail!("some of it is still there; run it again after mending this:\n  {}", left.join("\n  "))
+}
+
+/// The others are told while this member still runs; where that fails, they are told how to go on without it.
+async fn leave_etcd(config: &Config, progress: Progress) {
+    let Ok(node) = node::identify(&config.node) else { return };
+    let left = progress.wait("leaving etcd", install::etcd::leave(config, &node.name, &[node.address])).await;
+    if let Err(error) = left {
+        progress.say(&format!(
+            "etcd may still count this machine ({error:#}); `keelson node leave {}` on another control plane mends that",
+            node.name
+        ));
+    }
 }
 
 fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state: bool) {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
 use keelson_daemon::drain::{self, DrainTrigger, DrainWatcher};
 use keelson_daemon::supervise::supervise;
-use keelson_daemon::{Clock, Context, Readiness};
+use keelson_daemon::{Clock, Context, Health, Readiness};
 use sd_notify::NotifyState;
 use std::fmt::Display;
 use std::future::Future;
@@ -39,14 +39,20 @@ impl Signals {
 /// Components as supervised tasks with one drain and one readiness.
 pub struct Components {
     pub context: Context,
+    health: Health,
     tasks: JoinSet<()>,
     trigger: DrainTrigger,
 }
 
 impl Components {
     pub fn new(clock: Clock, readiness: Readiness) -> Components {
+        Components::told(clock, readiness, Health::default())
+    }
+
+    /// Components whose states are told to `health`.
+    pub fn told(clock: Clock, readiness: Readiness, health: Health) -> Components {
         let (trigger, drain) = drain::channel();
-        Components { context: Context { clock, drain, readiness }, tasks: JoinSet::new(), trigger }
+        Components { context: Context { clock, drain, readiness }, health, tasks: JoinSet::new(), trigger }
     }
 
     /// Starts a component and keeps it running. The process is not ready before a run of the component has begun, has let
@@ -59,7 +65,7 @@ impl Components {
     {
         let context = self.context.clone();
         let pending = Arc::new(Mutex::new(Some(context.readiness.register(name))));
-        self.tasks.spawn(supervise(name, context.drain.clone(), move || {
+        self.tasks.spawn(supervise(name, context.drain.clone(), self.health.clone(), move || {
             let own = Readiness::default();
             let mut work = Box::pin(run(Context { readiness: own.clone(), ..context.clone() }));
             let pending = pending.clone();

@@ -1,5 +1,6 @@
 //! From the configuration file to each component's own settings.
 
+use crate::install::containerd::Effective;
 use crate::node::NodeIdentity;
 use keelson_apiserver::ApiServerConfig;
 use keelson_daemon::config::{CgroupDriver, Config, Taint};
@@ -57,7 +58,12 @@ pub fn kubelet(config: &Config, node: &NodeIdentity, serving: ServingFiles) -> K
     settings.cgroup_root = section.pods_cgroup();
     settings.cgroup_driver = match section.cgroup_driver {
         CgroupDriver::Systemd => Driver::Systemd,
-        CgroupDriver::Auto | CgroupDriver::Cgroupfs => Driver::Cgroupfs,
+        CgroupDriver::Cgroupfs => Driver::Cgroupfs,
+        // What runc is told by containerd.
+        CgroupDriver::Auto => match Effective::read() {
+            Ok(effective) if effective.systemd_cgroup() => Driver::Systemd,
+            _ => Driver::Cgroupfs,
+        },
     };
     settings.max_pods = section.max_pods;
     settings.image_gc.high_percent = section.image_gc_high_percent;

@@ -2,6 +2,8 @@
 //! asked again and again whether it answers. When it does not, or leaves, its connections are ended, and the next server
 //! that answers takes the new ones.
 //!
+//! A control plane begins with its own server, any other node with one that its own number picks, so that not all are at one.
+//!
 //! One server at a time: clients keep their connections, and a node asks after one server, not after all. Bytes pass
 //! unread: TLS is the client's with the server.
 
@@ -34,14 +36,37 @@ pub trait Probe: Send + Sync + 'static {
     fn lives(&self, server: SocketAddr) -> impl Future<Output = bool> + Send;
 }
 
+/// Which server is used at first.
+#[derive(Clone, Copy, Debug)]
+pub enum First {
+    /// This machine's.
+    Own(SocketAddr),
+    /// One that a number picks.
+    Any(usize),
+}
+
+impl First {
+    fn position(self, all: &[SocketAddr]) -> usize {
+        match self {
+            First::Own(own) => all.iter().position(|one| *one == own).unwrap_or(0),
+            First::Any(number) => number % all.len().max(1),
+        }
+    }
+}
+
 /// The server in use. The token ends its connections.
 type Chosen = Option<(SocketAddr, CancellationToken)>;
 
 /// Serves `listener` until dropped. `servers` may change at any time.
-pub async fn run(listener: TcpListener, servers: watch::Receiver<Vec<SocketAddr>>, probe: impl Probe) {
+pub async fn run(
+    listener: TcpListener,
+    servers: watch::Receiver<Vec<SocketAddr>>,
+    first: First,
+    probe: impl Probe,
+) {
     let (chosen, choice) = watch::channel(None);
     let doubt = Arc::new(Notify::new());
-    tokio::join!(choose(servers, &chosen, &doubt, &probe), accept(listener, choice, &doubt));
+    tokio::join!(choose(servers, &chosen, &doubt, first, &probe), accept(listener, choice, &doubt));
 }
 
 /// Keeps a living server chosen.
@@ -49,6 +74,7 @@ async fn choose(
     mut servers: watch::Receiver<Vec<SocketAddr>>,
     chosen: &watch::Sender<Chosen>,
     doubt: &Notify,
+    first: First,
     probe: &impl Probe,
 ) {
     loop {
@@ -64,7 +90,7 @@ async fn choose(
                 tracing::warn!(%server, "the API server in use does not answer or has left");
                 connections.cancel();
             }
-            for server in order(&all, now) {
+            for server in order(&all, now, first) {
                 if lives(server).await {
                     tracing::info!(%server, "this API server is used now");
                     chosen.send_replace(Some((server, CancellationToken::new())));
@@ -84,10 +110,10 @@ async fn choose(
     }
 }
 
-/// All servers, those after the one that failed first: nodes that lose one server do not all go to the same.
-fn order(all: &[SocketAddr], failed: Option<SocketAddr>) -> Vec<SocketAddr> {
+/// All servers: the first, or those after the one that failed.
+fn order(all: &[SocketAddr], failed: Option<SocketAddr>, first: First) -> Vec<SocketAddr> {
     let at = failed.and_then(|failed| all.iter().position(|one| *one == failed));
-    let begin = at.map_or(0, |at| at + 1);
+    let begin = at.map_or_else(|| first.position(all), |at| at + 1);
     let (before, after) = all.split_at(begin.min(all.len()));
     after.iter().chain(before).copied().collect()
 }

@@ -48,7 +48,7 @@ async fn lab(servers: &[SocketAddr]) -> Lab {
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = watch::channel(servers.to_vec());
     let silent = Silent::default();
-    let task = tokio::spawn(run(listener, receiver, silent.clone()));
+    let task = tokio::spawn(run(listener, receiver, First::Any(0), silent.clone()));
     Lab { address, servers: sender, silent, _task: task }
 }
 
@@ -140,9 +140,17 @@ async fn a_client_waits_until_a_server_comes() {
 fn the_next_after_the_failed_one_comes_first() {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let all = [at(1), at(2), at(3)];
-    assert_eq!(order(&all, None), all);
-    assert_eq!(order(&all, Some(at(1))), [at(2), at(3), at(1)]);
-    assert_eq!(order(&all, Some(at(3))), all);
-    assert_eq!(order(&all, Some(at(9))), all);
-    assert_eq!(order(&[], Some(at(1))), []);
+    let any = First::Any(0);
+    assert_eq!(order(&all, None, any), all);
+    assert_eq!(order(&all, Some(at(1)), any), [at(2), at(3), at(1)]);
+    assert_eq!(order(&all, Some(at(3)), any), all);
+    assert_eq!(order(&all, Some(at(9)), any), all);
+    assert_eq!(order(&[], Some(at(1)), any), []);
+    assert_eq!(order(&[], None, First::Any(7)), []);
+    assert_eq!(order(&all, None, First::Any(7)), [at(2), at(3), at(1)]);
+    // A control plane begins with its own, and goes on like any other.
+    let own = First::Own(at(3));
+    assert_eq!(order(&all, None, own), [at(3), at(1), at(2)]);
+    assert_eq!(order(&all, Some(at(3)), own), all);
+    assert_eq!(order(&all, None, First::Own(at(9))), all);
 }

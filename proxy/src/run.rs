@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_base::cidr::Cidr;
 use keelson_client::{Informer, Selector};
 use keelson_daemon::readiness::ReadinessGuard;
@@ -79,9 +77,9 @@ pub enum ProxyError {
 pub async fn run(client: kube::Client, config: ProxyConfig, ctx: Context) -> Result<(), ProxyError> {
     let all = Selector::default;
     let sources = Sources {
-        services: Informer::start(Api::<Service>::all(client.clone()), all(), ctx.drain.clone()),
-        slices: Informer::start(Api::<EndpointSlice>::all(client.clone()), all(), ctx.drain.clone()),
-        nodes: Informer::start(Api::<Node>::all(client), all(), ctx.drain.clone()),
+        services: Informer::start(Api::all(client.clone()), all(), ctx.drain.clone()),
+        slices: Informer::start(Api::all(client.clone()), all(), ctx.drain.clone()),
+        nodes: Informer::start(Api::all(client), all(), ctx.drain.clone()),
     };
     serve(sources, config, ctx).await
 }

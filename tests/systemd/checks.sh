@@ -34,12 +34,12 @@ traces() {
         ip -o link show | sed -nE "s/^[0-9]+: ([^:@]+).*/link \1/p"
         ip route show table all proto 177 2>/dev/null | sed "s/^/route /"
         sed -nE "s/^[^ ]+ ([^ ]*(keelson|kubelet)[^ ]*) .*/mount \1/p" /proc/self/mounts
-        find /sys/fs/cgroup -type d -name "kubepods*" 2>/dev/null | sed "s/^/cgroup /"
+        find /sys/fs/cgroup -type d -path "*/keelson-machine-$1/kubepods*" 2>/dev/null | sed "s/^/cgroup /"
         find /etc/keelson /etc/cni /etc/containerd /opt/cni /usr/lib/cni /var/lib/keelson \( -type f -o -type l \) ! -name 90-machine.yaml 2>/dev/null | sort
         cat /etc/containerd/config.toml
         systemctl list-unit-files --no-legend "keelson*" | sort
         ctr -n k8s.io images list -q; ctr -n k8s.io containers list -q
-        pgrep -a keelson || true'
+        pgrep -a keelson || true' - "$1"
     # The machine has no nft program; its rules are read from outside.
     nsenter -t "$(cat "$MACHINES/$1/leader.pid")" -n nft list tables | sed 's/^/nft /'
 }

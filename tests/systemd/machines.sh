@@ -10,7 +10,7 @@ BRIDGE=klbr0
 SUBNET=10.213.7
 
 # What Debian's installer or a cloud image would have put there, and the runtime.
-BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv
+BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv,etcd-server,etcd-client,systemd-timesyncd,libfaketime
 
 # Builds the base tree unless it is there. A change of the list of packages builds it anew.
 machines_base() {
@@ -86,7 +86,7 @@ machine() {
     local leader
     leader=$(cat "$MACHINES/$1/leader.pid")
     shift
-    nsenter -t "$leader" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8 "$@"
+    nsenter -t "$leader" -a env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8 "$@"
 }
 
 # machine_down NAME: powers off, waits, removes its mounts and folder.
@@ -101,6 +101,8 @@ machine_down() {
     fi
     awk -v dir="$dir/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r at; do umount -l "$at"; done
     rm -rf "$dir"
+    # Its pods' cgroups are this host's.
+    find /sys/fs/cgroup -depth -type d -path "*/keelson-machine-$1*" -exec rmdir {} + 2>/dev/null || true
 }
 
 machines_down() {

@@ -17,6 +17,7 @@ const UNITS: &[&str] = &[
     "keelson-control-plane.service",
     "keelson-kubelet.service",
     "keelson-proxy.service",
+    "keelson-etcd.service",
     "keelson.slice",
 ];
 

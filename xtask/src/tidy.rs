@@ -49,6 +49,7 @@ const ROOTS: &[&str] = &[
     "keelson-fuzz",
     "keelson-tests",
     "keelson-testkit",
+    "keelson-rounds",
     "keelson-validation",
     "xtask",
 ];

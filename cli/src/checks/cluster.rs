@@ -1,7 +1,7 @@
 //! What the API server says of this machine and, on a control plane, of the others.
 
 use super::{Found, Role, Subject, good, notice, wrong};
-use crate::install::{self, token, units};
+use crate::install::{self, etcd, token, units};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How long an answer is waited for.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long all members of etcd are waited for, one after the other.
+const ETCD_ANSWER: Duration = Duration::from_secs(20);
 
 /// As the administrator on a control plane, as the kubelet elsewhere.
 async fn client(subject: &Subject<'_>) -> Result<kube::Client> {
@@ -74,6 +76,37 @@ pub async fn node(subject: &Subject<'_>) -> Vec<Found> {
         ));
     }
     if found.is_empty() { vec![good("Ready")] } else { found }
+}
+
+/// The members of etcd, where this control plane has one of them beside it.
+pub async fn etcd(subject: &Subject<'_>) -> Vec<Found> {
+    if !subject.config.etcd.as_ref().is_some_and(etcd::is_own) {
+        return Vec::new();
+    }
+    let ailing = match tokio::time::timeout(ETCD_ANSWER, etcd::ailing(subject.config)).await {
+        Ok(Ok(ailing)) => ailing,
+        Ok(Err(error)) => {
+            return vec![wrong(
+                format!("the member beside this control plane does not answer: {error:#}"),
+                format!("`systemctl restart {}`", units::ETCD),
+            )];
+        }
+        Err(_) => return vec![wrong("it does not answer", format!("`systemctl restart {}`", units::ETCD))],
+    };
+    let one = |(member, why): (keelson_store::EtcdMember, &'static str)| {
+        let name = if member.name.is_empty() { member.peer_urls.join(",") } else { member.name };
+        wrong(
+            format!("member {name} {why}"),
+            format!(
+                "Look at it there, with `systemctl status {}`; if it is gone for good: `keelson node leave {name}`",
+                units::ETCD
+            ),
+        )
+    };
+    match ailing.is_empty() {
+        true => vec![good("all members answer and vote")],
+        false => ailing.into_iter().map(one).collect(),
+    }
 }
 
 /// Nodes that are not Ready.

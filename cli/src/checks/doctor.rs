@@ -2,7 +2,7 @@
 
 use super::{Finding, Found, Role, Subject, command, run, wrong};
 use crate::install::progress::Output;
-use crate::install::units;
+use crate::install::{etcd, units};
 use crate::node;
 use crate::node_certs::NodeFiles;
 use anyhow::{Result, bail};
@@ -32,6 +32,9 @@ async fn look(config: &Config) -> Result<Vec<Finding>> {
     let joined = files.kubelet.exists() || files.bootstrap.exists();
     let (role, units): (_, &'static [&'static str]) =
         match (config.paths.pki().join("ca.crt").exists(), joined) {
+            (true, true) if etcd::present(config) => {
+                (Role::ControlPlane, &[units::ETCD, units::CONTROL_PLANE, units::KUBELET, units::PROXY])
+            }
             (true, true) => (Role::ControlPlane, &[units::CONTROL_PLANE, units::KUBELET, units::PROXY]),
             (true, false) => (Role::ControlPlane, &[units::ALL_IN_ONE]),
             (false, true) => (Role::Worker, &[units::KUBELET, units::PROXY]),

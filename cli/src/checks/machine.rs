@@ -1,8 +1,8 @@
 //! What the machine itself must be like, before anything is installed and ever after.
 
-use super::{Found, Subject, good, notice, wrong};
+use super::{Found, Role, Subject, good, notice, wrong};
 use crate::install::containerd::Effective;
-use crate::install::machine;
+use crate::install::{etcd, machine, units};
 use keelson_base::cidr::Cidr;
 use keelson_daemon::config::{CgroupDriver, Config};
 use std::net::IpAddr;
@@ -56,7 +56,7 @@ pub fn cgroups() -> Found {
         [] => good(format!("{version} with cpu, memory, pids")),
         some => wrong(
             format!("cgroup {version} lacks {}", some.join(", ")),
-            "Boot without cgroup_disable, or with `cgroup_enable=memory` on boards that switch it off",
+            "Boot without cgroup_disable, or with cgroup_enable=memory on boards that switch it off",
         ),
     }
 }
@@ -115,19 +115,29 @@ pub fn swap() -> Found {
 }
 
 pub fn address(subject: &Subject<'_>) -> Vec<Found> {
-    vec![owned(subject.address)]
+    let installed = subject.installed().then_some((subject.role, subject.separate()));
+    vec![owned(subject.address, installed)]
 }
 
-fn owned(address: IpAddr) -> Found {
+fn owned(address: IpAddr, installed: Option<(Role, bool)>) -> Found {
     if machine::addresses().iter().any(|one| one.address == address) {
         return good(address.to_string());
     }
     let has: Vec<String> = machine::addresses().iter().map(|one| one.address.to_string()).collect();
-    wrong(
-        format!("{address} is no address of this machine (it has {})", has.join(", ")),
-        "Give one of these with --node-ip or --apiserver-advertise-address; on a machine that is installed, run `keelson init` \
-         or `keelson join` again with it",
-    )
+    let new = has.first().map_or("IP", String::as_str);
+    let mend = match installed {
+        None => "Give one of these with --node-ip or --apiserver-advertise-address".to_owned(),
+        Some((Role::ControlPlane, separate)) => {
+            let mode = if separate { "units" } else { "all-in-one" };
+            format!(
+                "`keelson init --mode {mode} --apiserver-advertise-address {new}` takes the new one; other machines then join again"
+            )
+        }
+        Some((Role::Worker, _)) => format!(
+            "Run the command that `keelson token create --print-join-command` prints on a control plane, with --node-ip {new}"
+        ),
+    };
+    wrong(format!("{address} is no address of this machine (it has {})", has.join(", ")), mend)
 }
 
 /// The cluster's ranges must not hold the machine's own addresses.
@@ -167,6 +177,9 @@ pub fn ports(subject: &Subject<'_>) -> Vec<Found> {
     } else {
         ports.push(("way to the API servers", keelson_proxy::balancer::ADDRESS.port()));
     }
+    if subject.config.etcd.as_ref().is_some_and(etcd::is_own) {
+        ports.extend(etcd::PORTS);
+    }
     if subject.running && !subject.installed() {
         return Vec::new();
     }
@@ -178,7 +191,9 @@ fn port_free(what: &str, port: u16) -> Found {
         return good(format!("{port} is free for the {what}"));
     }
     match machine::listener(port) {
-        Some((_, program)) if program == "keelson" => good(format!("{port} is the {what}'s")),
+        Some((_, program)) if ["keelson", "etcd"].contains(&program.as_str()) => {
+            good(format!("{port} is the {what}'s"))
+        }
         Some((pid, program)) => wrong(
             format!("{program} (process {pid}) listens on {port}, which the {what} needs"),
             format!("`kill {pid}` ends it, or choose another port"),
@@ -246,7 +261,13 @@ pub async fn runtime(config: &Config) -> Vec<Found> {
             true => good(format!("driver {}", names.0)),
             false => wrong(
                 format!("containerd uses {}, kubelet.cgroupDriver says {}", names.0, names.1),
-                "Set kubelet.cgroupDriver to auto",
+                format!(
+                    "`sed -i 's/cgroupDriver: [^ ,}}]*/cgroupDriver: auto/' $(grep -rl cgroupDriver: {dir}/config.yaml.d) && \
+                     systemctl try-restart {} {}` takes over containerd's; pods that are there must be started anew",
+                    units::KUBELET,
+                    units::ALL_IN_ONE,
+                    dir = keelson_base::consts::CONFIG_DIR,
+                ),
             ),
         };
         all.push(found);

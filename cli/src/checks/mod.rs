@@ -37,11 +37,16 @@ fn good(text: impl Into<String>) -> Found {
 }
 
 fn notice(what: impl Into<String>, mend: impl Into<String>) -> Found {
-    Found::Notice { what: what.into(), mend: mend.into() }
+    Found::Notice { what: line(what), mend: mend.into() }
 }
 
 fn wrong(what: impl Into<String>, mend: impl Into<String>) -> Found {
-    Found::Wrong { what: what.into(), mend: mend.into() }
+    Found::Wrong { what: line(what), mend: mend.into() }
+}
+
+/// One line of it, whatever an error's text holds: what is wrong and what to do are a line each.
+fn line(text: impl Into<String>) -> String {
+    text.into().lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// What a check is called, and a thing it found.
@@ -179,6 +184,7 @@ static CHECKS: &[Check] = &[
     installed("forwarding", network::forwarding),
     installed("rules", network::rules),
     asking("cluster DNS", |s| network::dns(s).boxed_local()),
+    asking("etcd", |s| cluster::etcd(s).boxed_local()),
     asking("API server", |s| cluster::serving(s).boxed_local()),
     asking("node", |s| cluster::node(s).boxed_local()),
     asking("other nodes", |s| cluster::other_nodes(s).boxed_local()),

@@ -1,5 +1,6 @@
 //! `keelson certs list|renew`: this machine's certificates.
 
+use super::etcd;
 use super::progress::Output;
 use crate::control_plane;
 use crate::node;
@@ -16,7 +17,7 @@ use rustls_pki_types::pem::PemObject as _;
 use std::path::{Path, PathBuf};
 
 /// The authorities' files, which renewal never touches.
-const AUTHORITIES: [&str; 2] = ["ca.crt", "front-proxy-ca.crt"];
+const AUTHORITIES: [&str; 3] = ["ca.crt", "front-proxy-ca.crt", "etcd-ca.crt"];
 
 /// A certificate on this machine.
 #[derive(Debug, serde::Serialize)]
@@ -24,7 +25,7 @@ const AUTHORITIES: [&str; 2] = ["ca.crt", "front-proxy-ca.crt"];
 pub struct Listed {
     pub path: PathBuf,
     pub expires: Timestamp,
-    /// When it is renewed by itself; authorities are not.
+    /// When it is renewed by itself; authorities and the certificates of others are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Timestamp>,
 }
@@ -66,7 +67,11 @@ fn is_authority(path: &Path) -> bool {
 fn one(path: PathBuf, pem: &str) -> Result<Listed> {
     let (_, expires) =
         keelson_pki::validity(pem).with_context(|| format!("{} is no certificate", path.display()))?;
-    let renewal = if is_authority(&path) { None } else { Some(node_certs::renewal(&path, pem)?) };
+    // Those towards an etcd of somebody else's are his to renew.
+    let foreign = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("etcd-"))
+        && !path.with_file_name("etcd-ca.key").exists();
+    let kept = is_authority(&path) || foreign;
+    let renewal = if kept { None } else { Some(node_certs::renewal(&path, pem)?) };
     Ok(Listed { path, expires, renewal })
 }
 
@@ -79,7 +84,7 @@ pub fn show(listed: &[Listed], output: Output) -> Result<()> {
     println!("{:<22} {:<22} {}", "EXPIRES", "RENEWED BY ITSELF", "FILE");
     let day = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M UTC").to_string();
     for certificate in listed {
-        let renewal = certificate.renewal.map_or("never (authority)".to_owned(), day);
+        let renewal = certificate.renewal.map_or("never".to_owned(), day);
         println!("{:<22} {renewal:<22} {}", day(certificate.expires), certificate.path.display());
     }
     Ok(())
@@ -102,6 +107,9 @@ pub fn renew(config: &Config) -> Result<()> {
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     let renewed = ClusterPki::ensure(&folder, &params)?;
+    if etcd::present(config) {
+        etcd::renew(config, &node)?;
+    }
     let admin = control_plane::admin_file(config);
     renewed.write_kubeconfig(
         &admin,

@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The Secret in kube-system, and its one key.
@@ -25,6 +25,8 @@ const LIFE: Duration = Duration::from_secs(2 * 3600);
 pub const STORE: &str = "20-store.yaml";
 /// How this control plane is known to etcd, in the PKI folder.
 const ETCD: [&str; 3] = ["etcd-ca.crt", "etcd-client.crt", "etcd-client.key"];
+/// Handed over where each control plane has a member of etcd beside it.
+const MEMBER: &str = "etcd-ca.key";
 
 /// What is handed over.
 #[derive(Serialize, Deserialize)]
@@ -40,7 +42,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 impl Bundle {
-    fn of(config: &Config) -> Result<Bundle> {
+    async fn of(config: &Config) -> Result<Bundle> {
         let Some(etcd) = &config.etcd else {
             bail!(
                 "the cluster's database is one SQLite file, which only this control plane has; `keelson migrate-store etcd` \
@@ -51,10 +53,22 @@ impl Bundle {
         for name in KEYS {
             files.insert(name.to_owned(), read(&config.paths.pki().join(name))?);
         }
-        for (name, path) in ETCD.into_iter().zip([&etcd.ca_file, &etcd.cert_file, &etcd.key_file]) {
-            files.insert(name.to_owned(), read(path)?);
+        // Beside a member of its own, another control plane makes its own certificates.
+        let pki = config.paths.pki();
+        let own = ["etcd-ca.crt", MEMBER].map(|name| (name, pki.join(name)));
+        let named = [&etcd.ca_file, &etcd.cert_file, &etcd.key_file].map(PathBuf::clone);
+        let etcd_files = match super::etcd::present(config) {
+            true => Vec::from(own),
+            false => ETCD.into_iter().zip(named).collect(),
+        };
+        for (name, path) in etcd_files {
+            files.insert(name.to_owned(), read(&path)?);
         }
-        Ok(Bundle { files, endpoints: etcd.endpoints.clone() })
+        let endpoints = match super::etcd::present(config) {
+            true => super::etcd::endpoints(config).await?,
+            false => etcd.endpoints.clone(),
+        };
+        Ok(Bundle { files, endpoints })
     }
 
     /// The authority that the keys are of.
@@ -65,16 +79,30 @@ impl Bundle {
     /// Writes the files.
     pub fn place(&self, pki: &Path) -> Result<()> {
         keelson_pki::ensure_dir(pki, 0o700)?;
-        for name in KEYS.into_iter().chain(ETCD) {
-            let text = self.files.get(name).with_context(|| format!("the keys handed over lack {name}"))?;
+        let needed: &[&str] = if self.members() { &["etcd-ca.crt", MEMBER] } else { &ETCD };
+        for name in KEYS.iter().chain(needed) {
+            let text = self.files.get(*name).with_context(|| format!("the keys handed over lack {name}"))?;
             write(&pki.join(name), text)?;
         }
         Ok(())
     }
 
-    /// The drop-in that names etcd.
+    /// Whether each control plane has a member of etcd beside it.
+    pub fn members(&self) -> bool {
+        self.files.contains_key(MEMBER)
+    }
+
+    /// Where etcd is reached.
+    pub fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// The drop-in that names etcd: the member beside the control plane, where each has one.
     pub fn store(&self, pki: &Path) -> String {
-        store_text(pki, &self.endpoints, "keelson join")
+        match self.members() {
+            true => store_text(pki, &[super::etcd::own_endpoint()], "keelson join"),
+            false => store_text(pki, &self.endpoints, "keelson join"),
+        }
     }
 }
 
@@ -84,7 +112,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn store_text(pki: &Path, endpoints: &[String], written_by: &str) -> String {
+pub fn store_text(pki: &Path, endpoints: &[String], written_by: &str) -> String {
     let mut chosen = Chosen::default();
     chosen.set("etcd.endpoints", endpoints.to_vec());
     for (key, name) in ["etcd.caFile", "etcd.certFile", "etcd.keyFile"].into_iter().zip(ETCD) {
@@ -111,7 +139,7 @@ fn secrets(client: &kube::Client) -> Api<Secret> {
 
 /// Seals the keys into the Secret. What opens it.
 pub async fn upload(client: &kube::Client, config: &Config) -> Result<CertificateKey> {
-    let bundle = serde_json::to_vec(&Bundle::of(config)?)?;
+    let bundle = serde_json::to_vec(&Bundle::of(config).await?)?;
     let key = CertificateKey::generate();
     let sealed = key.seal(&bundle)?;
     // A token that is good for nothing but its end: with it goes what it owns.

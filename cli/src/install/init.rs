@@ -4,11 +4,11 @@
 use super::dropin::{self, Chosen};
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{containerd, handover, machine, token, units};
+use super::{containerd, etcd, handover, machine, token, units};
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, Identity, NodeFiles};
-use crate::{control_plane, node_certs as certs};
+use crate::{balancer, control_plane, node_certs as certs};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use keelson_base::consts::identity;
@@ -17,7 +17,7 @@ use keelson_daemon::Clock;
 use keelson_daemon::config::{self, Config};
 use keelson_pki::{BootstrapToken, ClusterPki};
 use kube::Api;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +28,13 @@ pub enum Mode {
     AllInOne,
     /// Control plane, kubelet and proxy as units of their own.
     Units,
+}
+
+/// What holds the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    Sqlite,
+    Etcd,
 }
 
 /// `keelson init`.
@@ -45,6 +52,9 @@ pub struct Args {
     /// Port of the API server.
     #[arg(long, value_name = "PORT")]
     pub apiserver_bind_port: Option<u16>,
+    /// Where the database lies: an SQLite file, or an etcd member that runs beside this control plane.
+    #[arg(long, value_enum, default_value = "sqlite", conflicts_with = "etcd_endpoints")]
+    pub store: StoreKind,
     /// Client addresses of an etcd cluster that holds the database, https://host:2379; an SQLite file otherwise.
     #[arg(
         long,
@@ -104,25 +114,37 @@ pub async fn run(args: Args) -> Result<()> {
     let chosen = choose(&args, address);
     let text = chosen.text("keelson init");
     let there = file.exists().then_some(file.as_path());
-    let etcd = etcd_choices(&args);
-    let config = config::load_with(there, &[text.as_str(), &etcd.text("keelson init")])?;
+    let chosen_store = etcd_choices(&args, &before);
+    let config = config::load_with(there, &[text.as_str(), &chosen_store.text("keelson init")])?;
     let node = node::identify(&config.node)?;
     progress.say(&format!("node {} at {address} ({why})", node.name));
-    let units: &[&str] = match args.mode {
-        Mode::AllInOne => &[units::ALL_IN_ONE],
-        Mode::Units => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
+    let units: &[&str] = match (args.mode, args.store) {
+        (Mode::AllInOne, StoreKind::Sqlite) => &[units::ALL_IN_ONE],
+        (Mode::AllInOne, StoreKind::Etcd) => bail!("--store etcd goes with --mode units"),
+        (Mode::Units, StoreKind::Sqlite) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
+        (Mode::Units, StoreKind::Etcd) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY, units::ETCD],
     };
     let running = units.iter().any(|unit| units::started(unit));
     let findings = checks::preflight(&config, Role::ControlPlane, address, running).await;
     checks::judge(&findings, &args.ignore_preflight_errors, progress)?;
     refuse_other(&config, args.mode)?;
+    if args.store == StoreKind::Etcd {
+        etcd::check().await?;
+    }
     if args.dry_run {
         return plan(&file, &text, &config, units);
     }
     let ledger = Ledger::of(&config.paths.state);
     let changed =
         progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
-    let config = match config.etcd.as_ref().filter(|_| !args.etcd_endpoints.is_empty()) {
+    if args.store == StoreKind::Etcd && !etcd::folder(&config).join("etcd.yaml").exists() {
+        progress.step("preparing etcd", || {
+            keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
+            etcd::first(&config, &node)
+        })?;
+    }
+    let named = args.store == StoreKind::Etcd || !args.etcd_endpoints.is_empty();
+    let config = match config.etcd.as_ref().filter(|_| named) {
         Some(named) => progress.step("taking over the certificates for etcd", || {
             let store = handover::adopt(&config.paths.pki(), named, "keelson init")?;
             write_config(&ledger, &file, handover::STORE, &store)?;
@@ -196,8 +218,18 @@ fn choose(args: &Args, address: IpAddr) -> Chosen {
 }
 
 /// How etcd is reached, as the flags say.
-fn etcd_choices(args: &Args) -> Chosen {
+fn etcd_choices(args: &Args, before: &Config) -> Chosen {
     let mut chosen = Chosen::default();
+    if args.store == StoreKind::Etcd {
+        chosen.set("etcd.endpoints", vec![etcd::own_endpoint()]);
+        for (key, name) in
+            [("caFile", "etcd-ca.crt"), ("certFile", "etcd-client.crt"), ("keyFile", "etcd-client.key")]
+        {
+            let path = before.paths.pki().join(name);
+            chosen.set(&format!("etcd.{key}"), path.to_string_lossy().into_owned());
+        }
+        return chosen;
+    }
     if !args.etcd_endpoints.is_empty() {
         chosen.set("etcd.endpoints", args.etcd_endpoints.clone());
     }
@@ -281,8 +313,17 @@ pub fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> 
         return Ok(());
     }
     let files = NodeFiles::of(config);
-    let cluster =
-        Identity { server: local, ca_pem: pki.ca.certificate_pem().to_owned(), cert_pem: String::new() };
+    let ca_pem = pki.ca.certificate_pem().to_owned();
+    // One of several: its node reaches the others when its own API server is away.
+    let server = match config.etcd.is_some() {
+        true => {
+            let own = SocketAddr::new(node.address, config.api_server.bind.port());
+            balancer::adopt(config, &[own], &ca_pem)?;
+            balancer::server()
+        }
+        false => local,
+    };
+    let cluster = Identity { server, ca_pem, cert_pem: String::new() };
     let issued =
         |who: &keelson_pki::Identity| Issued { cert_pem: who.cert_pem.clone(), key_pem: who.key_pem.clone() };
     if !files.kubelet.exists() {

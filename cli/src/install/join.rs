@@ -8,7 +8,7 @@ use super::init::{
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{dropin, machine, units};
+use super::{dropin, etcd, machine, units};
 use crate::balancer;
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
@@ -171,6 +171,9 @@ impl Joining {
             let same = keys.authority().trim() == found.ca_pem.trim();
             anyhow::ensure!(same, "the keys handed over are another cluster's");
             texts.push((handover::STORE, keys.store(&before.paths.pki())));
+            if keys.members() {
+                etcd::check().await?;
+            }
         }
         let all: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
         let config = config::load_with(there, &all)?;
@@ -182,10 +185,24 @@ impl Joining {
     }
 
     fn units(&self) -> &'static [&'static str] {
-        match self.keys {
+        match &self.keys {
+            Some(keys) if keys.members() => {
+                &[units::CONTROL_PLANE, units::KUBELET, units::PROXY, units::ETCD]
+            }
             Some(_) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
             None => &[units::KUBELET, units::PROXY],
         }
+    }
+
+    /// Makes this machine known to etcd as a member that follows, starts it, and waits until it votes.
+    async fn become_member(&self, keys: &Bundle, ledger: &Ledger, progress: Progress) -> Result<()> {
+        let config = &self.config;
+        let following = etcd::follow(config, &self.node, keys.endpoints());
+        progress.wait("becoming a member of etcd", following).await?;
+        progress.step("starting etcd", || units::start(ledger, &[units::ETCD], false))?;
+        let voting = etcd::vote(config, &self.node, keys.endpoints());
+        let votes = progress.wait("waiting until etcd's new member votes", voting).await;
+        votes.with_context(|| failed(units::ETCD))
     }
 
     async fn apply(&self, progress: Progress) -> Result<()> {
@@ -209,6 +226,9 @@ impl Joining {
             }
         })?;
         progress.step("agreeing with containerd", || agree_with_runtime(&ledger, config))?;
+        if let Some(keys) = self.keys.as_ref().filter(|keys| keys.members()) {
+            self.become_member(keys, &ledger, progress).await?;
+        }
         progress.step("starting the units", || units::start(&ledger, self.units(), changed))?;
         if self.keys.is_some() {
             progress

@@ -8,6 +8,7 @@ pub mod certs;
 pub mod containerd;
 pub mod discovery;
 pub mod dropin;
+pub mod etcd;
 pub mod handover;
 pub mod init;
 pub mod join;

@@ -2,24 +2,33 @@
 //! budgets allow, the Node object gone. What is on the machine itself is `keelson reset`'s; a kubelet that still runs would
 //! register its node again, so the object goes only when the kubelet is silent.
 
+use super::etcd;
 use super::progress::{Progress, until};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use keelson_daemon::config::Config;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::json;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A kubelet renews its lease every ten seconds; one that has missed two does not run.
 const SILENCE: i64 = 21;
 
 /// Leaves.
-pub async fn run(client: &kube::Client, name: &str, limit: Duration, progress: Progress) -> Result<()> {
+pub async fn run(
+    config: &Config,
+    client: &kube::Client,
+    name: &str,
+    limit: Duration,
+    progress: Progress,
+) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    if nodes.get_opt(name).await?.is_none() {
+    let Some(node) = nodes.get_opt(name).await? else {
         bail!("there is no node {name}; `kubectl get nodes` lists them");
-    }
+    };
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
     nodes.patch(name, &PatchParams::default(), &cordon).await.context("the node cannot be cordoned")?;
     progress.wait("evicting pods", until(limit, || drained(client, name))).await.with_context(|| {
@@ -36,9 +45,18 @@ pub async fn run(client: &kube::Client, name: &str, limit: Duration, progress: P
         .with_context(|| {
             format!("{name} is empty, but not removed; run `keelson reset --yes` on it and then this again")
         })?;
+    // Before the node: whoever runs this again after a failure still finds it.
+    if etcd::present(config) && etcd::leave(config, name, &addresses(&node)).await? {
+        progress.say(&format!("{name} is no member of etcd any more"));
+    }
     nodes.delete(name, &DeleteParams::default()).await.context("the node cannot be deleted")?;
     progress.say(&format!("{name} has left the cluster"));
     Ok(())
+}
+
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter_map(|one| one.address.parse().ok()).collect()
 }
 
 /// An error while the node's lease is renewed.

@@ -1,7 +1,7 @@
 //! `keelson status`: this machine and its cluster on one screen.
 
 use super::progress::Output;
-use super::{certs, units};
+use super::{certs, etcd, units};
 use crate::node_certs::NodeFiles;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -74,6 +74,9 @@ async fn look(config: &Config) -> Result<Status> {
         }
     };
     let names: &[&'static str] = match (control_plane, joined) {
+        (true, true) if etcd::present(config) => {
+            &[units::ETCD, units::CONTROL_PLANE, units::KUBELET, units::PROXY]
+        }
         (true, true) => &[units::CONTROL_PLANE, units::KUBELET, units::PROXY],
         (true, false) => &[units::ALL_IN_ONE],
         _ => &[units::KUBELET, units::PROXY],

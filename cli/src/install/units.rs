@@ -10,8 +10,9 @@ pub const ALL_IN_ONE: &str = "keelson.service";
 pub const CONTROL_PLANE: &str = "keelson-control-plane.service";
 pub const KUBELET: &str = "keelson-kubelet.service";
 pub const PROXY: &str = "keelson-proxy.service";
+pub const ETCD: &str = "keelson-etcd.service";
 /// All of them, in the order they are stopped.
-pub const EVERY: [&str; 4] = [ALL_IN_ONE, KUBELET, PROXY, CONTROL_PLANE];
+pub const EVERY: [&str; 5] = [ALL_IN_ONE, KUBELET, PROXY, CONTROL_PLANE, ETCD];
 
 /// Enables units and starts those that do not run; with `changed` those that do are restarted, to read what changed. Where
 /// no systemd runs, says what to run instead.
@@ -61,6 +62,7 @@ pub fn command(unit: &str) -> &'static str {
         CONTROL_PLANE => "keelson control-plane",
         KUBELET => "keelson kubelet",
         PROXY => "keelson proxy",
+        ETCD => "etcd --config-file /var/lib/keelson/etcd/etcd.yaml",
         _ => "keelson all-in-one",
     }
 }

@@ -94,6 +94,7 @@ pub async fn run(args: Args, file: Option<PathBuf>, output: Output) -> Result<()
         mode,
         apiserver_advertise_address: args.apiserver_advertise_address,
         apiserver_bind_port: None,
+        store: init::StoreKind::Sqlite,
         etcd_endpoints: Vec::new(),
         etcd_ca_file: None,
         etcd_cert_file: None,
@@ -121,10 +122,12 @@ fn place(
     unit: &str,
     progress: Progress,
 ) -> Result<()> {
-    let running = units::started(unit);
-    if running {
-        progress.step(&format!("stopping {unit}"), || {
-            crate::install::run("systemctl", &["stop", unit]).map(drop)
+    // The node's units too: a kubelet registers its node, which the snapshot may not know, when it starts. Pods run on.
+    let running: Vec<&str> =
+        [unit, units::KUBELET, units::PROXY].into_iter().filter(|one| units::started(one)).collect();
+    if !running.is_empty() {
+        progress.step(&format!("stopping {}", running.join(", ")), || {
+            crate::install::run("systemctl", &[&["stop"], running.as_slice()].concat()).map(drop)
         })?;
     }
     let ledger = Ledger::of(&config.paths.state);
@@ -133,8 +136,8 @@ fn place(
         keys(config, header)?;
         exchange(config, building)
     });
-    if placed.is_err() && running {
-        crate::install::run("systemctl", &["start", "--no-block", unit])?;
+    if placed.is_err() && !running.is_empty() {
+        crate::install::run("systemctl", &[&["start", "--no-block"], running.as_slice()].concat())?;
     }
     if let Some(kept) = placed? {
         progress.say(&format!("  the database that was here is kept in {}", kept.display()));

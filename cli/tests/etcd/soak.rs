@@ -45,7 +45,7 @@ async fn two_servers_on_a_failing_etcd_lose_no_write_and_no_event() {
     let mut writers = JoinSet::new();
     for id in 0..WRITERS {
         let (at, other) = (clients[id as usize % 2].clone(), clients[(id as usize + 1) % 2].clone());
-        writers.spawn(Writer::new(id, at, other).run(until));
+        writers.spawn(Writer::new(id, at, other).run_while(move || Instant::now() < until));
     }
     let restarts = fail_members(&mut lab.etcd, until).await;
 

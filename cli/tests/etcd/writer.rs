@@ -23,6 +23,8 @@ pub struct Counts {
     pub refused: u64,
     pub lists: u64,
     pub slowest: Duration,
+    /// The longest time between two acknowledged writes of one writer.
+    pub gap: Duration,
 }
 
 impl Counts {
@@ -32,6 +34,7 @@ impl Counts {
         self.refused += other.refused;
         self.lists += other.lists;
         self.slowest = self.slowest.max(other.slowest);
+        self.gap = self.gap.max(other.gap);
     }
 }
 
@@ -42,6 +45,8 @@ pub struct Writer {
     serial: u64,
     /// The newest state by object: its serial and revision.
     known: BTreeMap<String, (u64, String)>,
+    /// When the last write was acknowledged.
+    last: Option<Instant>,
     pub ops: Ops,
     pub counts: Counts,
 }
@@ -54,16 +59,17 @@ impl Writer {
             other: Api::namespaced(other, NAMESPACE),
             serial: 0,
             known: BTreeMap::new(),
+            last: None,
             ops: Ops::new(),
             counts: Counts::default(),
         }
     }
 
-    /// Writes until `until`.
-    pub async fn run(mut self, until: Instant) -> Result<Writer, String> {
+    /// Writes as long as it is told.
+    pub async fn run_while(mut self, more: impl Fn() -> bool) -> Result<Writer, String> {
         let mut ticks = tokio::time::interval(PACE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while Instant::now() < until {
+        while more() {
             ticks.tick().await;
             self.step().await.map_err(|what| format!("writer {}: {what}", self.id))?;
             if self.serial.is_multiple_of(7) {
@@ -105,6 +111,9 @@ impl Writer {
         self.counts.slowest = self.counts.slowest.max(begun.elapsed());
         match outcome {
             Ok(written) => {
+                let now = Instant::now();
+                self.counts.gap = self.counts.gap.max(self.last.map_or(Duration::ZERO, |last| now - last));
+                self.last = Some(now);
                 let version = written.and_then(|written| written.metadata.resource_version);
                 let revision = version.as_ref().and_then(|version| version.parse().ok());
                 match version {

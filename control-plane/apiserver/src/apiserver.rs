@@ -189,6 +189,7 @@ async fn build(
         stop,
         documents: Documents::new(SocketAddr::new(config.advertise, config.bind.port()).to_string()),
         health,
+        components: config.components.clone(),
     });
     crd::load(&core).await.map_err(|status| StartError::Bootstrap { step: crd::SYNCED, status })?;
     core.health.done(crd::SYNCED);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use keelson_base::gates::Gates;
+use keelson_daemon::Health;
 use keelson_pki::ClusterPki;
 
 use crate::server::Limits;
@@ -31,6 +32,8 @@ pub struct ApiServerConfig {
     pub max_writes: usize,
     /// What connections may cost.
     pub limits: Limits,
+    /// How the process' other components are, for `componentstatuses`.
+    pub components: Health,
 }
 
 impl ApiServerConfig {
@@ -48,6 +51,7 @@ impl ApiServerConfig {
             max_reads: 400,
             max_writes: 200,
             limits: Limits::default(),
+            components: Health::default(),
         }
     }
 }

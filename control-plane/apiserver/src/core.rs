@@ -71,6 +71,8 @@ pub struct Core {
     pub stop: CancellationToken,
     pub documents: nonresource::Documents,
     pub health: nonresource::Health,
+    /// How the process' other components are.
+    pub components: keelson_daemon::Health,
 }
 
 /// One request on its way through the stages.
@@ -119,7 +121,7 @@ impl Core {
             Ok(info) => info,
             Err(_) => {
                 let text = format!("unable to determine kind and namespace from url, {}", parts.uri.path());
-                return respond::status(&Status::internal(text));
+                return respond::negotiated(&Status::internal(text), &parts.headers, &query);
             }
         };
         let warnings = Warnings::default();
@@ -127,20 +129,30 @@ impl Core {
         let outcome = std::panic::AssertUnwindSafe(stages).catch_unwind().await;
         let mut response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => respond::status(&status),
+            Ok(Err(status)) if status.is_no_route() && !self.routes(&info.path) => nonresource::no_handler(),
+            Ok(Err(status)) => respond::negotiated(&status, &parts.headers, &query),
             Err(_) => {
                 self.metrics.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(method = %parts.method, path = info.path, "a request's handler panicked");
-                respond::status(&Status::internal("the server could not process the request"))
+                let status = Status::internal("the server could not process the request");
+                respond::negotiated(&status, &parts.headers, &query)
             }
         };
         warnings.write(&mut response);
         respond::finish(&mut response);
+        // Components of this process have no use for it.
+        if matches!(peer, Peer::Connection(_)) {
+            respond::name_request(&mut response, &parts.headers);
+        }
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::Empty;
         }
         self.count(&info, &query, &parts.headers, response.status(), started.elapsed());
         response
+    }
+
+    fn routes(&self, path: &str) -> bool {
+        nonresource::within_a_group(&self.table.load(), path)
     }
 
     fn count(

@@ -100,6 +100,33 @@ impl Drop for Waiting<'_> {
 pub struct FlowControl {
     reads: Lane,
     writes: Lane,
+    watches: Arc<Watches>,
+}
+
+/// Watches of one user that may be open at once: many times what a busy component has, and bounded memory. Upstream's priority
+/// and fairness bounds how many begin at once, and nothing how many are open.
+const MAX_WATCHES: usize = 10_000;
+
+/// How many watches each user has open.
+#[derive(Default)]
+struct Watches(Mutex<AHashMap<String, usize>>);
+
+/// An open watch; given back on drop.
+pub struct OpenWatch {
+    of: Arc<Watches>,
+    user: String,
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        let mut users = self.of.0.lock();
+        if let Some(open) = users.get_mut(&self.user) {
+            *open -= 1;
+            if *open == 0 {
+                users.remove(&self.user);
+            }
+        }
+    }
 }
 
 /// A place among the requests in flight; given back on drop.
@@ -108,7 +135,18 @@ pub struct Seat<'a>(#[allow(dead_code, reason = "held for its drop")] Option<Tak
 impl FlowControl {
     /// `reads` and `writes` at once.
     pub fn new(reads: usize, writes: usize) -> FlowControl {
-        FlowControl { reads: Lane::new(reads), writes: Lane::new(writes) }
+        FlowControl { reads: Lane::new(reads), writes: Lane::new(writes), watches: Arc::default() }
+    }
+
+    /// A place for a watch as long as it is open, or `None` when its user has as many as may be.
+    pub fn watch(&self, user: &str) -> Option<OpenWatch> {
+        let mut users = self.watches.0.lock();
+        match users.get_mut(user) {
+            Some(open) if *open >= MAX_WATCHES => return None,
+            Some(open) => *open += 1,
+            None => drop(users.insert(user.to_owned(), 1)),
+        }
+        Some(OpenWatch { of: self.watches.clone(), user: user.to_owned() })
     }
 
     /// A seat, or `None` when as many requests are in flight and waiting as may be, or the wait was too long.
@@ -181,6 +219,18 @@ mod tests {
             served += usize::from(waiter.await.unwrap());
         }
         assert_eq!(served, 8 * WAITING_PER_SEAT / USERS_PART, "the rest was refused at once");
+    }
+
+    #[test]
+    fn one_user_has_only_so_many_watches() {
+        let flow = FlowControl::new(1, 1);
+        let mut open: Vec<_> = (0..MAX_WATCHES).map(|_| flow.watch("many").expect("a place")).collect();
+        assert!(flow.watch("many").is_none());
+        assert!(flow.watch("other").is_some());
+        open.pop();
+        assert!(flow.watch("many").is_some());
+        drop(open);
+        assert!(flow.watches.0.lock().is_empty());
     }
 
     #[tokio::test]

@@ -42,5 +42,6 @@ mod upkeep;
 pub use apiserver::{ApiServer, LocalService, StartError};
 pub use authn::UserInfo;
 pub use config::ApiServerConfig;
+pub use rest::component_status;
 pub use server::Limits;
 pub use upkeep::put_back;

@@ -75,6 +75,12 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Option<Output> {
     clauses.iter().filter(|clause| clause.quality > 0).find_map(|clause| accept(clause, offer))
 }
 
+/// The form of a Status, whatever was asked for: no shapes, and a stream's media type counts without the stream.
+pub fn status_output(headers: &HeaderMap) -> Option<Output> {
+    let plain = Offer { protobuf: true, shapes: false, stream: false };
+    negotiate(headers, plain).or_else(|| negotiate(headers, Offer { stream: true, ..plain }))
+}
+
 fn clause_of(text: &str) -> Clause<'_> {
     let (kind, params) = text.trim().split_once(';').unwrap_or((text.trim(), ""));
     let quality = param(params, "q")
@@ -152,10 +158,12 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Whether to indent JSON: `?pretty` wins; without it browsers, curl and wget get indented output, as upstream gives it.
+/// Whether to indent JSON: `?pretty` with a value wins; without it browsers, curl and wget get indented output, as upstream
+/// gives it.
 pub fn pretty(headers: &HeaderMap, query: &crate::query::Query<'_>, output: Output) -> bool {
-    if let Some(flag) = query.optional_flag("pretty") {
-        return flag;
+    if let Some(value) = query.text("pretty") {
+        // Go's `strconv.ParseBool`.
+        return matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     if output.pretty {
         return true;

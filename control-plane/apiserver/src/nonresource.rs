@@ -7,7 +7,8 @@ use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
 };
 use http::{Method, Response, StatusCode};
-use keelson_api::status::{Reason, Status};
+use keelson_api::status::Status;
+use keelson_api::table::Table;
 use keelson_base::consts;
 
 use crate::authn::{JWKS_PATH, OPENID_CONFIG_PATH};
@@ -16,8 +17,8 @@ use crate::core::Call;
 use crate::documents;
 use crate::keys;
 use crate::metrics::StoredIn;
-use crate::negotiate::JSON;
-use crate::respond;
+use crate::negotiate::{self, Encoding, JSON, Output, Shape};
+use crate::{respond, scan};
 
 /// What the health endpoints report on.
 #[derive(Default)]
@@ -52,11 +53,7 @@ impl Health {
 pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>, Status> {
     let path = call.info.path.trim_end_matches('/');
     if !matches!(*call.method, Method::GET | Method::HEAD) {
-        return Err(Status::other(
-            405,
-            Reason::MethodNotAllowed,
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(Status::method_not_allowed());
     }
     match path {
         "" => root(call),
@@ -106,22 +103,50 @@ fn root(call: &Call<'_>) -> Result<Response<Body>, Status> {
     Ok(respond::bytes(StatusCode::OK, JSON, body))
 }
 
+/// In the order of upstream's `version.Info`.
 fn version() -> Vec<u8> {
-    let commit = option_env!("KEELSON_COMMIT").unwrap_or("unknown");
-    serde_json::to_vec_pretty(&serde_json::json!({
-        "major": consts::KUBERNETES_MAJOR,
-        "minor": consts::KUBERNETES_MINOR,
-        "emulationMajor": consts::KUBERNETES_MAJOR,
-        "emulationMinor": consts::KUBERNETES_MINOR,
-        "gitVersion": format!("{}+keelson", consts::KUBERNETES_VERSION),
-        "gitCommit": commit,
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "none",
-        "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, if std::env::consts::ARCH == "x86_64" { "amd64" } else if std::env::consts::ARCH == "aarch64" { "arm64" } else { std::env::consts::ARCH }),
-    }))
-    .unwrap_or_default()
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let minor: u32 = consts::KUBERNETES_MINOR.parse().unwrap_or(1);
+    let members = [
+        ("major", consts::KUBERNETES_MAJOR.to_owned()),
+        ("minor", consts::KUBERNETES_MINOR.to_owned()),
+        ("emulationMajor", consts::KUBERNETES_MAJOR.to_owned()),
+        ("emulationMinor", consts::KUBERNETES_MINOR.to_owned()),
+        ("minCompatibilityMajor", consts::KUBERNETES_MAJOR.to_owned()),
+        ("minCompatibilityMinor", (minor - 1).to_string()),
+        ("gitVersion", format!("{}+keelson", consts::KUBERNETES_VERSION)),
+        ("gitCommit", option_env!("KEELSON_COMMIT").unwrap_or("unknown").to_owned()),
+        ("gitTreeState", "clean".to_owned()),
+        ("buildDate", "1970-01-01T00:00:00Z".to_owned()),
+        ("goVersion", "none".to_owned()),
+        ("compiler", "rustc".to_owned()),
+        ("platform", format!("{}/{architecture}", std::env::consts::OS)),
+    ];
+    let lines: Vec<String> = members.iter().map(|(name, value)| format!("  {name:?}: {value:?}")).collect();
+    format!("{{\n{}\n}}", lines.join(",\n")).into_bytes()
+}
+
+/// Whether upstream routes a path to a group that it serves itself: what is not there is then answered with a Status, elsewhere
+/// with a text.
+pub fn within_a_group(table: &Table, path: &str) -> bool {
+    let mut parts = path.trim_start_matches('/').split('/');
+    match (parts.next(), parts.next()) {
+        (Some("api"), _) => true,
+        (Some("apis"), Some(group)) => {
+            table.rows().iter().any(|row| row.ty.is_some() && row.group == group) || group.is_empty()
+        }
+        (Some("apis"), None) => true,
+        _ => false,
+    }
+}
+
+/// What upstream answers where it has no handler.
+pub fn no_handler() -> Response<Body> {
+    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 fn metrics(call: &Call<'_>) -> Response<Body> {
@@ -233,6 +258,15 @@ async fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status>
             respond::with_body(StatusCode::MOVED_PERMANENTLY, document.media_type, Body::Empty);
         response.headers_mut().insert(LOCATION, HeaderValue::from_str(place).map_err(Status::internal)?);
         return Ok(response);
+    }
+    if document.media_type.starts_with(JSON) && path.starts_with("/api") {
+        // As objects are, and for those who read them with their own eyes.
+        let plain = Output { encoding: Encoding::Json, shape: Shape::Whole, pretty: false };
+        if negotiate::pretty(call.headers, call.query, plain) {
+            let mut indented = Vec::new();
+            scan::indent(&document.unpacked(), &mut indented);
+            return Ok(respond::bytes(StatusCode::OK, document.media_type, indented));
+        }
     }
     let known =
         call.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == document.etag.as_bytes());

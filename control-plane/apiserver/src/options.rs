@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::fields_selector::FieldSelector;
-use keelson_api::json::FieldValidation;
+use keelson_api::json::{self, DecodeError, FieldValidation};
 use keelson_api::selectors::LabelSelector;
 use keelson_api::status::{GroupResource, Status};
 
@@ -287,7 +287,10 @@ impl DeleteOptions {
         let raw = RawDeleteOptions {
             kind: String::new(),
             grace_period_seconds: integer(query, "gracePeriodSeconds")?,
-            preconditions: None,
+            preconditions: Some(RawPreconditions {
+                uid: query.text("uid").map(str::to_owned),
+                resource_version: query.text("resourceVersion").map(str::to_owned),
+            }),
             orphan_dependents: query.optional_flag("orphanDependents"),
             propagation_policy: query.text("propagationPolicy").map(str::to_owned),
             dry_run: Some(query.all("dryRun").map(str::to_owned).collect()),
@@ -297,8 +300,14 @@ impl DeleteOptions {
 
     /// From a JSON body.
     pub fn from_json(body: &[u8]) -> Result<DeleteOptions, Status> {
-        let raw: RawDeleteOptions = serde_json::from_slice(body)
-            .map_err(|error| Status::bad_request(format!("DeleteOptions cannot be read: {error}")))?;
+        // What is wrong is said as of any object.
+        let bad = |error: DecodeError| Status::bad_request(error.to_string());
+        json::peek_type_meta(body).map_err(bad)?;
+        let (doc, _) = json::decode(keelson_api::t::meta_v1::DELETE_OPTIONS, body, FieldValidation::Ignore)
+            .map_err(bad)?;
+        let mut canonical = Vec::new();
+        json::encode_canonical(&doc, json::EncodeOptions::FULL, &mut canonical);
+        let raw: RawDeleteOptions = serde_json::from_slice(&canonical).map_err(Status::internal)?;
         if !matches!(raw.kind.as_str(), "" | "DeleteOptions") {
             return Err(Status::bad_request("decoded object cannot be converted to DeleteOptions"));
         }

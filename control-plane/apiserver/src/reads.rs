@@ -5,7 +5,7 @@
 //! show it (see [`Followers::caught_up`]).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -50,6 +50,12 @@ pub const READ_BY_DECISIONS: &[(&str, &str, bool)] = &[
 /// signer's own watch fills the cache of the discovery document.
 const PEEKED_AT: &[(&str, &str, bool)] = &[("", "configmaps", true)];
 
+/// The store's prefixes of both, in order: every write asks for several.
+static PREFIXES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let all = READ_BY_DECISIONS.iter().chain(PEEKED_AT);
+    all.map(|(group, resource, _)| keys::prefix(group, resource, false)).collect()
+});
+
 /// Makes the cache of a resource as the pipeline does: same prefix, same selectable fields.
 pub type CacheOf = dyn Fn(&str, &str) -> Option<Arc<WatchCache>> + Send + Sync;
 
@@ -60,16 +66,16 @@ pub struct CachedReads {
 
 impl CachedReads {
     fn cache(&self, group: &str, resource: &str) -> Option<Arc<WatchCache>> {
-        let mut all = READ_BY_DECISIONS.iter().chain(PEEKED_AT);
-        let (.., namespaced) = all.find(|(g, r, _)| (*g, *r) == (group, resource))?;
-        let prefix = keys::prefix(group, resource, false);
+        let all = READ_BY_DECISIONS.iter().chain(PEEKED_AT);
+        let ((.., namespaced), prefix) =
+            all.zip(PREFIXES.iter()).find(|((g, r, _), _)| (*g, *r) == (group, resource))?;
         // The caches were made with their own settings at start; these are for the case that one was not.
         let settings = || Settings {
             prefix: prefix.clone(),
             namespaced: *namespaced,
             fields: Arc::new(JsonPaths::none()),
         };
-        Some(self.caches.resource(&prefix, settings))
+        Some(self.caches.resource(prefix, settings))
     }
 }
 

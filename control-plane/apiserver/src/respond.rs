@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use keelson_api::status::Status;
+use keelson_api::{json, proto, yaml};
 use parking_lot::Mutex;
 
 use crate::body::Body;
-use crate::negotiate::JSON;
+use crate::negotiate::{self, Encoding, JSON};
+use crate::query::Query;
+use crate::scan;
 
 /// An answer with a body of this media type.
 pub fn bytes(code: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
@@ -34,16 +37,67 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
 /// A Status as an answer.
 pub fn status(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = bytes(code, JSON, status.to_json());
+    let mut body = status.to_json();
+    body.push(b'\n');
+    let mut response = bytes(code, JSON, body);
     if let Some(seconds) = status.retry_after_seconds() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
+/// A Status in the form the client accepts, as upstream's `ErrorNegotiated`; indented JSON where it accepts none.
+pub fn negotiated(of: &Status, headers: &HeaderMap, query: &Query<'_>) -> Response<Body> {
+    let mut response = status(of);
+    let json = of.to_json();
+    let (encoding, pretty) = match negotiate::status_output(headers) {
+        Some(output) => (output.encoding, negotiate::pretty(headers, query, output)),
+        None => (Encoding::Json, true),
+    };
+    let (media_type, body): (_, Vec<u8>) = match encoding {
+        Encoding::Json if !pretty => return response,
+        Encoding::Json => {
+            let mut indented = Vec::with_capacity(json.len() * 2);
+            scan::indent(&json, &mut indented);
+            (JSON, indented)
+        }
+        Encoding::Yaml | Encoding::Protobuf => {
+            let decoded = json::decode(keelson_api::t::meta_v1::STATUS, &json, json::FieldValidation::Ignore);
+            // What was written here is read here.
+            let Ok((doc, _)) = decoded else { return response };
+            if encoding == Encoding::Yaml {
+                (negotiate::YAML, yaml::encode(&doc))
+            } else {
+                let mut out = Vec::with_capacity(256);
+                if proto::encode(&doc, &mut out).is_err() {
+                    return response;
+                }
+                (negotiate::PROTOBUF, out)
+            }
+        }
+    };
+    *response.body_mut() = Body::full(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
 /// What upstream sets on every answer of the API.
 pub fn finish(response: &mut Response<Body>) {
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+}
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Gives the request the name that its client chose for it, or a new one (upstream's `WithAuditInit`).
+pub fn name_request(response: &mut Response<Body>, request: &HeaderMap) {
+    let name = request.get(&AUDIT_ID).filter(|given| !given.is_empty()).cloned().or_else(|| {
+        let random = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+        let mut text = uuid::Uuid::encode_buffer();
+        HeaderValue::from_str(random.hyphenated().encode_lower(&mut text)).ok()
+    });
+    if let Some(name) = name {
+        response.headers_mut().entry(AUDIT_ID).or_insert(name);
+    }
 }
 
 /// Warnings gathered while a request is served; they leave as `Warning` headers.
@@ -134,6 +188,20 @@ mod tests {
         let warnings = Warnings::default();
         warnings.extend((0..100_000).map(|number| format!("warning {number}")));
         assert!(warnings.0.lock().iter().map(String::len).sum::<usize>() < 2 * MAX_WARNINGS);
+    }
+
+    #[test]
+    fn every_request_has_a_name() {
+        let mut request = HeaderMap::new();
+        let named = |request: &HeaderMap| {
+            let mut response = Response::new(Body::Empty);
+            name_request(&mut response, request);
+            response.headers()["audit-id"].to_str().unwrap().to_owned()
+        };
+        let (one, two) = (named(&request), named(&request));
+        assert!(one != two && one.len() == 36 && one.as_bytes()[14] == b'4', "{one} {two}");
+        request.insert(AUDIT_ID, HeaderValue::from_static("mine"));
+        assert_eq!(named(&request), "mine");
     }
 
     #[test]

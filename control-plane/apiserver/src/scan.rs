@@ -71,6 +71,20 @@ pub fn member(bytes: &[u8], object: usize, key: &str) -> Option<Range<usize>> {
     None
 }
 
+/// The members of the object that starts at `object`, in order: their names and where their values lie. Ends early where the
+/// text is no object.
+pub fn members(bytes: &[u8], object: usize) -> impl Iterator<Item = (&[u8], Range<usize>)> {
+    let mut at = (bytes.get(object) == Some(&b'{')).then_some(object + 1);
+    std::iter::from_fn(move || {
+        let from = at.take().filter(|from| bytes.get(*from) == Some(&b'"'))?;
+        let key_end = skip_string(bytes, from)?;
+        let value = key_end + 1;
+        let end = skip_value(bytes, value)?;
+        at = (bytes.get(end) == Some(&b',')).then_some(end + 1);
+        Some((&bytes[from + 1..key_end - 1], value..end))
+    })
+}
+
 /// Where the object's metadata lies.
 pub fn metadata(bytes: &[u8]) -> Option<Range<usize>> {
     const FIRST: &[u8] = b"{\"metadata\":";
@@ -117,9 +131,12 @@ fn push_spliced(out: &mut Vec<u8>, stored: &[u8], revision: u64) {
     };
     out.push(b',');
     out.extend_from_slice(&stored[1..at]);
-    push_revision(out, revision);
-    if stored.get(at) != Some(&b'}') {
-        out.push(b',');
+    // What a dry run would make has none.
+    if revision > 0 {
+        push_revision(out, revision);
+        if stored.get(at) != Some(&b'}') {
+            out.push(b',');
+        }
     }
     out.extend_from_slice(&stored[at..]);
 }
@@ -130,16 +147,20 @@ fn push_revision(out: &mut Vec<u8>, revision: u64) {
     out.push(b'"');
 }
 
-/// Appends a PartialObjectMetadata of a stored object.
+/// Appends a PartialObjectMetadata of a stored object; of what is not stored where the revision is 0.
 pub fn push_metadata(out: &mut Vec<u8>, version: &str, stored: &[u8], revision: u64) {
     out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/");
     out.extend_from_slice(version.as_bytes());
     out.extend_from_slice(b"\",\"metadata\":{");
-    push_revision(out, revision);
+    if revision > 0 {
+        push_revision(out, revision);
+    }
     if let Some(meta) = metadata(stored)
         && meta.len() > 2
     {
-        out.push(b',');
+        if revision > 0 {
+            out.push(b',');
+        }
         out.extend_from_slice(&stored[meta.start + 1..meta.end]);
     } else {
         out.push(b'}');
@@ -189,7 +210,6 @@ pub fn indent(compact: &[u8], out: &mut Vec<u8>) {
         }
         at += 1;
     }
-    out.push(b'\n');
 }
 
 /// Appends a JSON string.
@@ -253,7 +273,7 @@ mod tests {
     fn indented_as_go_does() {
         assert_eq!(
             text(|out| indent(br#"{"a":{},"b":[1,{"c":"x,y"}],"d":[]}"#, out)),
-            "{\n  \"a\": {},\n  \"b\": [\n    1,\n    {\n      \"c\": \"x,y\"\n    }\n  ],\n  \"d\": []\n}\n"
+            "{\n  \"a\": {},\n  \"b\": [\n    1,\n    {\n      \"c\": \"x,y\"\n    }\n  ],\n  \"d\": []\n}"
         );
     }
 }

@@ -90,6 +90,7 @@ pub async fn run(
     start!("pod-garbage-collector", |c| pod_gc::start(c, &shared, &ctx));
     start!("pvc-protection-controller", |c| protection::start_claims(c, &shared, &ctx));
     start!("pv-protection-controller", |c| protection::start_volumes(c, &shared, &ctx));
+    start!("volumeattributesclass-protection-controller", |c| protection::start_classes(c, &shared, &ctx));
     start!("ttl-after-finished-controller", |c| ttl::start(c, &shared, &ctx));
     start!("clusterrole-aggregation-controller", |c| cluster_roles::start(c, &shared, &ctx));
     start!("certificate-controller", |c| certificates::start_approver(c, &shared, &ctx));

@@ -8,7 +8,7 @@ use ahash::AHashMap;
 use keelson_client::ObjectKey;
 use keelson_client::projections::{Labels, NodeView, PodView};
 
-use crate::cycle::{Diagnosis, Nominated, schedule};
+use crate::cycle::{self, Diagnosis, Nominated, schedule};
 use crate::framework::*;
 use crate::preemption::{Budget, preempt};
 use crate::queue::SchedulingQueue;
@@ -255,7 +255,9 @@ impl Scheduler {
         let mut chosen = None;
         let had_nominated = pod.pending.as_ref().is_some_and(|p| p.nominated_node.is_some());
         let mut clear_nominated = false;
-        if diagnosis.total > 0 {
+        if diagnosis.total > 0 && diagnosis.pre_filter.is_some() {
+            diagnosis.post_filter = cycle::after_pre_filter(&diagnosis);
+        } else if diagnosis.total > 0 {
             match preempt(&self.profile, &pod, &self.snapshot, &diagnosis, &self.budgets) {
                 Ok(candidate) => {
                     let node: Box<str> = self.snapshot.nodes[candidate.node].name().into();
@@ -264,7 +266,7 @@ impl Scheduler {
                 }
                 Err(text) => {
                     clear_nominated = had_nominated && !text.contains("not eligible");
-                    diagnosis.post_filter = Some(text);
+                    diagnosis.post_filter = Some(format!("{}, {text}", cycle::NO_CLAIMS));
                 }
             }
         }

@@ -11,6 +11,9 @@ use crate::framework::*;
 /// Below this many nodes all are looked at (`minFeasibleNodesToFind`).
 const MIN_FEASIBLE: usize = 100;
 
+/// What upstream's dynamic resources plugin says after the filters of a pod without resource claims; preemption comes next.
+pub(crate) const NO_CLAIMS: &str = "no new claims to deallocate";
+
 /// Pods that preemption made room for, by node.
 pub type Nominated = AHashMap<Box<str>, Vec<Arc<PodView>>>;
 
@@ -62,6 +65,13 @@ impl Diagnosis {
         }
         message
     }
+}
+
+/// What upstream's plugins say after a pre-filter has refused the pod as a whole: the one for dynamic resources finds nothing
+/// that its own pre-filter left, and preemption is not asked. No plugin of upstream refuses what is not implemented here.
+pub(crate) fn after_pre_filter(diagnosis: &Diagnosis) -> Option<String> {
+    let refused = diagnosis.pre_filter.as_ref()?;
+    (refused.plugin != crate::plugins::volumes::UNSUPPORTED).then(|| "not found".to_owned())
 }
 
 /// What the pre-filters left.

@@ -92,9 +92,8 @@ fn check(nodes: Vec<Arc<NodeView>>, existing: Vec<Arc<PodView>>, pod: Arc<PodVie
     assert_eq!(world.next(), expected);
 }
 
-const NO_HELP: &str = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-const NO_VICTIMS: &str =
-    "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NO_HELP: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
 #[test]
 fn messages_are_upstreams() {
@@ -164,7 +163,7 @@ fn messages_are_upstreams() {
             json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}}),
         ),
         &format!(
-            "p: 0/1 nodes are available: scheduling is not implemented yet for: persistentvolumeclaim \"data\". {NO_HELP}"
+            "p: 0/1 nodes are available: scheduling is not implemented yet for: persistentvolumeclaim \"data\"."
         ),
     );
 }
@@ -295,7 +294,7 @@ fn topology_spread() {
         zones(),
         vec![web("a"), pod("e2", json!({"metadata": {"labels": {"app": "web"}}, "spec": {"nodeName": "b"}}))],
         spread(1, json!(3)),
-        "p: 0/2 nodes are available: 2 node(s) didn't match pod topology spread constraints. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.",
+        "p: 0/2 nodes are available: 2 node(s) didn't match pod topology spread constraints. no new claims to deallocate, preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.",
     );
     check(
         vec![node("a", json!({}))],
@@ -345,7 +344,7 @@ fn preemption_takes_the_least() {
         vec![node("a", json!({}))],
         vec![on("x", "a", 1, "2")],
         pod("p", never),
-        "p: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never.",
+        "p: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.",
     );
     // A budget turns the choice.
     let mut world = World::new(nodes());

@@ -13,7 +13,7 @@ mod memory;
 mod model;
 pub mod sqlite;
 
-pub use etcd::{EtcdOptions, EtcdStore, EtcdTls};
+pub use etcd::{EtcdMember, EtcdMembership, EtcdOptions, EtcdStore, EtcdTls};
 pub use keys::{MAX_KEY, MAX_VALUE, MAX_WRITES, SERVED};
 pub use memory::MemoryStore;
 pub use sqlite::{OpenError, ReopeningStore, SqliteOptions, SqliteReader, SqliteStore};

@@ -15,6 +15,7 @@ pub mod gated;
 #[cfg(test)]
 mod golden_tests;
 pub mod json;
+pub mod kinds;
 pub mod names;
 pub mod openapi;
 pub mod patch;

@@ -5,6 +5,7 @@
 
 mod custom;
 mod descriptions;
+mod enums;
 mod gnostic;
 mod paths;
 mod schemas;

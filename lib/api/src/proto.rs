@@ -54,13 +54,21 @@ pub fn encode_raw(doc: &Doc, out: &mut Vec<u8>) -> Result<(), NoProtobuf> {
 
 /// Appends an envelope around a bare message of the kind.
 pub fn envelope(api_version: &str, kind: &str, raw: &[u8], out: &mut Vec<u8>) {
+    put_type_meta(api_version, kind, out);
+    wire::put_bytes(2, raw, out);
+    end_envelope(out);
+}
+
+fn put_type_meta(api_version: &str, kind: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&MAGIC);
     let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
     wire::put_bytes(1, api_version.as_bytes(), &mut type_meta);
     wire::put_bytes(2, kind.as_bytes(), &mut type_meta);
     wire::put_bytes(1, &type_meta, out);
-    wire::put_bytes(2, raw, out);
-    // contentEncoding and contentType, empty.
+}
+
+/// contentEncoding and contentType, empty.
+fn end_envelope(out: &mut Vec<u8>) {
     wire::put_bytes(3, b"", out);
     wire::put_bytes(4, b"", out);
 }
@@ -86,8 +94,9 @@ pub struct ListMeta<'a> {
     pub remaining: Option<i64>,
 }
 
-/// Appends an enveloped list from already encoded bare messages of its items.
-pub fn encode_list(api_version: &str, kind: &str, meta: ListMeta<'_>, items: &[&[u8]], out: &mut Vec<u8>) {
+/// Appends the beginning of an enveloped list; its items follow, each as [`put_item`] writes it, and [`end_list`].
+/// `items_len` is the length of all that [`put_item`] will write: a message's length stands before it.
+pub fn begin_list(api_version: &str, kind: &str, meta: ListMeta<'_>, items_len: u64, out: &mut Vec<u8>) {
     let mut list_meta = Vec::with_capacity(64);
     // selfLink, resourceVersion, continue by value; remainingItemCount only if set.
     wire::put_bytes(1, b"", &mut list_meta);
@@ -96,13 +105,24 @@ pub fn encode_list(api_version: &str, kind: &str, meta: ListMeta<'_>, items: &[&
     if let Some(remaining) = meta.remaining {
         wire::put_varint_field(4, remaining as u64, &mut list_meta);
     }
-    let size: usize = items.iter().map(|item| wire::bytes_len(2, item.len())).sum();
-    let mut raw = Vec::with_capacity(list_meta.len() + size + 8);
-    wire::put_bytes(1, &list_meta, &mut raw);
-    for item in items {
-        wire::put_bytes(2, item, &mut raw);
-    }
-    envelope(api_version, kind, &raw, out);
+    put_type_meta(api_version, kind, out);
+    wire::put_length(2, wire::bytes_len(1, list_meta.len()) as u64 + items_len, out);
+    wire::put_bytes(1, &list_meta, out);
+}
+
+/// How many bytes [`put_item`] writes of a bare message of this length.
+pub fn item_len(message: usize) -> u64 {
+    wire::bytes_len(2, message) as u64
+}
+
+/// Appends a list's item, a bare message as [`encode_raw`] writes it.
+pub fn put_item(message: &[u8], out: &mut Vec<u8>) {
+    wire::put_bytes(2, message, out);
+}
+
+/// Appends the end of an enveloped list.
+pub fn end_list(out: &mut Vec<u8>) {
+    end_envelope(out);
 }
 
 /// Custom resources have no protobuf form (406, 415).

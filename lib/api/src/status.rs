@@ -177,6 +177,12 @@ impl Status {
         failure(404, Reason::NotFound, message, Some(details))
     }
 
+    /// 405 for a path that has no such method.
+    pub fn method_not_allowed() -> Status {
+        let message = "the server does not allow this method on the requested resource".to_owned();
+        failure(405, Reason::MethodNotAllowed, message, Some(Details::default()))
+    }
+
     pub fn already_exists(gr: &GroupResource, name: &str) -> Status {
         let message = format!("{gr} {} already exists", quoted(name));
         failure(409, Reason::AlreadyExists, message, about(gr, name))
@@ -277,6 +283,7 @@ impl Status {
         failure(503, Reason::ServiceUnavailable, message.into(), None)
     }
 
+    /// 405 for a resource that cannot do what its path could.
     pub fn method_not_supported(gr: &GroupResource, action: &str) -> Status {
         let message = format!("{action} is not supported on resources of kind {}", quoted(&gr.to_string()));
         failure(405, Reason::MethodNotAllowed, message, about(gr, ""))
@@ -365,6 +372,11 @@ impl Status {
     }
 
     /// Whether this says that something is missing.
+    /// Whether this is [`Status::resource_not_found`].
+    pub fn is_no_route(&self) -> bool {
+        self.code == 404 && self.details.as_deref().is_some_and(|details| *details == Details::default())
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.reason == Reason::NotFound
     }
@@ -408,7 +420,8 @@ impl Status {
             message: &self.message,
             reason: self.reason.as_str(),
             details: self.details.as_deref(),
-            code: if self.success { 0 } else { self.code },
+            // The plain success says no code; one that made something does.
+            code: if self.success && self.code == 200 { 0 } else { self.code },
         };
         // Only strings and numbers: serialising cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()

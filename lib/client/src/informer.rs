@@ -4,7 +4,7 @@
 //! change; after [`Informer::synced`] the store held a complete list once. A watch that breaks is taken up again, and a
 //! new list replaces the store with changes for what differs.
 
-use crate::ObjectKey;
+use crate::{Lean, ObjectKey};
 use futures::StreamExt;
 use k8s_openapi::serde::de::DeserializeOwned;
 use keelson_daemon::DrainWatcher;
@@ -78,7 +78,7 @@ impl<P> Clone for Informer<P> {
 
 impl<P: Projection> Informer<P> {
     /// Starts listing and watching through `api` until the drain begins.
-    pub fn start(api: kube::Api<P::Object>, selector: Selector, drain: DrainWatcher) -> Informer<P> {
+    pub fn start(api: kube::Api<Lean<P::Object>>, selector: Selector, drain: DrainWatcher) -> Informer<P> {
         let informer = Informer::detached();
         let inner = informer.inner.clone();
         tokio::spawn(async move { drain.until(inner.run(api, selector)).await });
@@ -184,7 +184,7 @@ impl<P: Projection> Informer<P> {
 }
 
 impl<P: Projection> Inner<P> {
-    async fn run(&self, api: kube::Api<P::Object>, selector: Selector) {
+    async fn run(&self, api: kube::Api<Lean<P::Object>>, selector: Selector) {
         let config = watcher::Config {
             label_selector: selector.labels,
             field_selector: selector.fields,
@@ -196,7 +196,7 @@ impl<P: Projection> Inner<P> {
         while let Some(event) = stream.next().await {
             match event {
                 Ok(watcher::Event::Init) => listed = Some(HashSet::new()),
-                Ok(watcher::Event::InitApply(object)) => {
+                Ok(watcher::Event::InitApply(Lean(object))) => {
                     if let Some(listed) = &mut listed {
                         listed.insert(ObjectKey::of(&object));
                     }
@@ -208,8 +208,8 @@ impl<P: Projection> Inner<P> {
                     }
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(object)) => self.apply(object),
-                Ok(watcher::Event::Delete(object)) => self.remove(&ObjectKey::of(&object)),
+                Ok(watcher::Event::Apply(Lean(object))) => self.apply(object),
+                Ok(watcher::Event::Delete(Lean(object))) => self.remove(&ObjectKey::of(&object)),
                 Err(error) => tracing::warn!(%kind, error = %error, "watch broken, trying again"),
             }
         }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 mod config_keys;
 pub mod drain;
+pub mod health;
 pub mod metrics;
 pub mod readiness;
 pub mod supervise;
@@ -15,6 +16,7 @@ pub mod telemetry;
 
 pub use clock::Clock;
 pub use drain::{DrainTrigger, DrainWatcher};
+pub use health::Health;
 pub use readiness::Readiness;
 
 /// What a component is given by the composition root.

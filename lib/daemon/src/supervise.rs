@@ -1,6 +1,7 @@
 //! Keeps a component running: an error or a panic restarts it alone, with back-off, and is counted.
 
-use crate::DrainWatcher;
+use crate::health::State;
+use crate::{DrainWatcher, Health};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,8 +20,9 @@ pub fn restarts() -> u64 {
 }
 
 /// Runs `start()` again and again until the drain begins. Each run is a task of its own, so that a panic ends that run
-/// alone. A run that returns `Ok` before the drain is restarted too: components end only when told.
-pub async fn supervise<F, Fut, E>(component: &'static str, drain: DrainWatcher, mut start: F)
+/// alone. A run that returns `Ok` before the drain is restarted too: components end only when told. `health` says how the
+/// component is.
+pub async fn supervise<F, Fut, E>(component: &'static str, drain: DrainWatcher, health: Health, mut start: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<(), E>> + Send + 'static,
@@ -29,15 +31,18 @@ where
     let mut delay = FIRST_DELAY;
     loop {
         let begun = Instant::now();
+        health.set(component, State::Running);
         let outcome = tokio::spawn(start()).await;
         if drain.is_draining() {
             return;
         }
-        match outcome {
-            Ok(Ok(())) => tracing::error!(component, "component ended without being told to"),
-            Ok(Err(error)) => tracing::error!(component, error = %error, "component failed"),
-            Err(panic) => tracing::error!(component, error = %panic, "component panicked"),
-        }
+        let end = match outcome {
+            Ok(Ok(())) => "it ended without being told to".to_owned(),
+            Ok(Err(error)) => format!("it failed: {error}"),
+            Err(panic) => format!("it panicked: {panic}"),
+        };
+        tracing::error!(component, end, "a component is restarted");
+        health.set(component, State::Ended(end));
         RESTARTS.fetch_add(1, Ordering::Relaxed);
         if begun.elapsed() >= HEALTHY_RUN {
             delay = FIRST_DELAY;
@@ -58,10 +63,11 @@ mod tests {
     async fn a_panic_and_an_error_restart_the_component() {
         let (trigger, drain) = crate::drain::channel();
         let runs = Arc::new(AtomicU64::new(0));
+        let health = Health::default();
         let task = tokio::spawn({
             let runs = runs.clone();
             let inner = drain.clone();
-            supervise("test", drain, move || {
+            supervise("test", drain, health.clone(), move || {
                 let run = runs.fetch_add(1, Ordering::Relaxed);
                 let inner = inner.clone();
                 async move {
@@ -76,7 +82,12 @@ mod tests {
                 }
             })
         });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(matches!(health.of("test"), Some(State::Ended(why)) if why.starts_with("it panicked")));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(health.of("test"), Some(State::Ended("it failed: second run".to_owned())));
         tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!((health.of("test"), health.of("other")), (Some(State::Running), None));
         assert_eq!(runs.load(Ordering::Relaxed), 3);
         assert_eq!(trigger.drain(Duration::from_secs(1)).await, crate::drain::Drained::Cleanly);
         task.await.unwrap();

@@ -90,9 +90,9 @@ pub struct ClusterPki {
     pub service_account: ServiceAccountKeys,
 }
 
-struct Leaf {
-    name: &'static str,
-    profile: Profile,
+pub(crate) struct Leaf {
+    pub name: &'static str,
+    pub profile: Profile,
 }
 
 impl ClusterPki {
@@ -224,7 +224,12 @@ fn node_serving_profile(params: &PkiParams, user: &str) -> Profile {
     profile
 }
 
-fn authority(dir: &Path, file: &'static str, name: &str, now: Timestamp) -> Result<Authority, EnsureError> {
+pub(crate) fn authority(
+    dir: &Path,
+    file: &'static str,
+    name: &str,
+    now: Timestamp,
+) -> Result<Authority, EnsureError> {
     let made = |source| EnsureError::Certificate { name: file, source };
     let (cert_path, key_path) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
     let cert = read_optional(&cert_path)?.filter(|text| !text.trim().is_empty());
@@ -283,7 +288,7 @@ fn split_pem(text: &str) -> Vec<String> {
     parts
 }
 
-fn ensure_leaf(
+pub(crate) fn ensure_leaf(
     dir: &Path,
     ca: &Authority,
     leaf: Leaf,

@@ -12,6 +12,7 @@
 
 mod authority;
 mod cluster;
+mod etcd;
 mod files;
 mod handover;
 mod jws;
@@ -25,6 +26,7 @@ pub use authority::{
     self_signed, validity,
 };
 pub use cluster::{ClusterPki, EnsureError, Identity, PkiParams};
+pub use etcd::{ensure_etcd, etcd_certificate_files};
 pub use files::{FileError, ensure_dir, write_atomic};
 pub use handover::{CertificateKey, SealError};
 pub use jws::detached_signature;

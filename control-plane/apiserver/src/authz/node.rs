@@ -350,6 +350,11 @@ struct OnNodeSpec {
     node_name: Option<String>,
 }
 
+/// Whether a pod's JSON may name a node: without the member there is none, whatever else the text is.
+fn may_be_bound(json: &[u8]) -> bool {
+    memchr::memmem::find(json, b"\"nodeName\"").is_some()
+}
+
 struct BoundPod {
     node: String,
     references: AHashSet<Key>,
@@ -422,6 +427,8 @@ impl NodeGraph {
     /// A pod was added or changed (its JSON) or removed (`None`).
     pub fn pod(&self, namespace: &str, name: &str, object: Option<&[u8]>) -> Result<(), serde_json::Error> {
         let key = (namespace.to_owned(), name.to_owned());
+        // Every pod is written without a node first; nothing has to be read of it then.
+        let object = object.filter(|json| may_be_bound(json));
         let pod =
             object.map(serde_json::from_slice::<Pod>).transpose()?.filter(|p| !p.spec.node_name.is_empty());
         let Some(pod) = pod else {

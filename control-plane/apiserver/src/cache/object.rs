@@ -21,6 +21,8 @@ pub struct Object {
     key_len: u16,
     /// Names the schema that the bytes are known to fit (custom resources); 0: none.
     stamp: AtomicU32,
+    /// The length of its protobuf message in the storage version; 0: not known yet.
+    proto_len: AtomicU32,
     mod_revision: Revision,
 }
 
@@ -123,6 +125,7 @@ impl Object {
             namespace_len: namespace_len as u16,
             key_len,
             stamp: AtomicU32::new(0),
+            proto_len: AtomicU32::new(0),
             mod_revision,
         })
     }
@@ -155,6 +158,16 @@ impl Object {
     /// Notes that the bytes are what the schema of this stamp makes of them.
     pub fn set_fits(&self, stamp: u32) {
         self.stamp.store(stamp, Ordering::Relaxed);
+    }
+
+    /// The length of the object's protobuf message in the storage version, once somebody noted it.
+    pub fn proto_len(&self) -> Option<u32> {
+        Some(self.proto_len.load(Ordering::Relaxed)).filter(|len| *len > 0)
+    }
+
+    /// Notes that length.
+    pub fn set_proto_len(&self, len: u32) {
+        self.proto_len.store(len, Ordering::Relaxed);
     }
 
     /// The canonical JSON, without apiVersion, kind and resourceVersion.

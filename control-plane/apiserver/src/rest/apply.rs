@@ -96,7 +96,7 @@ pub struct Configuration {
 impl Configuration {
     /// Reads a body of `application/apply-patch+yaml`.
     pub fn read(body: &[u8], validation: FieldValidation) -> Result<Configuration, Status> {
-        let (value, strict) = yaml::decode_untyped(body)
+        let (value, strict) = super::decode::aside(body.len(), || yaml::decode_untyped(body))
             .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
         match &value {
             Value::Map(_) | Value::Null => Ok(Configuration { value, strict, validation }),

@@ -97,7 +97,7 @@ impl From<Status> for Failure {
 }
 
 /// The object's namespace is the request's.
-fn place(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
+pub(super) fn place(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
     let namespace = op.namespace();
     let given = doc.meta().namespace();
     if given.is_empty() || given == namespace {

@@ -1,10 +1,12 @@
 //! From a request's body to an object.
 
 use http::HeaderMap;
-use keelson_api::doc::Doc;
+use keelson_api::doc::{Doc, Gvk};
+use keelson_api::field_errors::{ErrorList, FieldPath};
 use keelson_api::json::{self, DecodeError, FieldValidation};
+use keelson_api::kinds::{self, Mismatch};
 use keelson_api::schema::TypeId;
-use keelson_api::status::Status;
+use keelson_api::status::{GroupResource, Status};
 use keelson_api::structural::custom::Custom;
 use keelson_api::{proto, yaml};
 
@@ -50,7 +52,7 @@ pub fn decode(
     let own = if expected.custom.is_some() { custom::decoder_validation(validation) } else { validation };
     let decoded = match (encoding, expected.ty) {
         (Encoding::Json, ty) => json::decode_any(ty, body, own),
-        (Encoding::Yaml, ty) => yaml::decode(ty, body, own),
+        (Encoding::Yaml, ty) => aside(body.len(), || yaml::decode(ty, body, own)),
         (Encoding::Protobuf, Some(ty)) => proto::decode(ty, body).map(|doc| (doc, Vec::new())),
         (Encoding::Protobuf, None) => {
             return Err(Status::unsupported_media_type(&[negotiate::JSON, negotiate::YAML]));
@@ -65,6 +67,16 @@ pub fn decode(
     }
 }
 
+/// Longer YAML than this is read where no other request waits for it: its parser takes a second for the longest.
+const LONG_YAML: usize = 32 * 1024;
+
+/// Reads so much YAML without keeping a thread of the runtime from what else it has to do.
+pub fn aside<T>(len: usize, read: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let several = Handle::try_current().is_ok_and(|now| now.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if len > LONG_YAML && several { tokio::task::block_in_place(read) } else { read() }
+}
+
 /// What the body says it is must be what the path is about; nothing said is taken as that.
 fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     let Expected { group, version, kind, .. } = expected;
@@ -75,15 +87,21 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     if doc.gvk.kind.is_empty() {
         doc.gvk.kind = (*kind).into();
     }
-    if doc.gvk.kind != *kind && doc.gvk.group == *group && doc.gvk.version == *version {
+    let wanted = Gvk::new(group, version, kind);
+    if expected.ty.is_some()
+        && let Some(Mismatch::Decode(text)) = kinds::mismatch(&doc.gvk, &wanted)
+    {
         return Err(Status::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {kind}: converting ({}).{} to ({}).{kind}: unknown conversion",
-            doc.gvk.kind,
-            doc.gvk.version,
-            doc.gvk.api_version(),
-            doc.gvk.kind,
-            doc.gvk.api_version(),
+            "{} in version {:?} cannot be handled as a {kind}: {text}",
+            doc.gvk.kind, doc.gvk.version,
         )));
+    }
+    if expected.ty.is_none()
+        && doc.gvk.group == *group
+        && doc.gvk.version == *version
+        && doc.gvk.kind != *kind
+    {
+        return Err(wrong_kind(doc, kind));
     }
     if doc.gvk.group != *group || doc.gvk.version != *version || doc.gvk.kind != *kind {
         let wanted = if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") };
@@ -93,6 +111,14 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
         )));
     }
     Ok(())
+}
+
+/// A custom resource of another kind than its definition's (upstream: `customresource/validator.go`).
+pub fn wrong_kind(doc: &Doc, kind: &str) -> Status {
+    let mut errors = ErrorList::new();
+    errors.invalid(&FieldPath::new("kind"), &*doc.gvk.kind, format!("must be {kind}"));
+    let about = GroupResource::new(doc.gvk.group.to_string(), doc.gvk.kind.to_string());
+    Status::invalid(&about, doc.meta().name(), &errors)
 }
 
 /// Upstream's text around a decoder's complaint: with the kind that the body says (or leaves to the path), or with the

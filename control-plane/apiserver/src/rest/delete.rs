@@ -47,7 +47,7 @@ pub async fn delete(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, St
             uid: deleted.doc.meta().uid().to_owned(),
             ..Details::default()
         };
-        return Ok(crate::respond::status(&Status::success(Some(details))));
+        return Ok(op.answer_status(&Status::success(Some(details))));
     }
     op.answer(code, &deleted.json, deleted.revision, output).await
 }
@@ -91,7 +91,7 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
         deletions.push(delete_listed(op, object.name(), &options));
     }
     futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    op.answer_list(found, output)
+    op.answer_list(found, output).await
 }
 
 /// Deletes one of a collection; what is gone already is fine.

@@ -56,7 +56,7 @@ pub async fn serve(op: &Op<'_>, sub: &Subresource, body: RequestBody) -> Result<
     remove(op, &name, options).await?;
     let mut status = Status::success(None);
     status.code = 201;
-    Ok(subresource::created(&status))
+    Ok(subresource::created(op, &status))
 }
 
 /// Marks the pod as disrupted, then deletes it.

@@ -2,6 +2,7 @@
 //! type's rules.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use keelson_api::json::{self, FieldValidation};
@@ -10,6 +11,7 @@ use keelson_api::structural::custom::Custom;
 use keelson_api::structural::selectable::SelectableField;
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Strategy};
+use smallvec::SmallVec;
 
 use crate::cache::Fields;
 use crate::scan;
@@ -86,6 +88,57 @@ impl TypeFields {
         let sources = strategy.selectable.iter().map(|label| source(hub.ty, label)).collect();
         TypeFields { labels, sources, ty: hub.ty, strategy }
     }
+
+    /// Where the values at the paths lie: found in one walk, as every write of an object comes by here.
+    fn find(&self, bytes: &[u8]) -> SmallVec<[Option<Range<usize>>; 12]> {
+        let mut found = SmallVec::from_elem(None, self.sources.len());
+        let mut left = self.sources.iter().filter(|source| matches!(source, Source::Path(..))).count();
+        for (name, at) in scan::members(bytes, 0) {
+            if left == 0 {
+                break;
+            }
+            left -= self.find_in(bytes, name, at, &mut found);
+        }
+        found
+    }
+
+    /// Looks into one member of the object; how many paths begin with it.
+    fn find_in(
+        &self,
+        bytes: &[u8],
+        name: &[u8],
+        at: Range<usize>,
+        found: &mut [Option<Range<usize>>],
+    ) -> usize {
+        let paths = || {
+            self.sources.iter().enumerate().filter_map(|(index, source)| match source {
+                Source::Path(path, _) if path.first().is_some_and(|first| first.as_bytes() == name) => {
+                    Some((index, &path[1..]))
+                }
+                _ => None,
+            })
+        };
+        let count = paths().count();
+        if count == 0 {
+            return 0;
+        }
+        for (index, rest) in paths() {
+            match rest {
+                [] => found[index] = Some(at.clone()),
+                [_] => {}
+                _ => found[index] = below(bytes, at.clone(), rest),
+            }
+        }
+        for (name, at) in scan::members(bytes, at.start) {
+            let here = paths().filter(|(_, rest)| matches!(rest, [last] if last.as_bytes() == name));
+            here.for_each(|(index, _)| found[index] = Some(at.clone()));
+        }
+        count
+    }
+}
+
+fn below(bytes: &[u8], object: Range<usize>, path: &[&str]) -> Option<Range<usize>> {
+    path.iter().try_fold(object, |at, name| scan::member(bytes, at.start, name))
 }
 
 fn source(ty: Option<TypeId>, label: &'static str) -> Source {
@@ -111,9 +164,10 @@ impl Fields for TypeFields {
 
     fn values(&self, bytes: &[u8], put: &mut dyn FnMut(&str)) {
         let mut by_rules = None;
-        for (label, source) in self.labels.iter().zip(&self.sources) {
+        let found = self.find(bytes);
+        for ((label, source), at) in self.labels.iter().zip(&self.sources).zip(found) {
             match source {
-                Source::Path(path, absent) => match find(bytes, path) {
+                Source::Path(_, absent) => match at.and_then(|at| scalar(bytes, at)) {
                     Some(value) => put(&value),
                     None => put(absent),
                 },
@@ -131,15 +185,6 @@ impl Fields for TypeFields {
             }
         }
     }
-}
-
-/// The scalar at a path, as text.
-fn find<'b>(bytes: &'b [u8], path: &[&str]) -> Option<Cow<'b, str>> {
-    let mut at = 0..bytes.len();
-    for member in path {
-        at = scan::member(bytes, at.start, member)?;
-    }
-    scalar(bytes, at)
 }
 
 /// The text of a string, else the value as it stands.

@@ -7,11 +7,11 @@ use http::{Response, StatusCode};
 use keelson_api::continue_token;
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
-use keelson_api::proto;
 use keelson_api::selectors::Labels;
 use keelson_api::status::Status;
 use keelson_api::table::Resource;
 
+use super::proto_list::Items;
 use super::table::{Include, Meta, RowContext, push_head};
 use super::{Op, cache_status, convert, gvk};
 use crate::body::Body;
@@ -25,7 +25,7 @@ pub async fn list(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let output = op.output()?;
     let options = ListOptions::parse(op.call.query, false)?;
     let found = find(op, &options).await?;
-    op.answer_list(found, output)
+    op.answer_list(found, output).await
 }
 
 /// Runs the list.
@@ -123,7 +123,7 @@ impl Op<'_> {
     }
 
     /// A list as the client wants it.
-    pub fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
+    pub async fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
         let found = self.current_list(found);
         let token = found
             .continue_after
@@ -132,12 +132,17 @@ impl Op<'_> {
         let meta = Meta { revision: found.revision, token: token.as_deref(), remaining: found.remaining };
         match (output.shape, output.encoding) {
             (Shape::Whole, Encoding::Protobuf) => {
-                let document = |object: &Object| {
-                    decode(&self.hub, &self.row, object)
-                        .ok_or_else(|| Status::internal("a stored object cannot be read"))
+                let (hub, row) = (self.hub.clone(), self.row.clone());
+                let items = Items {
+                    api_version: self.row.api_version().to_string(),
+                    kind: self.row.list_kind.to_string(),
+                    document: Box::new(move |object| {
+                        decode(&hub, &row, object)
+                            .ok_or_else(|| Status::internal("a stored object cannot be read"))
+                    }),
+                    stored: self.stored_as_requested(),
                 };
-                let api_version = self.row.api_version();
-                self.proto_list(&found, meta, &api_version, &self.row.list_kind, document)
+                self.proto_list(found.objects, meta, items).await
             }
             (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {
                 let custom = self.row.ty.is_none();
@@ -197,16 +202,21 @@ impl Op<'_> {
                 self.mapped_list(found, head, Box::new(write), output)
             }
             (Shape::Metadata(version), Encoding::Protobuf) => {
-                let api_version = format!("meta.k8s.io/{version}");
-                let document =
-                    |object: &Object| super::output::partial(version, object.json(), object.revision());
-                self.proto_list(&found, meta, &api_version, "PartialObjectMetadataList", document)
+                let items = Items {
+                    api_version: format!("meta.k8s.io/{version}"),
+                    kind: "PartialObjectMetadataList".to_owned(),
+                    document: Box::new(move |object| {
+                        super::output::partial(version, object.json(), object.revision())
+                    }),
+                    stored: false,
+                };
+                self.proto_list(found.objects, meta, items).await
             }
         }
     }
 
     fn byte_list(&self, found: List, head: Vec<u8>, form: Form, pretty: bool) -> Response<Body> {
-        let body = found.into_body(head.into(), form, Bytes::from_static(b"]}"));
+        let body = found.into_body(head.into(), form, Bytes::from_static(b"]}\n"));
         if pretty {
             let mut all = Vec::new();
             body.for_each(|piece| all.extend_from_slice(&piece));
@@ -235,35 +245,6 @@ impl Op<'_> {
             return Ok(self.json(StatusCode::OK, all, true));
         }
         Ok(self.pieces(negotiate::JSON, pieces, None, estimate))
-    }
-
-    /// A list of documents as protobuf.
-    fn proto_list(
-        &self,
-        found: &List,
-        meta: Meta<'_>,
-        api_version: &str,
-        kind: &str,
-        document: impl Fn(&Object) -> Result<Doc, Status>,
-    ) -> Result<Response<Body>, Status> {
-        let not_acceptable = || Status::not_acceptable(&negotiate::OBJECT_TYPES[..2]);
-        let mut items: Vec<Vec<u8>> = Vec::with_capacity(found.objects.len());
-        for object in &found.objects {
-            let mut out = Vec::with_capacity(object.json().len());
-            proto::encode_raw(&document(object)?, &mut out).map_err(|_| not_acceptable())?;
-            items.push(out);
-        }
-        let slices: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
-        let mut out = Vec::new();
-        let version = meta.revision.to_string();
-        let meta = proto::ListMeta {
-            resource_version: &version,
-            continue_token: meta.token.unwrap_or_default(),
-            remaining: meta.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
-        };
-        proto::encode_list(api_version, kind, meta, &slices, &mut out);
-        let length = out.len() as u64;
-        Ok(self.pieces(negotiate::PROTOBUF, std::iter::once(Bytes::from(out)), Some(length), length))
     }
 
     /// A cache key as continue tokens carry it: relative to what the path covers.
@@ -347,7 +328,7 @@ impl Iterator for Mapped {
         let mut chunk = self.head.take().unwrap_or_default();
         while chunk.len() < 64 * 1024 {
             let Some(object) = self.objects.next() else {
-                chunk.extend_from_slice(b"]}");
+                chunk.extend_from_slice(b"]}\n");
                 self.done = true;
                 break;
             };

@@ -1,6 +1,7 @@
 //! The one pipeline for all resources: what a path asks for, done on the row of the table.
 
 mod apply;
+pub mod component_status;
 mod create;
 pub mod custom;
 mod decode;
@@ -10,6 +11,7 @@ pub mod fields;
 mod list;
 mod modify;
 mod output;
+mod proto_list;
 mod read;
 mod review;
 mod scale;
@@ -27,7 +29,7 @@ use jiff::Timestamp;
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::schema::Verbs;
-use keelson_api::status::{GroupResource, Reason, Status};
+use keelson_api::status::{GroupResource, Status};
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Ctx, Strategy, User};
 use keelson_store::{CommitError, StoreError, Transaction};
@@ -154,15 +156,18 @@ impl Op<'_> {
             "create" => info.name.is_empty() || !info.subresource.is_empty(),
             _ => true,
         };
-        if verbs.has_name(verb) && scoped && named { Ok(()) } else { Err(self.method_not_allowed()) }
+        if verbs.has_name(verb) && scoped && named {
+            return Ok(());
+        }
+        // A watch comes by the way of a list.
+        if verb == "watch" && verbs.has(Verbs::LIST) {
+            return Err(Status::method_not_supported(&self.gr(), verb));
+        }
+        Err(self.method_not_allowed())
     }
 
     pub fn method_not_allowed(&self) -> Status {
-        Status::other(
-            405,
-            Reason::MethodNotAllowed,
-            "the server does not allow this method on the requested resource",
-        )
+        Status::method_not_allowed()
     }
 
     /// The namespace objects of this request lie in; empty for cluster-scoped resources.
@@ -246,7 +251,9 @@ impl Op<'_> {
             .map_err(|error| Status::internal(format!("a stored object cannot be read: {error}")))?;
         doc.gvk = gvk(&self.hub);
         custom::adapt(&self.row, bytes, &mut doc);
-        doc.meta_mut().set_resource_version(itoa::Buffer::new().format(revision));
+        if revision > 0 {
+            doc.meta_mut().set_resource_version(itoa::Buffer::new().format(revision));
+        }
         Ok(doc)
     }
 

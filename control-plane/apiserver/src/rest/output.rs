@@ -7,6 +7,7 @@ use http::header::{CONTENT_ENCODING, HeaderValue, VARY};
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions};
+use keelson_api::schema::Verbs;
 use keelson_api::status::Status;
 use keelson_api::{proto, yaml};
 use std::io::Write as _;
@@ -24,7 +25,8 @@ impl Op<'_> {
     /// What the client accepts, or 406.
     pub fn output(&self) -> Result<Output, Status> {
         // Reviews and the like have no rows and no metadata to show.
-        let offer = Offer { protobuf: self.row.ty.is_some(), shapes: self.row.stored, stream: false };
+        let shapes = self.row.stored || self.row.verbs.has(Verbs::LIST);
+        let offer = Offer { protobuf: self.row.ty.is_some(), shapes, stream: false };
         let mut output = negotiate::negotiate(self.call.headers, offer).ok_or_else(|| {
             if offer.protobuf {
                 Status::not_acceptable(&negotiate::OBJECT_TYPES)
@@ -50,7 +52,7 @@ impl Op<'_> {
     ) -> Result<Response<Body>, Status> {
         if output.encoding == Encoding::Json && output.shape == Shape::Whole && self.stored_as_requested() {
             let form = Form { head: self.head(), part: Part::Whole };
-            let mut out = Vec::with_capacity(object.written_len(object.revision(), &form));
+            let mut out = Vec::with_capacity(object.written_len(object.revision(), &form) + 1);
             object.write(object.revision(), &form, &mut out);
             return Ok(self.json(code, out, output.pretty));
         }
@@ -102,6 +104,11 @@ impl Op<'_> {
         }
     }
 
+    /// A Status as the client wants it.
+    pub fn answer_status(&self, status: &Status) -> Response<Body> {
+        respond::negotiated(status, self.call.headers, self.call.query)
+    }
+
     /// An object that is not stored (a review, a scale) as the client wants it.
     pub fn answer_doc(
         &self,
@@ -126,7 +133,7 @@ impl Op<'_> {
         }
     }
 
-    fn json_or_yaml(
+    pub(super) fn json_or_yaml(
         &self,
         code: StatusCode,
         out: Vec<u8>,
@@ -139,13 +146,14 @@ impl Op<'_> {
         }
     }
 
-    /// A JSON body, indented where wanted, compressed where it pays.
-    pub fn json(&self, code: StatusCode, out: Vec<u8>, pretty: bool) -> Response<Body> {
+    /// A JSON body, indented or with a line's end as upstream's, compressed where it pays.
+    pub fn json(&self, code: StatusCode, mut out: Vec<u8>, pretty: bool) -> Response<Body> {
         let out = if pretty {
             let mut indented = Vec::new();
             scan::indent(&out, &mut indented);
             indented
         } else {
+            out.push(b'\n');
             out
         };
         let length = out.len() as u64;

@@ -11,6 +11,10 @@ use crate::options::Version;
 /// Serves a GET.
 pub async fn get(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let output = op.output()?;
+    if op.call.query.flag("export") {
+        let text = "the export parameter, deprecated since v1.14, is no longer supported";
+        return Err(Status::bad_request(text));
+    }
     let at = match Version::parse(op.call.query.first("resourceVersion").unwrap_or_default())? {
         Version::Newest => ReadAt::Newest,
         Version::Any => ReadAt::Any,

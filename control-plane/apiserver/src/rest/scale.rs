@@ -9,7 +9,6 @@ use keelson_api::apply::shape::Shape;
 use keelson_api::apply::versions::KindVersions;
 use keelson_api::doc::{Doc, Gvk, Value};
 use keelson_api::f::{apps_v1 as apps, autoscaling_v1 as f, core_v1 as core};
-use keelson_api::json::FieldValidation;
 use keelson_api::schema::Field;
 use keelson_api::status::{GroupResource, Status};
 use keelson_api::structural::custom::{ScalePaths, set_at, value_at};
@@ -210,11 +209,15 @@ fn scaled(op: &Op<'_>, old: &Doc, given: &Given<'_>, options: &WriteOptions) -> 
             Ok(scale)
         }
         Given::Patch(kind, body) => {
-            let (mut scale, _) = kind.apply(op, &current, body, FieldValidation::Warn)?;
+            let (mut scale, warnings) = kind.apply(op, &current, body, options.validation)?;
+            op.call.warnings.extend(warnings);
             manage::update(request, Some(&current), &mut scale);
             Ok(scale)
         }
     })?;
+    let mut scale = scale;
+    super::create::place(op, &mut scale)?;
+    update::check_name(op, &scale)?;
     let replicas = scale.int(&[f::scale::SPEC, f::scale_spec::REPLICAS]).unwrap_or(0);
     let own = op.row.custom.as_ref().and_then(|custom| custom.scale.as_ref());
     if let Some(scale) = own

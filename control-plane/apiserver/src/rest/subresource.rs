@@ -8,11 +8,11 @@ use keelson_api::table::Subresource;
 
 use super::decode::{Expected, decode};
 use super::modify::{Condition, modify, set_pod_condition};
-use super::{Op, evict, read, read_body, review, scale, update};
+use super::{Op, component_status, evict, read, read_body, review, scale, update};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
-use crate::{respond, streaming};
+use crate::streaming;
 
 /// Serves a request for a subresource.
 pub async fn serve(
@@ -23,6 +23,9 @@ pub async fn serve(
     let info = op.info();
     let row = op.row.clone();
     let Some(subresource) = row.subresource(&info.subresource) else {
+        if row.custom.is_some() {
+            return Err(Status::not_found(&op.gr(), &info.name));
+        }
         return Err(Status::resource_not_found());
     };
     let name = info.subresource.as_str();
@@ -60,9 +63,7 @@ pub async fn virtual_resource(op: &Op<'_>, body: RequestBody) -> Result<Response
             let sub = pods_op.row.subresource("binding").cloned().ok_or_else(Status::resource_not_found)?;
             bind(&pods_op, &sub, body, "").await
         }
-        ("get" | "list", "", "componentstatuses") => Err(Status::not_implemented(
-            "componentstatuses are deprecated and not served; see /readyz?verbose",
-        )),
+        ("get" | "list", "", "componentstatuses") => component_status::serve(op).await,
         _ => Err(Status::not_implemented(format!("{} are not served yet", op.gr()))),
     }
 }
@@ -136,7 +137,7 @@ async fn bind(
     modify(op, name, options.dry_run, change).await?;
     let mut status = Status::success(None);
     status.code = 201;
-    Ok(respond::status(&status))
+    Ok(op.answer_status(&status))
 }
 
 fn assign(op: &Op<'_>, pod: &mut Doc, binding: &Doc, node: &str) -> Result<(), Status> {
@@ -188,8 +189,8 @@ fn assign(op: &Op<'_>, pod: &mut Doc, binding: &Doc, node: &str) -> Result<(), S
 }
 
 /// The answer of a POST that made nothing to show.
-pub fn created(status: &Status) -> Response<Body> {
-    let mut response = respond::status(status);
+pub fn created(op: &Op<'_>, status: &Status) -> Response<Body> {
+    let mut response = op.answer_status(status);
     *response.status_mut() = StatusCode::CREATED;
     response
 }

@@ -42,6 +42,7 @@ impl Include {
 /// A list's own metadata.
 #[derive(Clone, Copy)]
 pub struct Meta<'a> {
+    /// 0: of what is not stored, and left out.
     pub revision: u64,
     pub token: Option<&'a str>,
     pub remaining: Option<u64>,
@@ -50,6 +51,9 @@ pub struct Meta<'a> {
 impl Meta<'_> {
     /// Appends the members of a ListMeta with their braces.
     pub fn push(&self, out: &mut Vec<u8>) {
+        if self.revision == 0 {
+            return out.extend_from_slice(b"{}");
+        }
         out.extend_from_slice(b"{\"resourceVersion\":\"");
         out.extend_from_slice(itoa::Buffer::new().format(self.revision).as_bytes());
         out.push(b'"');

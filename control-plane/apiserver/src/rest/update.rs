@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::field_errors::{ErrorList, FieldPath};
-use keelson_api::json::FieldValidation;
+use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::patch::{self, PatchError};
 use keelson_api::status::{GroupResource, Status};
 use keelson_store::{Expect, Transaction, Write};
@@ -45,7 +45,8 @@ pub async fn put(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Re
     let output = op.output()?;
     let options = WriteOptions::parse(op.call.query, op.call.headers, "UpdateOptions", false)?;
     let body = read_body(body).await?;
-    let doc = op.decode_body(&body, options.validation)?;
+    let mut doc = op.decode_body(&body, options.validation)?;
+    super::create::place(op, &mut doc)?;
     check_name(op, &doc)?;
     let name = op.info().name.clone();
     let manner = Manner { subresource, ownership: Ownership::Changes };
@@ -70,7 +71,8 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
         let configuration = Configuration::read(&body, options.validation)?;
         op.call.warnings.extend(configuration.warning());
         let applied = |live: Option<&Doc>| {
-            let new = configuration.apply(op, live, subresource, &options)?;
+            let mut new = configuration.apply(op, live, subresource, &options)?;
+            super::create::place(op, &mut new)?;
             check_name(op, &new)?;
             Ok(new)
         };
@@ -85,7 +87,11 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
     let manner = Manner { subresource, ownership: Ownership::Changes };
     let warned = parking_lot::Mutex::new(false);
     let make = |old: &Doc| {
-        let (new, warnings) = kind.apply(op, old, &body, options.validation)?;
+        let (mut new, warnings) = kind.apply(op, old, &body, options.validation)?;
+        if new.ty().is_none() && new.gvk.kind != old.gvk.kind {
+            return Err(super::decode::wrong_kind(&new, &old.gvk.kind));
+        }
+        super::create::place(op, &mut new)?;
         if !std::mem::replace(&mut *warned.lock(), true) {
             op.call.warnings.extend(warnings);
         }
@@ -145,29 +151,38 @@ impl PatchKind {
             PatchKind::Strategic => patch::strategic_merge(old, body, own),
             PatchKind::Apply => return Err(Status::internal("an apply is no change of a whole object")),
         };
-        let admit = |patched| if custom { op.admit(patched, validation) } else { Ok(patched) };
-        patched.and_then(|patched| admit(patched).map_err(PatchError::Decode)).map_err(|error| match error {
+        let admit = |patched: patch::Patched| {
+            if !custom {
+                return Ok(patched);
+            }
+            // What is refused is quoted as it was before anything unknown went.
+            let mut shown = Vec::new();
+            if validation == FieldValidation::Strict {
+                json::encode_canonical(&patched.0, EncodeOptions::FULL, &mut shown);
+            }
+            op.admit(patched, validation).map_err(|error| PatchError::Decode {
+                error,
+                shown: String::from_utf8_lossy(&shown).into_owned(),
+            })
+        };
+        patched.and_then(admit).map_err(|error| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::request_entity_too_large(text),
             PatchError::Unsupported(text) => {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(_) => Status::unprocessable(),
-            PatchError::Decode(error) => match self {
-                PatchKind::Apply => Status::bad_request(error.to_string()),
-                PatchKind::Strategic | PatchKind::Json | PatchKind::Merge => {
-                    let mut errors = ErrorList::new();
-                    let text = String::from_utf8_lossy(body).into_owned();
-                    errors.invalid(&FieldPath::new("patch"), text, error.to_string());
-                    Status::invalid(&GroupResource::new("", ""), "", &errors)
-                }
-            },
+            PatchError::Decode { error, shown } => {
+                let mut errors = ErrorList::new();
+                errors.invalid(&FieldPath::new("patch"), shown, error.to_string());
+                Status::invalid(&GroupResource::new("", ""), "", &errors)
+            }
         })
     }
 }
 
-/// Name and namespace of the body must be the path's.
-fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
+/// The body's name must be the path's.
+pub(super) fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
     let info = op.info();
     let meta = doc.meta();
     if meta.name().is_empty() {
@@ -181,13 +196,6 @@ fn check_name(op: &Op<'_>, doc: &Doc) -> Result<(), Status> {
             "the name of the object ({}) does not match the name on the URL ({})",
             meta.name(),
             info.name
-        )));
-    }
-    let namespace = op.namespace();
-    if !meta.namespace().is_empty() && meta.namespace() != namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({}) does not match the namespace on the request ({namespace})",
-            meta.namespace()
         )));
     }
     Ok(())

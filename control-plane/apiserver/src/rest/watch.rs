@@ -42,6 +42,9 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
             keelson_api::fields_selector::FieldSelector::equals("metadata.name", &op.info().name);
     }
     let include = Include::parse(op.call.query)?;
+    let Some(place) = op.core.flow.watch(&op.call.user.name) else {
+        return Err(Status::too_many_requests("Too many watches are open, please try again later.", 10));
+    };
     let start = start(&options);
     let query = WatchQuery {
         scope: op.scope(&options),
@@ -55,7 +58,7 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
             let timeout = options
                 .timeout_seconds
                 .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..=2 * MIN_TIMEOUT));
-            stream_body(op, stream, frames, Duration::from_secs(timeout))
+            stream_body(op, stream, frames, Duration::from_secs(timeout), place)
         }
         // As upstream's watch cache: the failure is the stream's only event, so that every client's watch code sees it.
         Err(error @ CacheError::Expired { .. }) => {
@@ -84,11 +87,18 @@ fn start(options: &ListOptions) -> Start {
         (Some(true), _) => Start::State { at, end_bookmark: options.bookmarks },
         (Some(false), Version::Newest | Version::Any) => Start::Now,
         (_, Version::At(revision)) => Start::After(revision),
-        (None, Version::Newest | Version::Any) => Start::State { at, end_bookmark: false },
+        // As upstream's defaults: without a revision a watch begins with what is there, which a bookmark ends.
+        (None, Version::Newest | Version::Any) => Start::State { at, end_bookmark: options.bookmarks },
     }
 }
 
-fn stream_body(op: &Op<'_>, stream: WatchStream, frames: Frames, timeout: Duration) -> Body {
+fn stream_body(
+    op: &Op<'_>,
+    stream: WatchStream,
+    frames: Frames,
+    timeout: Duration,
+    place: crate::flow::OpenWatch,
+) -> Body {
     let open = op.core.metrics.long_running(op.info());
     let sent = op.core.metrics.watched(&op.row.group, &op.row.version, &op.row.plural);
     let stop = op.core.stop.clone();
@@ -100,7 +110,7 @@ fn stream_body(op: &Op<'_>, stream: WatchStream, frames: Frames, timeout: Durati
     };
     let mut frames = frames;
     let items = stream.into_stream().take_until(end).map(move |item| {
-        let _held = &open;
+        let _held = (&open, &place);
         let frame = match item {
             Ok(WatchItem::Event(delivery)) => frames.event(&delivery),
             Ok(WatchItem::Bookmark(revision)) => frames.bookmark(revision, false),
@@ -250,8 +260,21 @@ impl Frames {
         open(&mut out, "BOOKMARK");
         let (kind, api_version) = match self.shape {
             Shape::Table(version) => {
-                // A row that carries the revision, as upstream's table of a bookmark does.
-                push_head(&mut out, version, Meta { revision, token: None, remaining: None }, None);
+                // A row of an object that has nothing but the revision and what the bookmark means.
+                let mut doc = match self.hub.ty {
+                    Some(ty) => Doc::new(ty),
+                    None => Doc::new_custom(super::gvk(&self.hub)),
+                };
+                doc.gvk = super::gvk(&self.hub);
+                if initial_end {
+                    doc.meta_mut().set_annotation("k8s.io/initial-events-end", "true");
+                }
+                let mut stored = Vec::new();
+                json::encode_canonical(&doc, EncodeOptions::STORED, &mut stored);
+                doc.meta_mut().set_resource_version(&revision.to_string());
+                let columns = (!std::mem::replace(&mut self.headed, true)).then_some(&self.rows.columns);
+                push_head(&mut out, version, Meta { revision, token: None, remaining: None }, columns);
+                self.rows.push(&mut out, &doc, &stored, revision, version, self.include);
                 out.extend_from_slice(b"]}}\n");
                 return out.into();
             }

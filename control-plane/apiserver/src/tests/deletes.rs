@@ -159,3 +159,45 @@ async fn evictions_respect_budgets() {
         (Some(0), true)
     );
 }
+
+/// A query may carry what a body's preconditions say (upstream: `Convert_url_Values_To_v1_DeleteOptions`).
+#[tokio::test]
+async fn preconditions_may_stand_in_the_query() {
+    let lab = Lab::start().await;
+    let made = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let (uid, version) =
+        (made["metadata"]["uid"].as_str().unwrap(), made["metadata"]["resourceVersion"].as_str().unwrap());
+    lab.delete(&format!("{CONFIG_MAPS}/a?uid=other")).await.expect(409);
+    lab.delete(&format!("{CONFIG_MAPS}/a?resourceVersion=1")).await.expect(409);
+    lab.delete(&format!("{CONFIG_MAPS}/a?uid={uid}&resourceVersion={version}")).await.expect(200);
+    let refused = lab.get(&format!("{CONFIG_MAPS}/a?export=true")).await.expect(400);
+    assert_eq!(refused["message"], "the export parameter, deprecated since v1.14, is no longer supported");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_deletions_options_is_said_as_of_any_object() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let headers = [("content-type", "application/json")];
+    for (body, text) in [
+        (
+            r#"{"gracePeriodSeconds":"a"}"#,
+            "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
+        ),
+        (
+            "nope",
+            "couldn't get version/kind; json parse error: invalid character 'o' in literal null (expecting 'u')",
+        ),
+        (r#"{"kind":"Pod","apiVersion":"v1"}"#, "decoded object cannot be converted to DeleteOptions"),
+    ] {
+        assert_eq!(lab.send("DELETE", &path, &headers, body).await.expect(400)["message"], text, "{body}");
+    }
+    let refused = lab.get("/api/v1/componentstatuses?watch=1").await.expect(405);
+    assert_eq!(refused["message"], "watch is not supported on resources of kind \"componentstatuses\"");
+    let refused = lab.post(&path, &json!({})).await.expect(405);
+    assert_eq!(
+        (refused["message"].as_str(), &refused["details"]),
+        (Some("the server does not allow this method on the requested resource"), &json!({}))
+    );
+}

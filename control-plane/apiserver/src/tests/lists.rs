@@ -181,6 +181,155 @@ async fn protobuf_lists_decode() {
     assert_eq!(list.list(&[keelson_api::f::core_v1::config_map_list::ITEMS]).len(), 1);
 }
 
+/// Beyond what is encoded at once: measured first, then sent in pieces; the second time nothing is measured.
+#[tokio::test]
+async fn long_protobuf_lists_are_encoded_while_they_are_sent() {
+    use crate::body::Body;
+    use http_body_util::BodyExt as _;
+    use keelson_api::{f, proto, t};
+    let lab = Lab::start().await;
+    for n in 0..60 {
+        let mut map = config_map(&format!("m{n:02}"), json!({"n": n.to_string()}));
+        map["data"]["k"] = "x".repeat(500 * n).into();
+        lab.post(CONFIG_MAPS, &map).await.expect(201);
+    }
+    let plain = lab.get(CONFIG_MAPS).await.expect(200);
+    for round in 0..2 {
+        let request =
+            http::Request::builder().uri(CONFIG_MAPS).header("accept", "application/vnd.kubernetes.protobuf");
+        let request = request.body(http_body_util::Full::new(bytes::Bytes::new())).unwrap();
+        let response = lab.raw(admin(), request).await;
+        let mut body: Body = response.into_body();
+        let length = body.len().expect("the length stands before the body") as usize;
+        let (mut bytes, mut longest) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            longest = longest.max(piece.len());
+            bytes.extend_from_slice(&piece);
+        }
+        assert_eq!(bytes.len(), length, "round {round}");
+        assert!(length > 800_000 && longest < 128 * 1024, "{length} bytes in pieces of up to {longest}");
+        let list = proto::decode(t::core_v1::CONFIG_MAP_LIST, &bytes).unwrap();
+        let mut json = Vec::new();
+        keelson_api::json::encode_canonical(&list, keelson_api::json::EncodeOptions::FULL, &mut json);
+        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), plain, "round {round}");
+        assert_eq!(list.list(&[f::core_v1::config_map_list::ITEMS]).len(), 60);
+    }
+    let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let headers = [("accept", partial), ("accept-encoding", "gzip")];
+    let answer = lab.send("GET", &format!("{CONFIG_MAPS}?limit=50"), &headers, "").await;
+    let list = proto::decode(t::meta_v1::PARTIAL_OBJECT_METADATA_LIST, &answer.bytes).unwrap();
+    assert_eq!(list.list(&[f::meta_v1::partial_object_metadata_list::ITEMS]).len(), 50);
+}
+
+#[tokio::test]
+async fn component_statuses_say_how_the_components_are() {
+    use keelson_daemon::health::State;
+    let health = keelson_daemon::Health::default();
+    let told = health.clone();
+    let lab = Lab::with(|config| config.components = told).await;
+    const PATH: &str = "/api/v1/componentstatuses";
+    health.set(crate::component_status::SCHEDULER, State::Running);
+    health.set(crate::component_status::CONTROLLERS, State::Ended("it failed: no rights".to_owned()));
+    let answer = lab.get(PATH).await;
+    assert_eq!(answer.warnings(), ["299 - \"v1 ComponentStatus is deprecated in v1.19+\""]);
+    let condition =
+        |status: &str, message: &str| json!([{"type": "Healthy", "status": status, "message": message}]);
+    let expected = json!({
+        "kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {},
+        "items": [
+            {"metadata": {"name": "controller-manager"}, "conditions": condition("False", "it failed: no rights")},
+            {"metadata": {"name": "scheduler"}, "conditions": condition("True", "ok")},
+            {"metadata": {"name": "etcd-0"}, "conditions": condition("True", "ok")},
+        ],
+    });
+    assert_eq!(answer.expect(200), expected);
+    let one = lab.get(&format!("{PATH}/scheduler")).await.expect(200);
+    assert_eq!(
+        (one["kind"].as_str(), &one["metadata"]),
+        (Some("ComponentStatus"), &json!({"name": "scheduler"}))
+    );
+    let missing = lab.get(&format!("{PATH}/x")).await.expect(404);
+    assert_eq!(missing["message"], "componentstatus \"x\" not found");
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let table = lab.send("GET", PATH, &[("accept", accept)], "").await.expect(200);
+    let cells: Vec<&Value> = table["rows"].as_array().unwrap().iter().map(|row| &row["cells"]).collect();
+    assert_eq!(cells[0], &json!(["controller-manager", "Unhealthy", "it failed: no rights", ""]));
+    assert_eq!(cells[1], &json!(["scheduler", "Healthy", "ok", ""]));
+    assert_eq!(table["rows"][1]["object"]["metadata"], json!({"name": "scheduler"}));
+    for (query, count) in [
+        ("fieldSelector=metadata.name%3Detcd-0", 1),
+        ("fieldSelector=metadata.name!%3Detcd-0", 2),
+        ("labelSelector=a%3Db", 0),
+        ("labelSelector=!a", 3),
+    ] {
+        assert_eq!(names(&lab.get(&format!("{PATH}?{query}")).await.expect(200)).len(), count, "{query}");
+    }
+    let accept = "application/vnd.kubernetes.protobuf";
+    let answer = lab.send("GET", PATH, &[("accept", accept)], "").await;
+    let list =
+        keelson_api::proto::decode(keelson_api::t::core_v1::COMPONENT_STATUS_LIST, &answer.bytes).unwrap();
+    assert_eq!(list.list(&[keelson_api::f::core_v1::component_status_list::ITEMS]).len(), 3);
+    lab.post(PATH, &json!({})).await.expect(405);
+}
+
+/// As upstream's `ErrorNegotiated`: a Status is what the client accepts, whatever shape it asked for.
+#[tokio::test]
+async fn statuses_come_in_the_form_the_client_accepts() {
+    use keelson_api::{f, proto, t};
+    let lab = Lab::start().await;
+    let path = format!("{CONFIG_MAPS}/none");
+    let get = async |headers: &[(&str, &str)], query: &str| {
+        let answer = lab.send("GET", &format!("{path}{query}"), headers, "").await;
+        assert_eq!(answer.code, 404);
+        (answer.headers["content-type"].to_str().unwrap().to_owned(), answer.bytes)
+    };
+    const CURL: (&str, &str) = ("user-agent", "curl/8.0");
+    const START: &[u8] = b"{\n  \"kind\": \"Status\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {},\n";
+    let compact = get(&[], "").await.1;
+    assert!(compact.starts_with(b"{\"kind\":\"Status\"") && compact.ends_with(b"}\n"), "{compact:?}");
+    for (headers, query, indented) in [
+        (vec![CURL], "", true),
+        (vec![CURL], "?pretty=false", false),
+        (vec![CURL], "?pretty", true),
+        (vec![], "?pretty=true", true),
+        (vec![], "?pretty=1", true),
+        (vec![], "?pretty=yes", false),
+        (vec![("accept", "application/json;pretty=1")], "", true),
+        (vec![("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")], "", false),
+    ] {
+        let (media_type, body) = get(&headers, query).await;
+        assert_eq!(media_type, "application/json", "{headers:?}");
+        assert_eq!(
+            body.starts_with(START),
+            indented,
+            "{headers:?} {query} {}",
+            String::from_utf8_lossy(&body)
+        );
+    }
+    for accept in [
+        "application/vnd.kubernetes.protobuf,application/json",
+        "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/vnd.kubernetes.protobuf",
+    ] {
+        let (media_type, body) = get(&[("accept", accept)], "").await;
+        assert_eq!(media_type, "application/vnd.kubernetes.protobuf");
+        let status = proto::decode(t::meta_v1::STATUS, &body).unwrap();
+        assert_eq!((&*status.gvk.kind, status.str(&[f::meta_v1::status::REASON])), ("Status", "NotFound"));
+    }
+    let (media_type, body) = get(&[("accept", "application/yaml")], "").await;
+    assert_eq!(media_type, "application/yaml");
+    assert!(String::from_utf8_lossy(&body).contains("reason: NotFound\n"), "{body:?}");
+    // A watch that does not begin, and a deletion.
+    let accept = [("accept", "application/vnd.kubernetes.protobuf;stream=watch")];
+    let refused = lab.send("GET", &format!("{CONFIG_MAPS}?watch=1&labelSelector=a%20b"), &accept, "").await;
+    assert_eq!(refused.headers["content-type"], "application/vnd.kubernetes.protobuf");
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let accept = [("accept", "application/vnd.kubernetes.protobuf")];
+    let deleted = lab.send("DELETE", &format!("{CONFIG_MAPS}/a"), &accept, "").await;
+    let status = proto::decode(t::meta_v1::STATUS, &deleted.bytes).unwrap();
+    assert_eq!(status.str(&[f::meta_v1::status::STATUS]), "Success");
+}
+
 #[tokio::test]
 async fn negotiation_and_methods() {
     let lab = Lab::start().await;
@@ -193,12 +342,19 @@ async fn negotiation_and_methods() {
     lab.send("POST", "/api/v1/configmaps", &[], "{}").await.expect(405);
     for path in [
         "/api/v1/namespaces/default/nothing",
-        "/apis/none/v1/things",
+        "/api/v2/things",
+        "/apis/apps/v1/things",
         "/api/v1/namespaces/default/nodes",
         "/api/v1/namespaces/default/pods/p/nothing",
     ] {
         let status = lab.get(path).await.expect(404);
         assert_eq!(status["kind"], "Status", "{path}");
+    }
+    // Beyond its own groups upstream has no handler.
+    for path in ["/nothing", "/apis/none", "/apis/none/v1/things", "/healthz/nothing"] {
+        let answer = lab.get(path).await;
+        assert_eq!((answer.code, &answer.bytes[..]), (404, &b"404 page not found\n"[..]), "{path}");
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     }
     let huge = vec![b' '; crate::body::MAX_BODY + 1];
     let status = lab.send("POST", CONFIG_MAPS, &[], huge).await.expect(413);

@@ -28,7 +28,16 @@ fn check(what: &str, answer: &Answer) {
         String::from_utf8_lossy(&answer.bytes)
     );
     if answer.code >= 400 && answer.code != 404 {
-        assert_eq!(answer.json()["kind"], "Status", "{what}");
+        let kind = match answer.headers["content-type"].to_str().unwrap() {
+            "application/vnd.kubernetes.protobuf" => {
+                keelson_api::proto::peek_type_meta(&answer.bytes).unwrap().1
+            }
+            "application/yaml" => {
+                serde_saphyr::from_slice::<Value>(&answer.bytes).unwrap()["kind"].to_string()
+            }
+            _ => answer.json()["kind"].to_string(),
+        };
+        assert_eq!(kind.trim_matches('"'), "Status", "{what}");
     }
 }
 

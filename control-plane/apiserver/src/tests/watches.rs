@@ -106,9 +106,30 @@ async fn initial_events_are_complete_and_end_with_the_bookmark() {
     assert_eq!(end["object"]["kind"], "ConfigMap");
     lab.delete(&format!("{CONFIG_MAPS}/m000")).await.expect(200);
     assert_eq!(frames.short().await, "DELETED m000");
-    // Without a resourceVersion the state comes as ADDED too, without any bookmark.
+    // As a Table too: the row's object says it.
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let query = "watch&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&fieldSelector=metadata.name%3Dnone";
+    let mut rows = lab.watch(&format!("{CONFIG_MAPS}?{query}"), &table).await;
+    let end = rows.next().await.unwrap();
+    assert_eq!((end["type"].as_str(), end["object"]["kind"].as_str()), (Some("BOOKMARK"), Some("Table")));
+    let partial = &end["object"]["rows"][0]["object"];
+    assert_eq!(partial["kind"], "PartialObjectMetadata");
+    assert_eq!(partial["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(partial["metadata"]["resourceVersion"], end["object"]["metadata"]["resourceVersion"]);
+    // Without a resourceVersion the state comes as ADDED too, without any bookmark where none is asked for.
     let mut plain = lab.watch(&format!("{CONFIG_MAPS}?watch"), &[]).await;
     assert_eq!(plain.short().await, "ADDED m001");
+    // As upstream's SetListOptionsDefaults has it, such a watch ends its beginning like one that asked for it.
+    for query in
+        ["watch=1&allowWatchBookmarks=1&timeoutSeconds=2", "watch=1&allowWatchBookmarks=1&resourceVersion=0"]
+    {
+        let mut old = lab.watch(&format!("{CONFIG_MAPS}?{query}&labelSelector=a"), &[]).await;
+        let end = old.next().await.unwrap();
+        assert_eq!(
+            end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true",
+            "{query} {end}"
+        );
+    }
 }
 
 #[tokio::test]

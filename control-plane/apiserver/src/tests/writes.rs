@@ -308,3 +308,111 @@ async fn versions_and_reviews() {
     let answer = lab.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.expect(201);
     assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:default", "{answer}");
 }
+
+/// The value in the error is the patched object, or the patch as Go prints it where it is a strategic one (upstream:
+/// `handlers/patch.go`).
+#[tokio::test]
+async fn a_strict_patch_quotes_what_it_made() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a?fieldValidation=Strict");
+    let refused = async |kind: &str, patch: Value| {
+        lab.patch(&path, kind, &patch).await.expect(422)["message"].as_str().unwrap().to_owned()
+    };
+    const END: &str = ": strict decoding error: unknown field \"nothing\"";
+    for (kind, patch) in [
+        ("merge-patch+json", json!({"nothing": 1, "data": {"k": "new"}})),
+        (
+            "json-patch+json",
+            json!([{"op": "add", "path": "/nothing", "value": 1}, {"op": "replace", "path": "/data/k", "value": "new"}]),
+        ),
+    ] {
+        let message = refused(kind, patch).await;
+        let start = " \"\" is invalid: patch: Invalid value: \"{\\\"apiVersion\\\":\\\"v1\\\",\\\"data\\\":{\\\"k\\\":\\\"new\\\"},\\\"kind\\\":\\\"ConfigMap\\\",\\\"metadata\\\":{";
+        assert!(message.starts_with(start) && message.ends_with(END), "{message}");
+        assert!(message.contains("\\\"nothing\\\":1}\""), "{message}");
+    }
+    let message =
+        refused("strategic-merge-patch+json", json!({"nothing": [1, null], "data": {"k": "new"}})).await;
+    assert_eq!(
+        message,
+        format!(" \"\" is invalid: patch: Invalid value: \"map[data:map[k:new] nothing:[1 <nil>]]\"{END}")
+    );
+}
+
+#[tokio::test]
+async fn what_a_body_says_it_is_must_be_that() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let message = |answer: Answer, code: u16| answer.expect(code)["message"].as_str().unwrap().to_owned();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "b"}});
+    assert_eq!(
+        message(lab.post(CONFIG_MAPS, &pod).await, 400),
+        "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion"
+    );
+    let newer = json!({"apiVersion": "v9", "kind": "ConfigMap", "metadata": {"name": "b"}});
+    assert_eq!(
+        message(lab.post(CONFIG_MAPS, &newer).await, 400),
+        "ConfigMap in version \"v9\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v9\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    );
+    let other = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "b"}});
+    assert_eq!(
+        message(lab.post("/api/v1/namespaces/default/events", &other).await, 400),
+        "the API version in the data (events.k8s.io/v1) does not match the expected API version (v1)"
+    );
+    const ELSEWHERE: &str =
+        "the namespace of the provided object does not match the namespace sent on the request";
+    let mut elsewhere = config_map("a", json!({}));
+    elsewhere["metadata"]["namespace"] = "other".into();
+    assert_eq!(message(lab.put(&path, &elsewhere).await, 400), ELSEWHERE);
+    for kind in ["merge-patch+json", "strategic-merge-patch+json"] {
+        let patch = json!({"metadata": {"namespace": "other"}});
+        assert_eq!(message(lab.patch(&path, kind, &patch).await, 400), ELSEWHERE, "{kind}");
+    }
+    let applied =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "other"}});
+    assert_eq!(
+        message(lab.patch(&format!("{path}?fieldManager=m"), "apply-patch+yaml", &applied).await, 400),
+        ELSEWHERE
+    );
+    for patch in [json!({"kind": "Pod"}), json!({"apiVersion": "v9"})] {
+        let refused = message(lab.patch(&path, "merge-patch+json", &patch).await, 422);
+        assert!(refused.contains("patch: Invalid value: "), "{refused}");
+        lab.patch(&path, "strategic-merge-patch+json", &patch).await.expect(200);
+    }
+    let dry = lab.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("b", json!({}))).await.expect(201);
+    assert!(dry["metadata"]["resourceVersion"].is_null(), "{dry}");
+    let headers = [("accept", "application/yaml"), ("content-type", "application/json")];
+    let body = config_map("b", json!({})).to_string();
+    let dry = lab.send("POST", &format!("{CONFIG_MAPS}?dryRun=All"), &headers, body).await;
+    assert!(!String::from_utf8_lossy(&dry.bytes).contains("resourceVersion"), "{dry:?}");
+}
+
+#[tokio::test]
+async fn a_scale_is_of_the_object_in_the_path() {
+    let lab = Lab::start().await;
+    const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+    lab.post(DEPLOYMENTS, &deployment("d")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/d/scale");
+    let scale = |meta: Value| json!({"metadata": meta, "spec": {"replicas": 3}});
+    for (meta, text) in [
+        (json!({"name": "x"}), "the name of the object (x) does not match the name on the URL (d)"),
+        (json!({}), "the name of the object (d based on URL) was undeterminable: name must be provided"),
+        (
+            json!({"name": "d", "namespace": "x"}),
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+    ] {
+        assert_eq!(lab.put(&path, &scale(meta)).await.expect(400)["message"], text);
+    }
+    let unknown = json!({"spec": {"replicas": 3, "other": 1}});
+    let refused =
+        lab.patch(&format!("{path}?fieldValidation=Strict"), "merge-patch+json", &unknown).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().ends_with("unknown field \"spec.other\""), "{refused}");
+    assert_eq!(
+        lab.patch(&path, "merge-patch+json", &unknown).await.warnings(),
+        ["299 - \"unknown field \\\"spec.other\\\"\""]
+    );
+    assert_eq!(lab.put(&path, &scale(json!({"name": "d"}))).await.expect(200)["spec"]["replicas"], 3);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ahash::{AHashMap, AHashSet};
 use futures::StreamExt;
 use keelson_client::projections::{HasMeta, Meta, SharedInformers};
-use keelson_client::{Informer, ObjectKey, Projection, WorkQueue};
+use keelson_client::{Informer, Lean, ObjectKey, Projection, WorkQueue};
 use keelson_daemon::DrainWatcher;
 use kube::Api;
 use kube::api::{DynamicObject, PartialObjectMeta};
@@ -259,14 +259,14 @@ impl Drop for Pending {
 async fn monitor(client: kube::Client, resource: ApiResource, shared: Shared, drain: DrainWatcher) {
     shared.pending.fetch_add(1, Ordering::SeqCst);
     let mut pending = Pending(Some(shared.pending.clone()));
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
+    let api: Api<Lean<PartialObjectMeta<DynamicObject>>> = Api::all_with(client, &resource);
     let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut held: AHashSet<Box<str>> = AHashSet::new();
     let mut listed: Option<AHashSet<Box<str>>> = None;
     while let Some(Some(event)) = drain.until(events.next()).await {
         match event {
             Ok(watcher::Event::Init) => listed = Some(AHashSet::new()),
-            Ok(watcher::Event::InitApply(object)) => {
+            Ok(watcher::Event::InitApply(Lean(object))) => {
                 let meta = Meta::new(&object.metadata);
                 if let Some(listed) = &mut listed {
                     listed.insert(meta.uid.clone());
@@ -283,12 +283,12 @@ async fn monitor(client: kube::Client, resource: ApiResource, shared: Shared, dr
                 }
                 pending.done();
             }
-            Ok(watcher::Event::Apply(object)) => {
+            Ok(watcher::Event::Apply(Lean(object))) => {
                 let meta = Meta::new(&object.metadata);
                 held.insert(meta.uid.clone());
                 shared.observe(&resource.api_version, &resource.kind, &meta);
             }
-            Ok(watcher::Event::Delete(object)) => {
+            Ok(watcher::Event::Delete(Lean(object))) => {
                 let uid = object.metadata.uid.unwrap_or_default();
                 held.remove(uid.as_str());
                 shared.remove(&uid);

@@ -1,12 +1,13 @@
-//! Claims and volumes stay while they are in use: their finalizers are put on and taken off (upstream's
-//! `pkg/controller/volume/{pvcprotection,pvprotection}`; admission puts them on new objects).
+//! Claims, volumes and their classes of attributes stay while they are in use: their finalizers are put on and taken off
+//! (upstream's `pkg/controller/volume/{pvcprotection,pvprotection,vacprotection}`; admission puts them on new objects).
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use keelson_client::ObjectKey;
-use keelson_client::projections::{ClaimUse, Meta, PodView, SharedInformers};
+use keelson_client::projections::{ClaimUse, Meta, PodView, SharedInformers, VolumeView};
 use keelson_daemon::Context;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -19,6 +20,7 @@ use crate::kit::{ReconcileError, gone_is_fine};
 
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
+const CLASS_FINALIZER: &str = "kubernetes.io/vac-protection";
 
 struct Claims(Base);
 
@@ -123,6 +125,74 @@ impl Reconcile for Volumes {
         }
         let api: Api<PersistentVolume> = Api::all(self.0.client.clone());
         write(&api, &volume.meta, VOLUME_FINALIZER, next).await.map(|()| None)
+    }
+}
+
+struct Classes(Base);
+
+/// The controller of the finalizers of classes of volumes' attributes; the future ends with the drain.
+pub fn start_classes(
+    client: kube::Client,
+    shared: &SharedInformers,
+    ctx: &Context,
+) -> impl Future<Output = ()> + use<> {
+    let base = Base::new(client, "vac-protection-controller", shared, ctx);
+    let queue = base.queue.clone();
+    shared.volume_attributes_classes.on_change(move |change| {
+        if change.new.as_ref().is_some_and(|class| next(&class.meta, CLASS_FINALIZER) != Next::Nothing) {
+            queue.add(change.key.clone());
+        }
+    });
+    // A class is looked at again when something names it no longer.
+    let queue = base.queue.clone();
+    shared.volume_claims.on_change(move |change| {
+        let now = change.new.as_ref().map_or(&[][..], |claim| &claim.attributes_classes);
+        for class in change.old.iter().flat_map(|claim| &claim.attributes_classes) {
+            if !now.contains(class) {
+                queue.add(ObjectKey::cluster(&**class));
+            }
+        }
+    });
+    let queue = base.queue.clone();
+    shared.volumes.on_change(move |change| {
+        let class = |volume: &Option<std::sync::Arc<VolumeView>>| {
+            volume.as_ref().and_then(|volume| volume.attributes_class.clone())
+        };
+        let (old, new) = (class(&change.old), class(&change.new));
+        if let Some(class) = old.filter(|class| new.as_ref() != Some(class)) {
+            queue.add(ObjectKey::cluster(&*class));
+        }
+    });
+    base.work(Classes, 1, |shared| async move {
+        shared.volume_attributes_classes.synced().await;
+        shared.volume_claims.synced().await;
+        shared.volumes.synced().await;
+    })
+}
+
+impl Classes {
+    /// As upstream, by what the caches know.
+    fn in_use(&self, class: &str) -> bool {
+        let claims = self.0.shared.volume_claims.list();
+        let volumes = self.0.shared.volumes.list();
+        claims.iter().any(|claim| claim.attributes_classes.iter().any(|one| &**one == class))
+            || volumes.iter().any(|volume| volume.attributes_class.as_deref() == Some(class))
+    }
+}
+
+impl Reconcile for Classes {
+    fn name(&self) -> &'static str {
+        "vac-protection-controller"
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Option<Duration>, ReconcileError> {
+        let Some(class) = self.0.shared.volume_attributes_classes.get(key) else { return Ok(None) };
+        let next = next(&class.meta, CLASS_FINALIZER);
+        if next == Next::Nothing || (next == Next::Remove && self.in_use(&key.name)) {
+            return Ok(None);
+        }
+        let api: Api<VolumeAttributesClass> = Api::all(self.0.client.clone());
+        write(&api, &class.meta, CLASS_FINALIZER, next).await.map(|()| None)
     }
 }
 

@@ -217,7 +217,7 @@ async fn what_fits_nowhere_says_so_and_is_placed_when_it_does() {
     .await;
     assert_eq!(
         message,
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
     let events: Api<Event> = cluster.api("default");
     until("the event", || async {

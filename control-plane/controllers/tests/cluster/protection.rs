@@ -1,6 +1,7 @@
-//! Claims and volumes stay while they are in use, and no longer.
+//! Claims, volumes and classes stay while they are in use, and no longer.
 
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -97,5 +98,50 @@ async fn a_volume_goes_when_it_is_not_bound() {
     assert!(volumes.get("bound").await.unwrap().metadata.deletion_timestamp.is_some());
     volumes.patch_status("bound", &PatchParams::default(), &phase("Released")).await.unwrap();
     gone(&volumes, "bound").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_of_attributes_goes_when_nothing_names_it() {
+    let cluster = Cluster::start().await;
+    let classes: Api<VolumeAttributesClass> = Api::all(cluster.client.clone());
+    for name in ["free", "of-a-claim", "of-a-volume"] {
+        let class =
+            json!({"metadata": {"name": name}, "driverName": "d.example.com", "parameters": {"iops": "9"}});
+        let class = serde_json::from_value(class).unwrap();
+        let made = classes.create(&PostParams::default(), &class).await.unwrap();
+        assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/vac-protection"]);
+    }
+    let mut with_class = claim("data");
+    with_class["spec"]["volumeAttributesClassName"] = "of-a-claim".into();
+    cluster.create::<PersistentVolumeClaim>("default", with_class).await;
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "volumeAttributesClassName": "of-a-volume",
+        "csi": {"driver": "d.example.com", "volumeHandle": "h"}}});
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    for name in ["free", "of-a-claim", "of-a-volume"] {
+        classes.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    gone(&classes, "free").await;
+    cluster.quiet().await;
+    for name in ["of-a-claim", "of-a-volume"] {
+        let kept = classes.get(name).await.unwrap().metadata;
+        assert!(kept.deletion_timestamp.is_some() && kept.finalizers.is_some(), "{name} is named");
+    }
+    cluster.api::<PersistentVolumeClaim>("default").delete("data", &DeleteParams::default()).await.unwrap();
+    gone(&classes, "of-a-claim").await;
+    volumes.delete("v", &DeleteParams::default()).await.unwrap();
+    gone(&classes, "of-a-volume").await;
+
+    // A class without the finalizer gets it.
+    let bare = json!({"metadata": {"name": "old", "finalizers": []}, "driverName": "d.example.com", "parameters": {"iops": "9"}});
+    classes.create(&PostParams::default(), &serde_json::from_value(bare).unwrap()).await.unwrap();
+    let bare = json!({"metadata": {"finalizers": null}});
+    classes.patch("old", &PatchParams::default(), &Patch::Merge(bare)).await.unwrap();
+    until("the finalizer of a class that had none", || async {
+        classes.get("old").await.unwrap().metadata.finalizers
+    })
+    .await;
     cluster.stop().await;
 }

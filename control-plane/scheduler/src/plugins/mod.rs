@@ -7,7 +7,7 @@ mod interpod;
 mod resources;
 mod spread;
 mod taints;
-mod volumes;
+pub(crate) mod volumes;
 
 use std::sync::Arc;
 

@@ -4,12 +4,15 @@ use keelson_client::projections::PodView;
 
 use crate::framework::*;
 
+/// The plugin's name.
+pub(crate) const UNSUPPORTED: &str = "UnsupportedRequirements";
+
 /// Refuses pods whose placement depends on persistent volumes or dynamic resources.
 pub struct UnsupportedRequirements;
 
 impl Plugin for UnsupportedRequirements {
     fn name(&self) -> &'static str {
-        "UnsupportedRequirements"
+        UNSUPPORTED
     }
 
     fn may_help(&self, _: &PodView, _: &ClusterEvent) -> bool {

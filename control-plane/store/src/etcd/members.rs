@@ -151,7 +151,7 @@ impl Member {
 }
 
 /// Makes a client of one member; nothing is sent before the first request.
-async fn connect(endpoint: &str, tls: Option<&EtcdTls>) -> Result<Client, Failure> {
+pub(super) async fn connect(endpoint: &str, tls: Option<&EtcdTls>) -> Result<Client, Failure> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(CONNECT)
         .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)

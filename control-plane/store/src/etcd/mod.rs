@@ -13,11 +13,14 @@ mod compact;
 mod convert;
 mod lease;
 mod members;
+mod membership;
 mod read;
 mod record;
 #[cfg(test)]
 pub(crate) mod tests;
 mod watch;
+
+pub use self::membership::{EtcdMember, EtcdMembership, MembershipError};
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

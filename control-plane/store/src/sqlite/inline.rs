@@ -85,6 +85,18 @@ impl Site for FaultSite {
         self.in_doubt.store(true, Ordering::Relaxed);
     }
 
+    fn has_wal(&self) -> bool {
+        false
+    }
+
+    fn changed(&self) -> Option<i64> {
+        None
+    }
+
+    fn set_changed(&self, _: i64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         self.disk.sync_folder().map_err(io::Error::other)
     }
@@ -134,7 +146,7 @@ impl SqliteStore {
         let options = SqliteOptions { retention: Duration::from_secs(3600), ..SqliteOptions::new("") };
         let Opened { writer, hub, closed } = open_writer(&site, &options, PACE)?;
         let reads = Reads::Inline(Mutex::new(open_reader(&*site)));
-        let shared = Arc::new(Shared { hub, closed, reads });
+        let shared = Arc::new(Shared { hub, closed, damaged: Arc::default(), reads });
         let inline = Inline {
             writer: Some(writer),
             queue: VecDeque::new(),
@@ -209,7 +221,7 @@ impl SqliteStore {
         let failed = self.shared.closed_error();
         writer.close("it was shut down");
         match failed {
-            None if clean => writer.end(),
+            None if clean => writer.end(true),
             _ => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ mod expiry;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
+mod mark;
 mod read;
 mod reopening;
 mod schema;
@@ -74,7 +75,8 @@ pub struct SqliteOptions {
     /// No revision up to this one is handed out (again): set after a restore or a migration. Raising it makes all
     /// earlier revisions compacted.
     pub min_revision: Revision,
-    /// Whether the file's structure is looked through when it is opened (some 1 ms for each MiB).
+    /// Whether the file's structure is looked through when it is opened (some 1 ms for each MiB), unless it is as a clean
+    /// end left it.
     pub check: bool,
 }
 
@@ -120,15 +122,17 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the file itself is broken: opening it again cannot help.
     pub fn is_damage(&self) -> bool {
-        use rusqlite::ffi::ErrorCode::{DatabaseCorrupt, NotADatabase};
         match self {
             OpenError::Damaged { .. } => true,
-            OpenError::Database { source } => {
-                matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-            }
+            OpenError::Database { source } => is_damage(source),
             _ => false,
         }
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 /// An SQLite error with its extended code, which says what failed (a write, an fsync, a lock).
@@ -161,6 +165,8 @@ enum Message {
 struct Shared {
     hub: Arc<Hub>,
     closed: Arc<OnceLock<String>>,
+    /// A reader met damage: the next start looks through the file.
+    damaged: Arc<AtomicBool>,
     reads: Reads,
 }
 
@@ -203,7 +209,7 @@ impl SqliteStore {
             helpers.push(spawn(format!("store-read-{index}"), move || serve_reads(&*site, &queue))?);
         }
         let reads = Reads::Threads(jobs);
-        let shared = Arc::new(Shared { hub, closed, reads });
+        let shared = Arc::new(Shared { hub, closed, damaged: Arc::default(), reads });
         // Whoever sends holds a permit, but for the checkpoint's one message and the end.
         let (messages, inbox) = sync_channel(QUEUED + 16);
         let (wake, woken) = sync_channel(1);
@@ -295,9 +301,11 @@ fn open_writer(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Res
 fn open_settled(site: &Arc<dyn Site>, options: &SqliteOptions, pace: Pace) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::Database { source };
     site.settle().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
+    let of_file = mark::of_file(&**site);
     let mut connection = site.connect(true).map_err(failed)?;
     let mut meta = schema::prepare_writer(&mut connection, site.synchronous())?;
-    if let Some(found) = options.check.then(|| beside::damage(&connection)).flatten() {
+    let check = options.check && !mark::holds(&connection, of_file);
+    if let Some(found) = check.then(|| beside::damage(&connection)).flatten() {
         return Err(OpenError::Damaged { found });
     }
     site.sync_folder().map_err(|source| OpenError::Folder { path: options.folder.clone(), source })?;
@@ -471,7 +479,7 @@ impl WriterThread {
             let _ = helper.join();
         }
         let ended = match failed {
-            None => self.writer.end(),
+            None => self.writer.end(!self.shared.damaged.load(Ordering::Relaxed)),
             Some(error) => {
                 // The folder is free for a new opening before anyone hears of the end.
                 drop(self.writer);
@@ -519,7 +527,8 @@ impl Shared {
         let unread = || StoreError::Closed("its readers have ended".to_owned());
         match &self.reads {
             Reads::Threads(jobs) => {
-                let (jobs, closed) = (jobs.clone(), self.closed.clone());
+                let jobs = jobs.clone();
+                let (closed, damaged) = (self.closed.clone(), self.damaged.clone());
                 async move {
                     let (answer, answered) = oneshot::channel();
                     let job: ReadJob = Some(Box::new(move |connection| {
@@ -527,14 +536,14 @@ impl Shared {
                     }));
                     jobs.send(job).await.map_err(|_| unread())?;
                     let result = answered.await.map_err(|_| unread())?;
-                    read_result(&closed, result)
+                    read_result(&closed, &damaged, result)
                 }
                 .boxed()
             }
             #[cfg(test)]
             Reads::Inline(connection) => {
                 let result = match &*connection.lock() {
-                    Some(connection) => read_result(&self.closed, job(connection)),
+                    Some(connection) => read_result(&self.closed, &self.damaged, job(connection)),
                     None => Err(unread()),
                 };
                 std::future::ready(result).boxed()
@@ -543,14 +552,23 @@ impl Shared {
     }
 }
 
-fn read_result<T>(closed: &OnceLock<String>, result: Result<T, ReadError>) -> Result<T, StoreError> {
+fn read_result<T>(
+    closed: &OnceLock<String>,
+    damaged: &AtomicBool,
+    result: Result<T, ReadError>,
+) -> Result<T, StoreError> {
     // What is read after a failed fsync may never have reached the disk.
     if let Some(reason) = closed.get() {
         return Err(StoreError::Closed(reason.clone()));
     }
     result.map_err(|error| match error {
         ReadError::Store(error) => error,
-        ReadError::Sqlite(error) => StoreError::Database(describe(&error)),
+        ReadError::Sqlite(error) => {
+            if is_damage(&error) {
+                damaged.store(true, Ordering::Relaxed);
+            }
+            StoreError::Database(describe(&error))
+        }
     })
 }
 

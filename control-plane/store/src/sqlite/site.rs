@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -38,6 +38,12 @@ pub(super) trait Site: Send + Sync + 'static {
     fn settle(&self) -> io::Result<()>;
     /// Notes for the next [`Site::settle`] that a write or an fsync has failed.
     fn mark_in_doubt(&self);
+    /// Whether there is a WAL: the last end was not clean.
+    fn has_wal(&self) -> bool;
+    /// When the database's file was last changed, in nanoseconds since 1970; `None` where that cannot be told.
+    fn changed(&self) -> Option<i64>;
+    /// Makes that this time, durably.
+    fn set_changed(&self, at: i64) -> io::Result<()>;
     /// Makes the new database's place in its folder durable.
     fn sync_folder(&self) -> io::Result<()>;
     /// Takes the reserve's space if it is not held already.
@@ -203,6 +209,21 @@ impl Site for Folder {
         if let Err(error) = marked {
             tracing::error!(%error, "the store cannot note that its disk has failed");
         }
+    }
+
+    fn has_wal(&self) -> bool {
+        self.path.join(format!("{DATABASE}-wal")).exists()
+    }
+
+    fn changed(&self) -> Option<i64> {
+        let changed = fs::metadata(self.path.join(DATABASE)).and_then(|found| found.modified()).ok()?;
+        i64::try_from(changed.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+    }
+
+    fn set_changed(&self, at: i64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path.join(DATABASE))?;
+        file.set_modified(UNIX_EPOCH + Duration::from_nanos(at.unsigned_abs()))?;
+        file.sync_all()
     }
 
     fn sync_folder(&self) -> io::Result<()> {

@@ -322,3 +322,86 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     store.close().await.unwrap();
     assert_eq!(names(&folder), ["store.db"]);
 }
+
+/// A database of a few hundred pages, ended.
+async fn ended(folder: &Path) {
+    let store = open(folder);
+    for index in 0..300 {
+        store.commit(put(&format!("/registry/a/{index}"), vec![b'x'; 3000])).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+fn opened_with_a_check(folder: &Path) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(SqliteOptions { check: true, ..SqliteOptions::new(folder) })
+}
+
+/// Overwrites an inner page of the index over keys, as a disk or a hand would, and keeps the file's time if asked.
+fn damage(folder: &Path, keep_time: bool) {
+    use std::os::unix::fs::FileExt;
+    let path = folder.join(DATABASE);
+    let page = {
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'log_key'", [], |row| {
+                row.get::<_, i64>(0)
+            })
+            .unwrap()
+    };
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&[0x5a; 4096], (page as u64 - 1) * 4096).unwrap();
+    if keep_time {
+        file.set_modified(time).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_looked_through_unless_it_is_as_a_clean_end_left_it() {
+    let folder = tempfile::tempdir().unwrap();
+    ended(folder.path()).await;
+    let looked = |folder: &Path| match opened_with_a_check(folder) {
+        Ok(store) => (false, Some(store)),
+        Err(error) => (error.is_damage(), None),
+    };
+    // Damage that keeps the time is not looked for, which shows that the mark is believed.
+    damage(folder.path(), true);
+    let (found, store) = looked(folder.path());
+    assert!(!found, "the mark of a clean end is not believed");
+    // Its readers meet the damage: the end is no clean one, and the next start looks.
+    let store = store.expect("open");
+    store.list("/registry/", None, 0, None).await.unwrap_err();
+    store.close().await.unwrap();
+    assert!(looked(folder.path()).0, "a store with damage had a clean end");
+
+    for change in ["written to", "copied", "opened and left"] {
+        let folder = tempfile::tempdir().unwrap();
+        ended(folder.path()).await;
+        let elsewhere = tempfile::tempdir().unwrap();
+        let at = match change {
+            "written to" => {
+                damage(folder.path(), false);
+                folder.path()
+            }
+            "copied" => {
+                damage(folder.path(), true);
+                fs::copy(folder.path().join(DATABASE), elsewhere.path().join(DATABASE)).unwrap();
+                elsewhere.path()
+            }
+            _ => {
+                let store = open(folder.path());
+                // As a process that is gone: all that is left is what it wrote.
+                for name in names(folder.path()) {
+                    fs::copy(folder.path().join(&name), elsewhere.path().join(&name)).unwrap();
+                    let time = fs::metadata(folder.path().join(&name)).unwrap().modified().unwrap();
+                    let copy = fs::File::options().write(true).open(elsewhere.path().join(&name)).unwrap();
+                    copy.set_modified(time).unwrap();
+                }
+                store.close().await.unwrap();
+                damage(elsewhere.path(), true);
+                elsewhere.path()
+            }
+        };
+        assert!(looked(at).0, "a file that was {change} is believed");
+    }
+}

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::expiry;
 use super::history::History;
+use super::mark;
 use super::read;
 use super::schema::{Meta, last_id, row_id};
 use super::site::Site;
@@ -549,18 +550,20 @@ impl Writer {
         }
     }
 
-    /// Leaves one file without a WAL. All other connections are closed.
-    pub fn end(self) -> Result<(), StoreError> {
+    /// Leaves one file without a WAL, with the mark of a clean end if it is `sound`. All other connections are closed.
+    pub fn end(self, sound: bool) -> Result<(), StoreError> {
         let site = self.site.clone();
-        let ended = self.leave_wal_mode();
+        let ended = self.leave_wal_mode(sound);
         if ended.is_err() {
             site.mark_in_doubt();
         }
         ended
     }
 
-    fn leave_wal_mode(self) -> Result<(), StoreError> {
+    fn leave_wal_mode(self, sound: bool) -> Result<(), StoreError> {
         let failed = |error: rusqlite::Error| StoreError::Database(super::describe(&error));
+        // Without a mark the next start takes a little longer: no reason to fail.
+        let mark = if sound { mark::write(&self.connection).ok() } else { None };
         self.connection.flush_prepared_statement_cache();
         let mode: String = self
             .connection
@@ -571,6 +574,11 @@ impl Writer {
         }
         self.connection.close().map_err(|(_, error)| failed(error))?;
         self.site.free_reserve();
+        if let Some(at) = mark
+            && let Err(error) = self.site.set_changed(at)
+        {
+            tracing::warn!(error = %error, "the next start looks through the store's file");
+        }
         self.site
             .sync_folder()
             .map_err(|error| StoreError::Database(format!("the folder's fsync failed: {error}")))

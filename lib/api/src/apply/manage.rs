@@ -183,7 +183,7 @@ impl Request<'_> {
 
 fn strip(managers: &mut Managers, id: &ManagerId) {
     if let Some(owned) = managers.get_mut(id) {
-        owned.set = owned.set.difference(strip_set());
+        owned.set = std::mem::take(&mut owned.set).without(strip_set());
         if owned.set.is_empty() {
             managers.remove(id);
         }
@@ -356,7 +356,7 @@ fn last_applied_set(request: &Request<'_>, live: &Doc) -> Option<Set> {
     validate(View::Value(&config), request.shape, false).ok()?;
     let fields = field_set(View::Value(&config), request.shape).ok()?;
     let change = compare(View::Value(&config), View::Value(&live.root), request.shape).ok()?;
-    Some(fields.difference(&change.modified).difference(&change.added).difference(&change.removed))
+    Some(fields.without(&change.modified).without(&change.added).without(&change.removed))
 }
 
 /// Keeps the client-side annotation in step with what was applied; one that grows too large goes.

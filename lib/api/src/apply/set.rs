@@ -152,7 +152,7 @@ impl Set {
 
     /// The paths of both.
     pub fn intersection(&self, other: &Set) -> Set {
-        self.paired(other, false, |a, b| Entry {
+        self.paired(other, |a, b| Entry {
             element: a.element.clone(),
             member: a.member && b.member,
             children: a.children.intersection(&b.children),
@@ -161,37 +161,54 @@ impl Set {
 
     /// The paths that the other set lacks.
     pub fn difference(&self, other: &Set) -> Set {
-        self.paired(other, true, |a, b| Entry {
-            element: a.element.clone(),
-            member: a.member && !b.member,
-            children: a.children.difference(&b.children),
-        })
+        self.clone().without(other)
     }
 
     /// As [`Set::difference`]; with a member of the other set all that lies below it goes.
     pub fn recursive_difference(&self, other: &Set) -> Set {
-        self.paired(other, true, |a, b| Entry {
-            element: a.element.clone(),
-            member: a.member && !b.member,
-            children: if b.member { Set::new() } else { a.children.recursive_difference(&b.children) },
-        })
+        self.clone().without_all_below(other)
     }
 
-    /// Our entries with the other's of the same element; `alone`: those without a pair stay.
-    fn paired(&self, other: &Set, alone: bool, pair: impl Fn(&Entry, &Entry) -> Entry) -> Set {
+    /// As [`Set::difference`], in place.
+    pub fn without(mut self, other: &Set) -> Set {
+        self.take_away(other, false);
+        self
+    }
+
+    /// As [`Set::recursive_difference`], in place.
+    pub fn without_all_below(mut self, other: &Set) -> Set {
+        self.take_away(other, true);
+        self
+    }
+
+    fn take_away(&mut self, other: &Set, all_below: bool) {
+        if self.is_empty() || other.is_empty() {
+            return;
+        }
+        let mut theirs = other.entries.iter().peekable();
+        self.entries.retain_mut(|entry| {
+            while theirs.next_if(|their| their.element < entry.element).is_some() {}
+            let Some(their) = theirs.next_if(|their| their.element == entry.element) else { return true };
+            entry.member &= !their.member;
+            if their.member && all_below {
+                return false;
+            }
+            entry.children.take_away(&their.children, all_below);
+            entry.member || !entry.children.is_empty()
+        });
+    }
+
+    /// Our entries with the other's of the same element.
+    fn paired(&self, other: &Set, pair: impl Fn(&Entry, &Entry) -> Entry) -> Set {
         let mut out = Vec::new();
         let mut theirs = other.entries.iter().peekable();
         for entry in &self.entries {
             while theirs.next_if(|their| their.element < entry.element).is_some() {}
-            match theirs.next_if(|their| their.element == entry.element) {
-                Some(their) => {
-                    let made = pair(entry, their);
-                    if made.member || !made.children.is_empty() {
-                        out.push(made);
-                    }
+            if let Some(their) = theirs.next_if(|their| their.element == entry.element) {
+                let made = pair(entry, their);
+                if made.member || !made.children.is_empty() {
+                    out.push(made);
                 }
-                None if alone => out.push(entry.clone()),
-                None => {}
             }
         }
         Set { entries: out }
@@ -358,7 +375,7 @@ impl Filter {
     pub fn apply(&self, set: Set) -> Set {
         match self {
             _ if set.is_empty() => set,
-            Filter::Exclude(excluded) => set.recursive_difference(excluded),
+            Filter::Exclude(excluded) => set.without_all_below(excluded),
             Filter::Include(matcher) => set.matching(matcher),
         }
     }

@@ -108,7 +108,7 @@ impl Updater<'_> {
         let time = known.as_ref().and_then(|owned| owned.time.clone());
         let mut set = known.map(|owned| owned.set).unwrap_or_default();
         if !changed.removed.is_empty() {
-            set = set.difference(&changed.removed);
+            set = set.without(&changed.removed);
         }
         set = set.union(changed.modified).union(changed.added);
         if let Some(filter) = (self.filter)(version) {
@@ -203,14 +203,14 @@ impl Updater<'_> {
         }
         for (id, set) in &conflicts {
             if let Some(owned) = managers.get_mut(id) {
-                owned.set = owned.set.difference(set);
+                owned.set = std::mem::take(&mut owned.set).without(set);
             }
         }
         for (_, owned) in managers.iter_mut().filter(|(id, _)| *id != me) {
             if let Some(change) = changes.get(&owned.api_version)
                 && owned.set.intersects(&change.removed)
             {
-                owned.set = owned.set.difference(&change.removed);
+                owned.set = std::mem::take(&mut owned.set).without(&change.removed);
             }
         }
         managers.retain(|_, owned| !owned.set.is_empty());
@@ -235,7 +235,7 @@ impl Updater<'_> {
         // Only what the manager itself had applied may go.
         let kept = at_last.with(pruned).fields()?.with_named_fields(Some(shape));
         let all = at_last.fields()?.with_named_fields(Some(shape));
-        let gone = all.difference(&kept).intersection(&named);
+        let gone = all.without(&kept).intersection(&named);
         let pruned = at_last.with(remove(at_last.view(), &gone, shape));
         match self.convert(&pruned, version)? {
             Some(object) => Ok(object.value.into_owned()),
@@ -265,7 +265,7 @@ impl Updater<'_> {
             };
             let shape = Some(whole.shape);
             let keep = part.fields()?.with_named_fields(shape).union(set.with_named_fields(shape));
-            let gone = whole.fields()?.with_named_fields(shape).difference(&keep);
+            let gone = whole.fields()?.with_named_fields(shape).without(&keep);
             let back = whole.with(remove(whole.view(), &gone, whole.shape));
             if let Some(back) = self.convert(&back, &merged.version)? {
                 pruned = back.value.into_owned();

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, Source, custom};
+use super::{Dialect, Source, custom, enums};
 use crate::schema::{DefaultValue, FieldDef, Flags, Kind, ListType, PatchStrategy, StructDef, TypeId};
 use crate::table::Resource;
 
@@ -165,7 +165,7 @@ fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> 
 
 fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn Source) -> Value {
     let mut value = of_kind(field.kind, dialect);
-    let text = source.description(def.name, field.json);
+    let text = enums::described(field, source.description(def.name, field.json));
     let default = default_of(field).filter(|_| dialect == Dialect::V3);
     // Beside `$ref`, v3 readers look at nothing else.
     if dialect == Dialect::V3 && value.contains_key("$ref") && (!text.is_empty() || default.is_some()) {
@@ -174,7 +174,7 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     if !text.is_empty() {
         value.insert("description".into(), text.into());
     }
-    if !field.enum_values().is_empty() && dialect == Dialect::V3 {
+    if !field.enum_values().is_empty() {
         let values = json!(field.enum_values());
         match value.get_mut("items") {
             Some(Value::Object(items)) => drop(items.insert("enum".into(), values)),

@@ -5,10 +5,13 @@
 
 mod json;
 mod merge;
+mod restore;
+mod shown;
 mod strategic;
 
 use crate::doc::Doc;
 use crate::json::{DecodeError, EncodeOptions, FieldValidation, Warning};
+use crate::kinds::{self, Mismatch};
 
 /// Why a patch could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +28,10 @@ pub enum PatchError {
     /// 422: it cannot be applied to this object (a JSON patch test failed, a path is missing).
     #[error("{0}")]
     Unprocessable(String),
-    /// The patched object does not decode: 422, Invalid, with the field `patch`.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
+    /// The patched object does not decode: 422, Invalid, with the field `patch` and the value `shown`: the patched object,
+    /// or the patch where it was a strategic one.
+    #[error("{error}")]
+    Decode { error: DecodeError, shown: String },
 }
 
 /// The patched object and warnings on unknown or duplicate fields.
@@ -38,7 +42,7 @@ pub fn json_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> 
     let (ops, duplicates) = json::parse(patch, validation)?;
     let mut object = view(original)?;
     json::apply(&mut object, &ops)?;
-    finish(original, &object, duplicates, validation)
+    finish(original, &object, duplicates, validation, None)
 }
 
 /// `application/merge-patch+json`.
@@ -49,7 +53,7 @@ pub fn merge_patch(original: &Doc, patch: &[u8], validation: FieldValidation) ->
     }
     let mut object = view(original)?;
     merge::merge(&mut object, patch);
-    finish(original, &object, duplicates, validation)
+    finish(original, &object, duplicates, validation, None)
 }
 
 /// `application/strategic-merge-patch+json`; built-in types only.
@@ -61,7 +65,8 @@ pub fn strategic_merge(
     let Some(ty) = original.ty() else {
         return Err(PatchError::BadRequest("strategic merge patch format is not supported".into()));
     };
-    let (patch, duplicates) = read(patch, validation, "")?;
+    let bytes = patch;
+    let (patch, duplicates) = read(bytes, validation, "")?;
     let serde_json::Value::Object(patch) = patch else {
         let what = type_word(&patch);
         return Err(PatchError::BadRequest(format!(
@@ -73,7 +78,7 @@ pub fn strategic_merge(
         _ => Default::default(),
     };
     let merged = strategic::merge_object(object, patch, ty)?;
-    finish(original, &serde_json::Value::Object(merged), duplicates, validation)
+    finish(original, &serde_json::Value::Object(merged), duplicates, validation, Some(bytes))
 }
 
 /// The original as the client sees it.
@@ -114,20 +119,52 @@ fn finish(
     object: &serde_json::Value,
     duplicates: Vec<String>,
     validation: FieldValidation,
+    strategic: Option<&[u8]>,
 ) -> Result<Patched, PatchError> {
     let bytes = serde_json::to_vec(object).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+    let fail = |error| {
+        let patch = strategic.map(|patch| read(patch, FieldValidation::Ignore, ""));
+        let shown = match patch {
+            Some(Ok((patch, _))) => shown::go(&patch),
+            _ => String::from_utf8_lossy(&bytes).into_owned(),
+        };
+        PatchError::Decode { error, shown }
+    };
     match crate::json::decode_any(original.ty(), &bytes, validation) {
         Ok((mut doc, warnings)) => {
-            if doc.gvk.kind.is_empty() && doc.gvk.version.is_empty() {
-                doc.gvk = original.gvk.clone();
-            }
+            settle_kind(&mut doc, original, strategic.is_some()).map_err(fail)?;
             if !duplicates.is_empty() && validation == FieldValidation::Strict {
-                return Err(DecodeError::Strict(duplicates).into());
+                return Err(fail(DecodeError::Strict(duplicates)));
             }
             Ok((doc, [duplicates, warnings].concat()))
         }
-        Err(DecodeError::Strict(errors)) => Err(DecodeError::Strict([duplicates, errors].concat()).into()),
-        Err(other) => Err(other.into()),
+        Err(DecodeError::Strict(errors)) => Err(fail(DecodeError::Strict([duplicates, errors].concat()))),
+        Err(other) => {
+            let converted = strategic.and(original.ty()).and_then(|ty| restore::first_error(ty, object));
+            Err(fail(converted.map_or(other, DecodeError::Type)))
+        }
+    }
+}
+
+/// What the patched object says it is must be what it was. A strategic patch changes fields of a type that is given, so what it
+/// says does not count; a custom resource's is for its own validation.
+fn settle_kind(doc: &mut Doc, original: &Doc, strategic: bool) -> Result<(), DecodeError> {
+    if original.ty().is_none() {
+        if doc.gvk.kind.is_empty() && doc.gvk.version.is_empty() {
+            doc.gvk = original.gvk.clone();
+        }
+        return Ok(());
+    }
+    let mut given = std::mem::replace(&mut doc.gvk, original.gvk.clone());
+    if given.kind.is_empty() {
+        given.kind = original.gvk.kind.clone();
+    }
+    if given.version.is_empty() && given.group.is_empty() {
+        (given.group, given.version) = (original.gvk.group.clone(), original.gvk.version.clone());
+    }
+    match kinds::mismatch(&given, &original.gvk) {
+        Some(Mismatch::Decode(text)) if !strategic => Err(DecodeError::TypeMeta(text)),
+        _ => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
+use super::{PatchError, shown};
 use crate::schema::{Kind, PatchStrategy, TypeId};
 
 const PATCH: &str = "$patch";
@@ -102,7 +102,7 @@ fn bad_type<T>(expected: &str, actual: &Value) -> Result<T, PatchError> {
 }
 
 fn no_merge_key<T>(map: &Object, key: &str) -> Result<T, PatchError> {
-    fail(format!("map: {} does not contain declared merge key: {key}", go_object(map)))
+    fail(format!("map: {} does not contain declared merge key: {key}", shown::object(map)))
 }
 
 pub(super) fn merge_object(original: Object, patch: Object, ty: TypeId) -> Result<Object, PatchError> {
@@ -122,7 +122,11 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
                 Ok(patch)
             }
             Some("delete") => Ok(Object::new()),
-            _ => fail(format!("unknown patch type: {} in map: {}", go_value(directive), go_object(&patch))),
+            _ => fail(format!(
+                "unknown patch type: {} in map: {}",
+                shown::go(directive),
+                shown::object(&patch)
+            )),
         };
     }
     apply_retain_keys(&mut original, &mut patch)?;
@@ -293,8 +297,8 @@ fn check_against_order(new: &[Value], order: &[Value], merge_key: &str) -> Resul
             let Some(candidate) = order.get(at) else {
                 return fail(format!(
                     "The order in patch list:\n{}\n doesn't match {SET_ELEMENT_ORDER} list:\n{}\n",
-                    go_list(new),
-                    go_list(order)
+                    shown::list(new),
+                    shown::list(order)
                 ));
             };
             at += 1;
@@ -361,8 +365,8 @@ fn elements_are_objects(old: &[Value], new: &[Value]) -> Result<bool, PatchError
         if *of.get_or_insert(here) != here {
             return fail(format!(
                 "list element types are not identical: [{} {}]",
-                go_list(old),
-                go_list(new)
+                shown::list(old),
+                shown::list(new)
             ));
         }
     }
@@ -389,7 +393,11 @@ fn apply_element_directives(
             Some((_, Some("replace"))) => replace = true,
             Some((_, Some("merge"))) => return fail("merging lists cannot yet be specified in the patch"),
             Some((other, _)) => {
-                return fail(format!("unknown patch type: {} in map: {}", go_value(other), go_object(map)));
+                return fail(format!(
+                    "unknown patch type: {} in map: {}",
+                    shown::go(other),
+                    shown::object(map)
+                ));
             }
         }
     }
@@ -510,26 +518,4 @@ fn go_type(value: &Value) -> &'static str {
         Value::Array(_) => "[]interface {}",
         Value::Object(_) => "map[string]interface {}",
     }
-}
-
-/// A value as Go's `%v` prints it.
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => go_list(items),
-        Value::Object(map) => go_object(map),
-        other => other.to_string(),
-    }
-}
-
-fn go_list(items: &[Value]) -> String {
-    format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" "))
-}
-
-fn go_object(map: &Object) -> String {
-    format!(
-        "map[{}]",
-        map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect::<Vec<_>>().join(" ")
-    )
 }

@@ -143,10 +143,7 @@ fn strategic_merge_errors() {
             json!({"spec": {"template": {"spec": {"$retainKeys": ["containers"], "volumes": []}}}}),
             "invalid patch format of retainKeys",
         ),
-        (
-            json!({"spec": {"replicas": "x"}}),
-            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
-        ),
+        (json!({"spec": {"replicas": "x"}}), "unrecognized type: int32"),
         (json!({"spec": {"foo": 1}}), "strict decoding error: unknown field \"spec.foo\""),
     ];
     for (patch, expected) in cases {

@@ -24,9 +24,14 @@ pub(crate) fn put_double(number: u32, n: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&n.to_le_bytes());
 }
 
-pub(crate) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+/// What stands before the bytes of a length-delimited field.
+pub(crate) fn put_length(number: u32, len: u64, out: &mut Vec<u8>) {
     put_varint(u64::from(number) << 3 | 2, out);
-    put_varint(bytes.len() as u64, out);
+    put_varint(len, out);
+}
+
+pub(crate) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    put_length(number, bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 

@@ -357,6 +357,7 @@ pub fn strategy(ty: Option<TypeId>) -> &'static Strategy {
         core_v1::ENDPOINTS => &core::endpoints::ENDPOINTS,
         core_v1::CONFIG_MAP => &core::config::CONFIG_MAP,
         core_v1::SECRET => &core::config::SECRET,
+        core_v1::COMPONENT_STATUS => &core::config::COMPONENT_STATUS,
         core_v1::SERVICE_ACCOUNT => &core::config::SERVICE_ACCOUNT,
         core_v1::NAMESPACE => &core::namespace::STRATEGY,
         core_v1::NODE => &core::node::STRATEGY,

@@ -18,4 +18,4 @@ pub use packed::{MetaOnly, Packed};
 pub use pod::{ClaimUse, HostPort, PodPhase, PodView, Taint, TaintEffect, Toleration, TolerationOp};
 pub use resources::Resources;
 pub use selector::{Selector, SelectorError};
-pub use shared::{LeaseView, NamespaceView, PodIndex, SharedInformers, VolumeView};
+pub use shared::{ClaimView, LeaseView, NamespaceView, PodIndex, SharedInformers, VolumeView};

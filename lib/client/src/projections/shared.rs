@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use keelson_daemon::DrainWatcher;
 use kube::Api;
 use parking_lot::RwLock;
@@ -77,9 +78,9 @@ impl Projection for MetaOnly<ServiceAccount> {
     }
 }
 
-impl Projection for MetaOnly<PersistentVolumeClaim> {
-    type Object = PersistentVolumeClaim;
-    fn project(object: PersistentVolumeClaim) -> Self {
+impl Projection for MetaOnly<VolumeAttributesClass> {
+    type Object = VolumeAttributesClass;
+    fn project(object: VolumeAttributesClass) -> Self {
         MetaOnly::new(&object.metadata)
     }
 }
@@ -90,6 +91,8 @@ pub struct VolumeView {
     pub meta: Meta,
     /// Its phase is Bound.
     pub bound: bool,
+    /// Its VolumeAttributesClass.
+    pub attributes_class: Option<Box<str>>,
 }
 
 impl HasMeta for VolumeView {
@@ -102,7 +105,43 @@ impl Projection for VolumeView {
     type Object = PersistentVolume;
     fn project(object: PersistentVolume) -> Self {
         let phase = object.status.and_then(|status| status.phase);
-        VolumeView { meta: Meta::new(&object.metadata), bound: phase.as_deref() == Some("Bound") }
+        let class = object.spec.and_then(|spec| spec.volume_attributes_class_name);
+        VolumeView {
+            meta: Meta::new(&object.metadata),
+            bound: phase.as_deref() == Some("Bound"),
+            attributes_class: class.filter(|class| !class.is_empty()).map(Into::into),
+        }
+    }
+}
+
+/// A claim on a volume.
+#[derive(Debug)]
+pub struct ClaimView {
+    pub meta: Meta,
+    /// The VolumeAttributesClasses it wants, has, and is being given; each once.
+    pub attributes_classes: Vec<Box<str>>,
+}
+
+impl HasMeta for ClaimView {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
+impl Projection for ClaimView {
+    type Object = PersistentVolumeClaim;
+    fn project(object: PersistentVolumeClaim) -> Self {
+        let status = object.status.unwrap_or_default();
+        let classes = [
+            object.spec.and_then(|spec| spec.volume_attributes_class_name),
+            status.current_volume_attributes_class_name,
+            status.modify_volume_status.and_then(|modify| modify.target_volume_attributes_class_name),
+        ];
+        let mut attributes_classes: Vec<Box<str>> =
+            classes.into_iter().flatten().filter(|class| !class.is_empty()).map(Into::into).collect();
+        attributes_classes.sort_unstable();
+        attributes_classes.dedup();
+        ClaimView { meta: Meta::new(&object.metadata), attributes_classes }
     }
 }
 
@@ -282,8 +321,9 @@ pub struct SharedInformers {
     pub quotas: Informer<Packed<ResourceQuota>>,
     pub cluster_roles: Informer<Packed<ClusterRole>>,
     pub certificate_requests: Informer<Packed<CertificateSigningRequest>>,
-    pub volume_claims: Informer<MetaOnly<PersistentVolumeClaim>>,
+    pub volume_claims: Informer<ClaimView>,
     pub volumes: Informer<VolumeView>,
+    pub volume_attributes_classes: Informer<MetaOnly<VolumeAttributesClass>>,
     /// Secrets of bootstrap tokens.
     pub bootstrap_tokens: Informer<Packed<Secret>>,
     /// The discovery document in kube-public.
@@ -333,6 +373,7 @@ impl SharedInformers {
             certificate_requests: all(client, drain),
             volume_claims: all(client, drain),
             volumes: all(client, drain),
+            volume_attributes_classes: all(client, drain),
             bootstrap_tokens: Informer::start(
                 Api::namespaced(client.clone(), "kube-system"),
                 Selector {
@@ -376,6 +417,7 @@ impl SharedInformers {
             certificate_requests: self.certificate_requests.within(scope),
             volume_claims: self.volume_claims.within(scope),
             volumes: self.volumes.within(scope),
+            volume_attributes_classes: self.volume_attributes_classes.within(scope),
             bootstrap_tokens: self.bootstrap_tokens.within(scope),
             cluster_info: self.cluster_info.within(scope),
         }
@@ -409,6 +451,7 @@ impl SharedInformers {
             certificate_requests: Informer::detached(),
             volume_claims: Informer::detached(),
             volumes: Informer::detached(),
+            volume_attributes_classes: Informer::detached(),
             bootstrap_tokens: Informer::detached(),
             cluster_info: Informer::detached(),
         }

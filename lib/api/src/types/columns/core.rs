@@ -400,6 +400,28 @@ pub static SECRET: Columns = Columns {
     },
 };
 
+pub static COMPONENT_STATUS: Columns = Columns {
+    definitions: &[
+        NAME,
+        text("Status", "Status of the component conditions"),
+        text("Message", "Message of the component conditions"),
+        text("Error", "Error of the component conditions"),
+    ],
+    cells: |doc, _| {
+        use c::component_condition as k;
+        let conditions =
+            doc.root().into_iter().flat_map(|root| structs(root, c::component_status::CONDITIONS));
+        let healthy = conditions.map(|(_, one)| one).find(|one| one.str(k::TYPE) == "Healthy");
+        let status = match healthy {
+            None => "Unknown",
+            Some(condition) if condition.str(k::STATUS) == "True" => "Healthy",
+            Some(_) => "Unhealthy",
+        };
+        let text = |field| Cell::from(healthy.map_or("", |condition| condition.str(field)));
+        vec![name_cell(doc), status.into(), text(k::MESSAGE), text(k::ERROR)]
+    },
+};
+
 pub static SERVICE_ACCOUNT: Columns = Columns { definitions: &[NAME, AGE], cells: name_and_age };
 
 pub static NAMESPACE: Columns = Columns {

@@ -57,6 +57,13 @@ pub static SECRET: Strategy = Strategy {
     ..Strategy::BASE
 };
 
+/// ComponentStatuses, of which nothing is stored.
+pub static COMPONENT_STATUS: Strategy = Strategy {
+    generation: GenerationRule::None,
+    columns: &columns::core::COMPONENT_STATUS,
+    ..Strategy::BASE
+};
+
 /// ServiceAccounts.
 pub static SERVICE_ACCOUNT: Strategy = Strategy {
     generation: GenerationRule::None,
