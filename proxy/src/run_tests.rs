@@ -8,6 +8,9 @@ use keelson_daemon::drain::Drained;
 use keelson_sys::netns::{Netns, unshare_net};
 use keelson_sys::rtnl::{Batch, RouteSpec, Rtnl, VethSpec};
 
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
 use super::*;
 use crate::apply::isolated;
 
