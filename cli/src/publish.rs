@@ -33,12 +33,13 @@ pub fn shared_config(config: &Config) -> String {
     let text = |text: String| serde_json::Value::from(text).to_string();
     format!(
         "apiVersion: {}\nkind: Configuration\nnetwork:\n  podCidr: {}\n  serviceCidr: {}\n  clusterDomain: {}\n  \
-         dnsAddress: {}\n",
+         dnsAddress: {}\n  tunnel: {}\n",
         keelson_base::consts::CONFIG_API_VERSION,
         text(network.pod_cidr.to_string()),
         text(network.service_cidr.to_string()),
         text(network.cluster_domain.clone()),
         text(network.dns_address.to_string()),
+        network.tunnel.name(),
     )
 }
 

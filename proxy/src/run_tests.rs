@@ -156,6 +156,7 @@ fn config(folder: &std::path::Path) -> ProxyConfig {
             cluster_domain: "cluster.local".into(),
             upstreams: vec!["192.0.2.99:53".parse().expect("address")],
         }),
+        tunnel: Tunnel::Auto,
         cni_conf_dir: folder.join("net.d"),
         cni_state_dir: folder.join("cni"),
     }
