@@ -5,6 +5,7 @@
 //! request waits. An error other than a full disk closes the store: what is on the disk is then known only to the next
 //! start.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,7 +21,9 @@ use super::schema::{Meta, last_id, row_id};
 use super::site::Site;
 use super::sweep::{self, Compaction};
 use crate::hub::Hub;
-use crate::{CommitError, Committed, Entry, Event, Expect, Revision, StoreError, Transaction, Write, keys};
+use crate::{
+    CommitError, Committed, Entry, Event, Expect, Revision, StoreError, Told, Transaction, Write, keys,
+};
 
 /// Rows a compaction looks at beside writes, and when it has the turn to itself; few in tests, so that it takes several.
 const COMPACT_BESIDE: usize = if cfg!(test) { 5 } else { 32 };
@@ -30,6 +33,9 @@ const VACUUM_BESIDE: u32 = 8;
 const VACUUM_ALONE: u32 = 64;
 /// A checkpoint that keeps writes waiting for longer is told of.
 const SLOW: Duration = Duration::from_millis(200);
+
+/// So long the wakes of watches may lie with whoever was answered. It is asleep, or held up, if it has not looked by then.
+const LATE: Duration = Duration::from_millis(5);
 
 /// What the store's users ask of the writer.
 pub(super) enum Request {
@@ -76,6 +82,8 @@ pub(super) struct Writer {
     /// After a failed turn nothing is done unasked until then.
     rest_until: Option<Instant>,
     closed: Arc<OnceLock<String>>,
+    /// The watches told lately; they are woken here when nobody else has done it in time.
+    told: VecDeque<(Instant, Told)>,
     /// Pages in the WAL after the last commit.
     wal_pages: Arc<AtomicU64>,
 }
@@ -135,6 +143,7 @@ impl Writer {
             pace,
             rest_until: None,
             closed,
+            told: VecDeque::new(),
             wal_pages,
         };
         if writer.site.fill_reserve().is_err() {
@@ -179,11 +188,20 @@ impl Writer {
             let seconds = at.saturating_sub(expiry::now()).clamp(0, 3600) as u64;
             Instant::now() + Duration::from_secs(seconds)
         });
-        rests.or(expires)
+        let late = self.told.front().map(|(since, _)| *since + LATE);
+        [rests.or(expires), late].into_iter().flatten().min()
+    }
+
+    /// Wakes the watches that were told a while ago and have not looked.
+    fn wake_late(&mut self) {
+        while self.told.front().is_some_and(|(since, _)| since.elapsed() >= LATE) {
+            self.told.pop_front();
+        }
     }
 
     /// One transaction: all requests, a step of compaction, one fsync.
     pub fn turn(&mut self, requests: Vec<Request>) {
+        self.wake_late();
         let mut commits = Vec::with_capacity(requests.len());
         // Held until the answers are out: they bound what waits.
         let mut permits = Vec::with_capacity(requests.len());
@@ -246,7 +264,7 @@ impl Writer {
         // From here on every answer is in `settled`, whatever fails.
         let mut transactions = Vec::with_capacity(commits.len());
         for (transaction, answer) in commits {
-            settled.push((answer, Ok(Committed { revision: 0 })));
+            settled.push((answer, Ok(Committed { revision: 0, told: Told::default() })));
             transactions.push(transaction);
         }
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -276,11 +294,20 @@ impl Writer {
     fn settle(&mut self, settled: Vec<Settled>, work: Work) {
         self.meta.revision = work.revision;
         self.history.wrote(work.history);
-        if !work.events.is_empty() {
-            self.hub.publish(work.events, work.revision + self.meta.base);
+        let told = match work.events.is_empty() {
+            true => Told::default(),
+            false => self.hub.publish(work.events, work.revision + self.meta.base),
+        };
+        // Nobody is answered who could look: dropped here.
+        if settled.is_empty() {
+            return;
         }
         for (answer, result) in settled {
-            let _ = answer.send(result);
+            // An answer that nobody waits for any more is dropped, and wakes.
+            let _ = answer.send(result.map(|committed| Committed { told: told.clone(), ..committed }));
+        }
+        if !told.is_empty() {
+            self.told.push_back((Instant::now(), told));
         }
     }
 
@@ -339,7 +366,7 @@ impl Writer {
         if index > 0 {
             work.revision = revision;
         }
-        Ok(Ok(Committed { revision: work.revision + base }))
+        Ok(Ok(Committed { revision: work.revision + base, told: Told::default() }))
     }
 
     /// Deletes keys whose time has come, each as a change of its own.
