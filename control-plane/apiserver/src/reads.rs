@@ -60,7 +60,8 @@ impl CachedReads {
     fn cache(&self, group: &str, resource: &str) -> Option<Arc<WatchCache>> {
         let all = READ_BY_DECISIONS.iter().chain(PEEKED_AT);
         let ((.., namespaced), prefix) =
-            all.zip(PREFIXES.iter()).find(|((g, r, _), _)| (*g, *r) == (group, resource))?;
+            // The resource first: groups are alike, and every write asks for several.
+            all.zip(PREFIXES.iter()).find(|((g, r, _), _)| *r == resource && *g == group)?;
         // The caches were made with their own settings at start; these are for the case that one was not.
         let settings = || Settings {
             prefix: prefix.clone(),

@@ -153,11 +153,13 @@ impl Subscriber {
         !queue.overflown
     }
 
-    fn wake_unless_read(&self) {
+    fn is_unread(&self) -> bool {
         let queue = self.queue.lock();
-        let unread = !queue.events.is_empty() || queue.overflown;
-        drop(queue);
-        if unread {
+        !queue.events.is_empty() || queue.overflown
+    }
+
+    fn wake_unless_read(&self) {
+        if self.is_unread() {
             self.waker.wake();
         }
     }
@@ -170,9 +172,9 @@ impl Subscriber {
 pub struct Told(Option<Arc<[Arc<Subscriber>]>>);
 
 impl Told {
-    /// Whether nobody was told.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+    /// Whether nobody is left who has not looked.
+    pub fn is_settled(&self) -> bool {
+        self.0.iter().flat_map(|told| told.iter()).all(|subscriber| !subscriber.is_unread())
     }
 }
 
