@@ -56,7 +56,7 @@ struct Args {
     /// Measure on etcd only (etcd, alone), with this binary of keelson; no cluster is needed.
     #[arg(long, value_name = "BINARY")]
     etcd_with: Option<PathBuf>,
-    /// Measure a control plane of this binary alone (reads, writes, watch, scale) instead of the cluster's; the database lies
+    /// Measure a control plane of this binary alone (reads, writes, watch, delete, scale) instead of the cluster's; the database lies
     /// beside the report.
     #[arg(long, value_name = "BINARY")]
     with: Option<PathBuf>,
@@ -186,7 +186,9 @@ async fn of_binary(binary: &Path, args: Args) -> Result<()> {
         cri_socket: PathBuf::new(),
         places: Places::of_environment(),
     };
-    if args.asks_for("scale") {
+    if args.asks_for("delete") {
+        delete::measure(&mut bench).await?;
+    } else if args.asks_for("scale") {
         scale::measure(&mut bench, args.objects).await?;
     } else {
         of_api(&mut bench, &args).await?;
