@@ -52,7 +52,12 @@ impl Health {
 /// Serves a request that names no resource.
 pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>, Status> {
     let path = call.info.path.trim_end_matches('/');
-    if !matches!(*call.method, Method::GET | Method::HEAD) {
+    // Upstream routes GET alone to what it calls web services, and any method to the rest.
+    let service = matches!(path, "/version" | OPENID_CONFIG_PATH | JWKS_PATH)
+        || ["/api", "/apis"]
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    if !(*call.method == Method::GET || *call.method == Method::HEAD && !service) {
         return Err(Status::method_not_allowed());
     }
     match path {

@@ -25,6 +25,7 @@ use crate::cache::{
 };
 use crate::negotiate::{self, Encoding, Offer, Shape};
 use crate::options::{ListOptions, Version};
+use crate::socket::Messages;
 use crate::{respond, scan};
 
 /// Without `timeoutSeconds` a watch ends after a random time between this and twice this, as upstream's.
@@ -74,6 +75,14 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let mut response = respond::with_body(StatusCode::OK, media_type, body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     Ok(response)
+}
+
+/// The same over the client's WebSocket, a message per event.
+pub async fn over_socket(op: &Op<'_>, parts: &http::request::Parts) -> Result<Response<Body>, Status> {
+    let answer = watch(op).await?;
+    let json = answer.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == negotiate::JSON);
+    let messages = if json { Messages::Text } else { Messages::Frames };
+    crate::socket::watch(parts, answer, messages, &op.core.stop)
 }
 
 /// Upstream's meaning of resourceVersion and sendInitialEvents.
