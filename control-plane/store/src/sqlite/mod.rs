@@ -640,6 +640,13 @@ impl Store for SqliteStore {
         .boxed()
     }
 
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        self.shared.read(|connection| {
+            let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+            Ok(Some(u64::from(sweep::pages(connection)?.0) * u64::from(page)))
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             self.ended.store(true, Ordering::Relaxed);
