@@ -20,6 +20,9 @@ mod service;
 mod settings;
 mod snapshot;
 mod store;
+mod upgrade;
+mod version;
+mod watched;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,7 +38,7 @@ use std::process::ExitCode;
 /// One binary runs every part of a cluster. `keelson init` makes a cluster on this machine, and prints the command with
 /// which other machines join it. The administrator's kubeconfig is then `admin.conf` in the state folder.
 #[derive(Parser)]
-#[command(name = "keelson", version, about, max_term_width = 100)]
+#[command(name = "keelson", version = version::OWN, about, max_term_width = 100)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -110,6 +113,17 @@ enum Command {
     MigrateStore {
         #[command(subcommand)]
         target: migrate::Target,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Another version on this machine, and the way back (root).
+    ///
+    /// Each machine is upgraded by itself, control planes before workers.
+    Upgrade {
+        #[command(subcommand)]
+        command: upgrade::Command,
         #[command(flatten)]
         file: ConfigFile,
         #[arg(long, short, global = true, value_enum, default_value = "text")]
@@ -358,6 +372,10 @@ async fn administer(command: Command) -> Result<()> {
         Command::MigrateStore { target, file, output } => {
             quiet();
             migrate::run(target, file.config, output).await
+        }
+        Command::Upgrade { command, file, output } => {
+            quiet();
+            upgrade::run(command, &file.load()?, output).await
         }
         Command::Status { common } => status::run(&common.file.load()?, common.output).await,
         Command::Node { command: NodeCommand::Leave { name, timeout }, common } => {

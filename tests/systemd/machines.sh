@@ -6,8 +6,8 @@
 
 MACHINE_CACHE=${MACHINE_CACHE:-/var/cache/keelson-systemd}
 MACHINES=${MACHINES:-/var/lib/keelson-machines}
-BRIDGE=klbr0
-SUBNET=10.213.7
+BRIDGE=${BRIDGE:-klbr0}
+SUBNET=${SUBNET:-10.213.7}
 
 # What Debian's installer or a cloud image would have put there, and the runtime.
 BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv,etcd-server,etcd-client,systemd-timesyncd,libfaketime

@@ -37,5 +37,5 @@ wait "$rounds_pid" && ended=0 || ended=$?
 cat "$work/rounds.log"
 check "no acknowledged write was lost, no event missed, every history is linearizable" test "$ended" = 0
 gap=$(awk '$1 == "longest_write_gap_s" {print $2}' "$work/rounds.log")
-figure longest_write_gap_s "${gap:-none}" s "bound 10"
+figure longest_write_gap_s "${gap:-none}" s 10
 check "the longest gap between two writes is at most 10 s" awk "BEGIN { exit !(${gap:-99} <= 10) }"

@@ -11,6 +11,7 @@
 mod beside;
 mod checkpoint;
 mod expiry;
+mod formats;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
@@ -47,6 +48,7 @@ use crate::{
 };
 
 pub use self::beside::SqliteReader;
+pub use self::formats::{FORMAT, convert, format};
 pub use self::reopening::ReopeningStore;
 pub use self::site::DATABASE;
 
