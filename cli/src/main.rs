@@ -4,6 +4,7 @@
 
 mod all_in_one;
 mod balancer;
+mod bundle;
 mod checks;
 mod control_plane;
 mod docs;
@@ -113,6 +114,17 @@ enum Command {
     MigrateStore {
         #[command(subcommand)]
         target: migrate::Target,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// All that machines without a network need, in one signed file.
+    ///
+    /// `create` on a machine that has a network; `install` on each that has none, with the program and the file alone.
+    Bundle {
+        #[command(subcommand)]
+        command: bundle::Command,
         #[command(flatten)]
         file: ConfigFile,
         #[arg(long, short, global = true, value_enum, default_value = "text")]
@@ -320,6 +332,10 @@ fn run(args: Args) -> Result<()> {
             service::runtime()?.block_on(reset::run(&config, yes, state, Progress::new(Output::Text)))
         }
         Command::Docs { folder } => docs::write(&folder),
+        Command::Bundle { command, file, output } => {
+            quiet();
+            bundle::work(command, file.path().as_deref(), output)
+        }
         command => service::runtime()?.block_on(administer(command)),
     }
 }

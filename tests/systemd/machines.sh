@@ -96,7 +96,7 @@ machine_down() {
     if pid=$(cat "$dir/nspawn.pid" 2>/dev/null) && [ -d "/proc/$pid" ]; then
         # SIGRTMIN+4 to the machine's init: power off.
         kill -s RTMIN+4 "$(cat "$dir/leader.pid")" 2>/dev/null || true
-        for _ in $(seq 150); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
+        for _ in $(seq 300); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
         [ -d "/proc/$pid" ] && kill -KILL "$pid"
     fi
     awk -v dir="$dir/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r at; do umount -l "$at"; done

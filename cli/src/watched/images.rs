@@ -117,10 +117,9 @@ async fn step(config: &Config, folders: &[PathBuf]) -> Result<Vec<String>> {
         }
     }
     for image in plan.remove {
-        let cri = Cri::new(&config.kubelet.cri_socket)?;
-        match cri.remove_image(&image).await {
+        match runtime.remove(config, &image).await {
             Ok(()) => tracing::info!(image, "an image went with its archive"),
-            Err(error) => failed.push(format!("image {image}: {error}")),
+            Err(error) => failed.push(format!("image {image}: {error:#}")),
         }
     }
     for path in plan.forget {
@@ -154,7 +153,24 @@ impl Runtime {
     }
 
     async fn known(&self) -> Result<BTreeSet<String>> {
-        Ok(self.ctr(&["images", "list", "--quiet"]).await?.lines().map(str::to_owned).collect())
+        Ok(self.digests().await?.into_keys().collect())
+    }
+
+    /// Names, each with the digest that it stands for.
+    async fn digests(&self) -> Result<BTreeMap<String, String>> {
+        Ok(digests(&self.ctr(&["images", "list"]).await?))
+    }
+
+    /// Takes a name away, and the image with its last name. CRI takes all names of an image at once, so it is for that only.
+    async fn remove(&self, config: &Config, name: &str) -> Result<()> {
+        let names = self.digests().await?;
+        let Some(digest) = names.get(name) else { return Ok(()) };
+        let others =
+            names.iter().any(|(other, its)| its == digest && other != name && !other.starts_with("sha256:"));
+        if others {
+            return self.ctr(&["images", "rm", name]).await.map(drop);
+        }
+        Ok(Cri::new(&config.kubelet.cri_socket)?.remove_image(name).await?)
     }
 
     async fn import(&self, config: &Config, path: &Path) -> Result<Vec<String>> {
@@ -176,9 +192,24 @@ impl Runtime {
     }
 }
 
+/// What `ctr images list` prints: a heading, then name, media type and digest on each line.
+fn digests(listed: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
+    };
+    listed.lines().skip(1).filter_map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_digests_are_read() {
+        let listed = "REF  TYPE  DIGEST  SIZE  PLATFORMS  LABELS \na.b/c:1 application/x sha256:00 1.1 MiB linux/amd64 x=y \n";
+        assert_eq!(digests(listed), [("a.b/c:1".to_owned(), "sha256:00".to_owned())].into());
+    }
 
     #[test]
     fn the_runtime_follows_the_folder() {

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const ENDS: [&str; 3] = [".yaml", ".yml", ".json"];
+/// Manifests end so.
+pub const ENDS: [&str; 3] = [".yaml", ".yml", ".json"];
 /// The owner of the fields that are set.
 const MANAGER: &str = "keelson-manifests";
 const NAMESPACE: &str = "kube-system";
@@ -55,7 +56,7 @@ fn superfluous(inventory: &Inventory, wanted: &Inventory, unreadable: &BTreeSet<
 }
 
 /// The objects of a file: YAML documents or JSON, lists taken apart.
-fn objects(path: &Path) -> Result<Vec<Value>> {
+pub fn objects(path: &Path) -> Result<Vec<Value>> {
     let meta = std::fs::metadata(path)?;
     anyhow::ensure!(meta.len() <= LONGEST, "it is longer than {} MiB", LONGEST >> 20);
     parse(&std::fs::read_to_string(path)?)
