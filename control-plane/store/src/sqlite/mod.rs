@@ -12,6 +12,7 @@ mod answers;
 mod beside;
 mod checkpoint;
 mod expiry;
+mod formats;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
@@ -48,6 +49,7 @@ use crate::{
 };
 
 pub use self::beside::SqliteReader;
+pub use self::formats::{FORMAT, convert, format};
 pub use self::reopening::ReopeningStore;
 pub use self::site::DATABASE;
 
