@@ -6,11 +6,12 @@
 //! connection's task is joined.
 
 mod addresses;
+mod again;
 mod frames;
 mod guard;
 mod stall;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, RequestBody, Unread, request_body};
 use addresses::{Addresses, Place};
+use again::Again;
 use guard::{Guarded, Meter};
 use stall::{Activity, Streams, Told, unless_stalled};
 
@@ -304,11 +306,12 @@ impl<H: Handler> Shared<H> {
         C: Future<Output = Result<(), hyper::Error>>,
     {
         let mut serving = pin!(serving);
+        let mut again = Again::default();
         let (mut draining, mut farewell) = (false, None);
         let mut look = Instant::now() + self.limits.head;
         loop {
             tokio::select! {
-                outcome = serving.as_mut() => {
+                outcome = poll_fn(|context| again.poll(context, serving.as_mut())) => {
                     if let Err(error) = &outcome {
                         failed(error);
                     }

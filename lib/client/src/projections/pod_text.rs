@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use kube::Resource;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
@@ -232,6 +231,7 @@ fn all<T, K: From<T>>(texts: Option<Vec<T>>) -> Option<Vec<K>> {
 mod tests {
     use super::super::PodView;
     use super::*;
+    use kube::Resource as _;
     use serde_json::{Value, json};
 
     /// Pods that say all that a view can tell: a pending one, one that runs and one that has ended.
