@@ -20,6 +20,8 @@ pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Watch
 pub(super) const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const PERSISTENT_VOLUME_SPEC: &str = "io.k8s.api.core.v1.PersistentVolumeSpec";
+const CLAIM_STATUS: &str = "io.k8s.api.core.v1.PersistentVolumeClaimStatus";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
@@ -237,6 +239,12 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     }
     if field.flags.has(Flags::ATOMIC) {
         value.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
+    // The two fields that upstream marks so.
+    if let (PERSISTENT_VOLUME_SPEC, "claimRef") | (CLAIM_STATUS, "allocatedResourceStatuses") =
+        (def.name, field.json)
+    {
+        value.insert("x-kubernetes-map-type".into(), "granular".into());
     }
     Value::Object(value)
 }

@@ -261,6 +261,8 @@ fn operations_are_upstreams() {
         let op = op(&path, method);
         assert_eq!((&op["operationId"], &op["description"]), (&json!(id), &json!(description)), "{path}");
     }
+    let claim = &document["definitions"]["io.k8s.api.core.v1.PersistentVolumeSpec"]["properties"]["claimRef"];
+    assert_eq!(claim["x-kubernetes-map-type"], "granular");
     let collection: Vec<Value> = op(pods, "delete")["parameters"].as_array().expect("parameters").clone();
     let named = |name: &str| collection.iter().any(|param| param["name"] == name);
     assert!(named("labelSelector") && named("propagationPolicy") && !named("watch"), "{collection:?}");
