@@ -216,6 +216,15 @@ pub(super) fn group_version(table: &Table, group: &str, version: &str) -> Vec<Pa
     items
 }
 
+/// What stands before a noun; plurals have nothing.
+fn article(noun: &str) -> &'static str {
+    match noun.chars().next() {
+        _ if noun.ends_with('s') && !noun.ends_with("ss") => "",
+        Some('A' | 'E' | 'I' | 'O' | 'U') => "an ",
+        _ => "a ",
+    }
+}
+
 fn is_builtin(table: &Table, group: &str) -> bool {
     table.rows().iter().any(|row| row.group == group && row.ty.is_some())
 }
@@ -402,19 +411,19 @@ impl Paths<'_> {
     ) -> Op {
         let kind = self.row.kind.as_str();
         let custom = self.row.custom.is_some();
-        let article = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
+        let article = article(kind);
         let description = match action {
-            "list" if custom => format!("list objects of kind {kind}"),
+            "list" if custom || !self.row.verbs.has(Verbs::WATCH) => format!("list objects of kind {kind}"),
             "list" => format!("list or watch objects of kind {kind}"),
             "watchlist" => format!("watch individual changes to a list of {kind}. {USE_WATCH}."),
             "watch" => format!(
                 "watch changes to an object of kind {kind}. {USE_WATCH}, filtered to a single item with the 'fieldSelector' parameter."
             ),
-            "post" => format!("create {article} {kind}"),
+            "post" => format!("create {article}{kind}"),
             "get" => format!("read the specified {kind}"),
             "put" => format!("replace the specified {kind}"),
             "patch" => format!("partially update the specified {kind}"),
-            "delete" => format!("delete {article} {kind}"),
+            "delete" => format!("delete {article}{kind}"),
             "deletecollection" => format!("delete collection of {kind}"),
             _ => String::new(),
         };
@@ -528,6 +537,33 @@ impl Paths<'_> {
         ops
     }
 
+    /// An operation that is passed on to a kubelet or a pod.
+    fn connect_op(
+        &self,
+        method: &'static str,
+        scope: &str,
+        sub: &Subresource,
+        with_path: &str,
+        params: &'static [Param],
+    ) -> Op {
+        let (words, kind, name) = (self.words, &self.row.kind, &sub.name);
+        let id = format!("connect{words}{}{scope}{kind}{}{with_path}", capital(method), capital(name));
+        let mut op = self.op(method, "connect", id, params, None, String::new());
+        op.response = None;
+        op.description = format!("connect {} requests to {name} of {kind}", method.to_ascii_uppercase());
+        op
+    }
+
+    fn sub_text(&self, method: &str, sub: &Subresource) -> String {
+        let (kind, name) = (&self.row.kind, &sub.name);
+        match method {
+            "get" => format!("read {name} of the specified {kind}"),
+            "put" => format!("replace {name} of the specified {kind}"),
+            "patch" => format!("partially update {name} of the specified {kind}"),
+            _ => format!("create {name} of {}{kind}", article(kind)),
+        }
+    }
+
     /// `with_path`: of the path behind a proxy, whose operations are named apart.
     fn sub_ops(&self, scope: &str, sub: &Subresource, with_path: &str) -> Vec<Op> {
         let (row, words) = (self.row, self.words);
@@ -565,31 +601,12 @@ impl Paths<'_> {
         ];
         for (_, method) in methods.into_iter().filter(|(verb, _)| sub.verbs.has(*verb)) {
             if let Some(params) = connect {
-                let id = format!(
-                    "connect{words}{}{scope}{}{}{with_path}",
-                    capital(method),
-                    row.kind,
-                    capital(&sub.name)
-                );
-                let mut op = self.op(method, "connect", id, READ, None, String::new());
-                op.params = params;
-                op.response = None;
-                let text = format!(
-                    "connect {} requests to {} of {}",
-                    method.to_ascii_uppercase(),
-                    sub.name,
-                    row.kind
-                );
+                let op = self.connect_op(method, scope, sub, with_path, params);
+                let text = op.description.clone();
                 add(op, text);
                 continue;
             }
-            let article = if row.kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
-            let text = match method {
-                "get" => format!("read {} of the specified {}", sub.name, row.kind),
-                "put" => format!("replace {} of the specified {}", sub.name, row.kind),
-                "patch" => format!("partially update {} of the specified {}", sub.name, row.kind),
-                _ => format!("create {} of {article} {}", sub.name, row.kind),
-            };
+            let text = self.sub_text(method, sub);
             let mut op = match method {
                 "get" if sub.name == "log" => self.op("get", "get", id("read"), LOG, None, String::new()),
                 "get" => self.op("get", "get", id("read"), READ, None, own.clone()),
