@@ -22,7 +22,6 @@ use crate::cache::{WatchCache, WatchCaches};
 use crate::flow::FlowControl;
 use crate::metrics::{Metrics, RequestKey};
 use crate::query::Query;
-use crate::reads::Followers;
 use crate::request_info::RequestInfo;
 use crate::respond::{self, Warnings};
 use crate::rest::fields;
@@ -58,7 +57,6 @@ pub struct Core {
     pub gates: Gates,
     pub clock: Clock,
     pub access: Access,
-    pub followers: Followers,
     pub service_range: ServiceRange,
     pub node_ports: (u16, u16),
     pub kubelets: streaming::Kubelets,

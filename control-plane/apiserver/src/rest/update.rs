@@ -350,12 +350,11 @@ async fn store_changed(
     let mut transaction =
         Transaction { guards: vec![(key, Expect::Revision(old.revision))], writes: vec![write] };
     claim.join(&mut transaction);
-    match op.core.commit(transaction).await {
+    match op.commit(transaction).await {
         Ok(revision) => {
             if gone && services::is_service(&op.row) {
                 services::free(op.core, new).await;
             }
-            op.seen(revision).await;
             Ok(Outcome::Written(Written { json, revision, created: false }))
         }
         Err(WriteError::Conflict { guard: 0 }) => Ok(Outcome::Lost),

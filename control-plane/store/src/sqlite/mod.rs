@@ -8,9 +8,11 @@
 //! anew (which [`ReopeningStore`] does by itself); a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
 //! clean close leaves one file.
 
+mod answers;
 mod beside;
 mod checkpoint;
 mod expiry;
+mod formats;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
@@ -47,6 +49,7 @@ use crate::{
 };
 
 pub use self::beside::SqliteReader;
+pub use self::formats::{FORMAT, convert, format};
 pub use self::reopening::ReopeningStore;
 pub use self::site::DATABASE;
 
