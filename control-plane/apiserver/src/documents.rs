@@ -300,6 +300,10 @@ fn open_api(table: &Table, rest: &[&str], form: Form) -> Result<Document, Status
         (["v3"], _) => Ok(Document::new(openapi::v3_index(table, &version).to_string().as_bytes(), JSON)),
         (["v3", "api", served], _) => Ok(Document::new(&v3("", served)?, JSON)),
         (["v3", "apis", group, served], _) => Ok(Document::new(&v3(group, served)?, JSON)),
+        (["v3", place @ ..], _) => {
+            let root = openapi::v3_root(table, &place.join("/"), &version, &Descriptions::new());
+            Ok(Document::new(&root.ok_or_else(Status::resource_not_found)?, JSON))
+        }
         _ => Err(Status::resource_not_found()),
     }
 }
@@ -310,6 +314,9 @@ fn with_hash(mut document: Document, hash: Option<&str>, table: &Table, path: &s
     let now = match parts.as_slice() {
         ["openapi", "v3", "api", served] => openapi::v3_hash(table, "", served, &build_version()),
         ["openapi", "v3", "apis", group, served] => openapi::v3_hash(table, group, served, &build_version()),
+        ["openapi", "v3", place @ ..] if !place.is_empty() => {
+            openapi::v3_root_hash(&place.join("/"), &build_version())
+        }
         _ => return document,
     };
     document.immutable = hash == Some(now.as_str());

@@ -7,6 +7,7 @@ mod custom;
 mod descriptions;
 mod enums;
 mod gnostic;
+mod operations;
 mod paths;
 mod schemas;
 
@@ -58,9 +59,14 @@ impl Dialect {
 /// The version texts of `info`.
 const TITLE: &str = "Kubernetes";
 
-/// `/openapi/v3`: every group version's path with the hash of its document.
+/// `/openapi/v3`: every document's path with its hash.
 pub fn v3_index(table: &Table, version: &str) -> Value {
     let mut paths = serde_json::Map::new();
+    for (place, _) in paths::roots(table) {
+        let hash = v3_root_hash(&place, version);
+        let url = format!("/openapi/v3/{place}?hash={hash}");
+        paths.insert(place, json!({"serverRelativeURL": url}));
+    }
     for group in table.groups() {
         for served in table.versions(group) {
             let path =
@@ -86,32 +92,48 @@ pub fn v3_hash(table: &Table, group: &str, served: &str, version: &str) -> Strin
     sum.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
+/// The hash of a document that is about no group version: it changes with the build alone.
+pub fn v3_root_hash(place: &str, version: &str) -> String {
+    let sum = Sha256::new().chain_update(version).chain_update("\n").chain_update(place);
+    sum.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// The v3 document of `api`, `apis`, `apis/<group>`, `version` and the like; `None` where there is none of this name.
+pub fn v3_root(table: &Table, place: &str, version: &str, source: &dyn Source) -> Option<Vec<u8>> {
+    let item = paths::roots(table).into_iter().find_map(|(name, item)| (name == place).then_some(item))?;
+    Some(v3_document(vec![item], &[], version, source))
+}
+
 /// One group version's v3 document as JSON; `None` where it is not served.
 pub fn v3(table: &Table, group: &str, served: &str, version: &str, source: &dyn Source) -> Option<Vec<u8>> {
     if !table.versions(group).iter().any(|v| v == served) {
         return None;
     }
-    let mut out = Vec::with_capacity(256 * 1024);
+    let rows: Vec<&Resource> = table.rows_of(group, served).map(|row| &**row).collect();
+    Some(v3_document(paths::group_version(table, group, served), &rows, version, source))
+}
+
+fn v3_document(items: Vec<PathItem>, rows: &[&Resource], version: &str, source: &dyn Source) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 * 1024);
     out.extend_from_slice(br#"{"openapi":"3.0.0","info":"#);
     push(&json!({"title": TITLE, "version": version}), &mut out);
     out.extend_from_slice(br#","paths":{"#);
     let mut first = true;
     let mut used = BTreeSet::new();
-    for item in paths::group_version(table, group, served) {
-        entry(&item.path, &paths::v3(&item), &mut first, &mut out);
+    for item in items {
+        entry(&item.path, &operations::v3(&item), &mut first, &mut out);
         item.definitions(&mut used);
     }
     out.extend_from_slice(br#"},"components":{"schemas":{"#);
     first = true;
-    let rows: Vec<&Resource> = table.rows_of(group, served).map(|row| &**row).collect();
     schemas::closure(&mut used);
     for definition in &used {
-        entry(definition, &schemas::definition(definition, Dialect::V3, &rows, source), &mut first, &mut out);
+        entry(definition, &schemas::definition(definition, Dialect::V3, rows, source), &mut first, &mut out);
     }
     out.extend_from_slice(br#"},"securitySchemes":"#);
     push(&security(), &mut out);
     out.extend_from_slice(b"}}");
-    Some(out)
+    out
 }
 
 fn security() -> Value {
@@ -135,9 +157,10 @@ fn entry(name: &str, value: &Value, first: &mut bool, out: &mut Vec<u8>) {
 /// All paths of the table, and the definitions they lead to.
 fn all(table: &Table) -> (impl Iterator<Item = PathItem> + '_, BTreeSet<String>) {
     let items = || {
-        table.groups().flat_map(move |group| {
+        let versions = table.groups().flat_map(move |group| {
             table.versions(group).iter().flat_map(move |served| paths::group_version(table, group, served))
-        })
+        });
+        paths::roots(table).into_iter().map(|(_, item)| item).chain(versions)
     };
     let mut used = BTreeSet::new();
     items().for_each(|item| item.definitions(&mut used));
@@ -154,7 +177,7 @@ pub fn v2(table: &Table, version: &str, source: &dyn Source) -> Vec<u8> {
     let (items, used) = all(table);
     let mut first = true;
     for item in items {
-        entry(&item.path, &paths::v2(&item), &mut first, &mut out);
+        entry(&item.path, &operations::v2(&item), &mut first, &mut out);
     }
     out.extend_from_slice(br#"},"definitions":{"#);
     first = true;
@@ -172,7 +195,7 @@ pub fn v2(table: &Table, version: &str, source: &dyn Source) -> Vec<u8> {
 pub fn v2_proto(table: &Table, version: &str, source: &dyn Source) -> Vec<u8> {
     let (items, used) = all(table);
     let rows: Vec<&Resource> = table.rows().iter().map(|row| &**row).collect();
-    let paths = items.map(|item| (item.path.clone(), paths::v2(&item)));
+    let paths = items.map(|item| (item.path.clone(), operations::v2(&item)));
     let definitions =
         used.iter().map(|name| (name.clone(), schemas::definition(name, Dialect::V2, &rows, source)));
     gnostic::document(TITLE, version, paths, definitions)

@@ -66,7 +66,10 @@ impl Answer {
         if self.code.is_success() {
             return Ok(self);
         }
-        let status = self.json().unwrap_or_else(|_| json!({ "message": self.text() }));
+        // A text instead of a Status (a group that is not served) is read by its code, as client-go reads it.
+        let reason = if self.code == StatusCode::NOT_FOUND { "NotFound" } else { "" };
+        let text = || json!({ "message": self.text(), "reason": reason });
+        let status = self.json().unwrap_or_else(|_| text());
         Err(Refusal { code: self.code, status }.into())
     }
 }

@@ -89,7 +89,9 @@ pub(super) fn document(
 }
 
 fn path_item(item: &Object, out: &mut Vec<u8>) {
-    for (number, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+    let methods =
+        [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (6, "options"), (7, "head"), (8, "patch")];
+    for (number, method) in methods {
         if let Some(op) = item.get(method) {
             put_message(number, out, |out| operation(object(op), out));
         }

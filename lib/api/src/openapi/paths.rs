@@ -1,48 +1,62 @@
-//! Paths and operations of the table's rows.
+//! Paths and operations of the table's rows, and of what names no resource.
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
-
-use super::{Dialect, schemas};
+use super::schemas;
 use crate::schema::Verbs;
 use crate::table::{Resource, Subresource, Table};
 
 /// One path with its operations.
 pub(super) struct PathItem {
     pub(super) path: String,
-    params: Vec<Param>,
-    ops: Vec<Op>,
+    pub(super) params: Vec<Param>,
+    pub(super) ops: Vec<Op>,
 }
 
-struct Op {
-    method: &'static str,
-    id: String,
-    action: &'static str,
-    description: String,
-    params: &'static [Param],
-    body: Option<Body>,
+pub(super) struct Op {
+    pub(super) method: &'static str,
+    pub(super) id: String,
+    pub(super) action: &'static str,
+    pub(super) description: String,
+    pub(super) params: &'static [Param],
+    pub(super) body: Option<Body>,
     /// The definition of the answer; `None`: a string.
-    response: Option<String>,
-    created: bool,
-    tag: String,
+    pub(super) response: Option<String>,
+    /// Codes beside 200 that are answered with the same.
+    pub(super) also: &'static [u16],
+    pub(super) consumes: &'static [&'static str],
+    pub(super) produces: &'static [&'static str],
+    pub(super) tag: String,
     /// Group, version, kind.
-    gvk: Option<(String, String, String)>,
+    pub(super) gvk: Option<(String, String, String)>,
 }
 
-enum Body {
+const ANY: &[&str] = &["*/*"];
+const OBJECTS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const LOGS: &[&str] =
+    &["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const CUSTOM: &[&str] = &["application/json", "application/yaml"];
+
+pub(super) enum Body {
     Object(String),
     Patch { strategic: bool },
     Options,
 }
 
 #[derive(Clone, Copy)]
-struct Param {
-    name: &'static str,
-    place: &'static str,
-    ty: &'static str,
-    description: &'static str,
-    required: bool,
+pub(super) struct Param {
+    pub(super) name: &'static str,
+    pub(super) place: &'static str,
+    pub(super) ty: &'static str,
+    pub(super) description: &'static str,
+    pub(super) required: bool,
 }
 
 const fn query(name: &'static str, ty: &'static str, description: &'static str) -> Param {
@@ -78,16 +92,31 @@ const LIST: &[Param] = &[
     query("timeoutSeconds", "integer", "How long the call may take."),
     query("watch", "boolean", "Send changes as they happen."),
 ];
-const DELETE: &[Param] = &[
+const GRACE: Param =
+    query("gracePeriodSeconds", "integer", "Seconds before the object is deleted; 0: at once.");
+const IGNORE_READ_ERROR: Param = query(
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+    "boolean",
+    "Delete an object that cannot be read from the store.",
+);
+const ORPHAN: Param = query("orphanDependents", "boolean", "Deprecated: use propagationPolicy.");
+const PROPAGATION: Param = query("propagationPolicy", "string", "Orphan, Background or Foreground.");
+const DELETE: &[Param] = &[DRY_RUN, GRACE, IGNORE_READ_ERROR, ORPHAN, PROPAGATION];
+/// What a list takes, but no watch.
+const DELETE_COLLECTION: &[Param] = &[
+    LIST[1],
     DRY_RUN,
-    query("gracePeriodSeconds", "integer", "Seconds before the object is deleted; 0: at once."),
-    query(
-        "ignoreStoreReadErrorWithClusterBreakingPotential",
-        "boolean",
-        "Delete an object that cannot be read from the store.",
-    ),
-    query("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
-    query("propagationPolicy", "string", "Orphan, Background or Foreground."),
+    LIST[2],
+    GRACE,
+    IGNORE_READ_ERROR,
+    LIST[3],
+    LIST[4],
+    ORPHAN,
+    PROPAGATION,
+    LIST[5],
+    LIST[6],
+    LIST[7],
+    LIST[8],
 ];
 const LOG: &[Param] = &[
     query("container", "string", "The container; may be left out where there is one."),
@@ -100,18 +129,26 @@ const LOG: &[Param] = &[
     query("tailLines", "integer", "Only so many lines from the end."),
     query("timestamps", "boolean", "Each line with its time."),
 ];
-const EXEC: &[Param] = &[
-    query("command", "string", "The command, an argument each."),
+const ATTACH: &[Param] = &[
     query("container", "string", "The container; may be left out where there is one."),
     query("stderr", "boolean", "Carry standard error."),
     query("stdin", "boolean", "Carry standard input."),
     query("stdout", "boolean", "Carry standard output."),
     query("tty", "boolean", "Allocate a terminal."),
 ];
+const EXEC: &[Param] = &[
+    query("command", "string", "The command, an argument each."),
+    ATTACH[0],
+    ATTACH[1],
+    ATTACH[2],
+    ATTACH[3],
+    ATTACH[4],
+];
 const PORTS: &[Param] = &[query("ports", "integer", "The ports to forward.")];
 const PROXY: &[Param] = &[query("path", "string", "The path behind the proxy.")];
 const PRETTY: Param = query("pretty", "string", "If 'true', the answer is indented.");
 const NAME: Param = in_path("name", "name of the object");
+const PATH: Param = in_path("path", "path to the resource");
 const NAMESPACE: Param = in_path("namespace", "object name and auth scope, such as for teams and projects");
 
 impl PathItem {
@@ -127,6 +164,25 @@ impl PathItem {
             }
         }
     }
+}
+
+const USE_WATCH: &str = "deprecated: use the 'watch' parameter with a list operation instead";
+
+/// Whether a deletion is answered with the object (upstream's `ReturnDeletedObject`).
+fn returns_deleted(row: &Resource) -> bool {
+    matches!(
+        (row.group.as_str(), row.plural.as_str()),
+        (
+            "",
+            "persistentvolumeclaims"
+                | "persistentvolumes"
+                | "pods"
+                | "podtemplates"
+                | "resourcequotas"
+                | "serviceaccounts"
+                | "services"
+        ) | ("resource.k8s.io" | "storage.k8s.io", _)
+    ) && !(row.plural == "csistoragecapacities")
 }
 
 /// `apps`, `rbac.authorization.k8s.io` → `Apps`, `RbacAuthorization`.
@@ -146,34 +202,117 @@ fn capital(word: &str) -> String {
 pub(super) fn group_version(table: &Table, group: &str, version: &str) -> Vec<PathItem> {
     let base = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     let words = format!("{}{}", group_word(group), capital(version));
-    let tag = format!(
-        "{}_{version}",
-        group_word(group)
-            .chars()
-            .enumerate()
-            .map(|(i, c)| if i == 0 { c.to_ascii_lowercase() } else { c })
-            .collect::<String>()
-    );
-    let mut items = vec![PathItem {
-        path: format!("{base}/"),
-        params: Vec::new(),
-        ops: vec![Op {
-            method: "get",
-            id: format!("get{words}APIResources"),
-            action: "",
-            description: "get available resources".into(),
-            params: READ,
-            body: None,
-            response: Some(schemas::API_RESOURCE_LIST.into()),
-            created: false,
-            tag: tag.clone(),
-            gvk: None,
-        }],
-    }];
+    let tag = format!("{}_{version}", group_tag(group));
+    let mut items = Vec::new();
+    // Groups of custom resources have no documents about their discovery.
+    if is_builtin(table, group) {
+        let id = format!("get{words}APIResources");
+        let op = information(id, "get available resources", &tag, Some(schemas::API_RESOURCE_LIST), OBJECTS);
+        items.push(PathItem { path: format!("{base}/"), params: Vec::new(), ops: vec![op] });
+    }
     for row in table.rows_of(group, version) {
         Paths { base: &base, words: &words, tag: &tag, row }.add(&mut items);
     }
     items
+}
+
+/// What stands before a noun; plurals have nothing.
+fn article(noun: &str) -> &'static str {
+    match noun.chars().next() {
+        _ if noun.ends_with('s') && !noun.ends_with("ss") => "",
+        Some('A' | 'E' | 'I' | 'O' | 'U') => "an ",
+        _ => "a ",
+    }
+}
+
+fn is_builtin(table: &Table, group: &str) -> bool {
+    table.rows().iter().any(|row| row.group == group && row.ty.is_some())
+}
+
+fn group_tag(group: &str) -> String {
+    let word = group_word(group);
+    let mut chars = word.chars();
+    chars.next().map(|c| c.to_ascii_lowercase()).into_iter().chain(chars).collect()
+}
+
+/// A GET that is about no resource.
+fn information(
+    id: String,
+    description: &str,
+    tag: &str,
+    response: Option<&str>,
+    types: &'static [&'static str],
+) -> Op {
+    Op {
+        method: "get",
+        id,
+        action: "",
+        description: description.into(),
+        params: READ,
+        body: None,
+        response: response.map(str::to_owned),
+        also: &[],
+        consumes: types,
+        produces: types,
+        tag: tag.into(),
+        gvk: None,
+    }
+}
+
+/// The paths that belong to no group version, each with the name of its own v3 document.
+pub(super) fn roots(table: &Table) -> Vec<(String, PathItem)> {
+    let one = |place: String, op: Op| {
+        let path = format!("/{place}/");
+        (place, PathItem { path, params: Vec::new(), ops: vec![op] })
+    };
+    let versions = "get available API versions";
+    let mut all = vec![
+        one(
+            ".well-known/openid-configuration".into(),
+            Op {
+                consumes: ANY,
+                ..information(
+                    "getServiceAccountIssuerOpenIDConfiguration".into(),
+                    "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
+                    "WellKnown",
+                    None,
+                    &["application/json"],
+                )
+            },
+        ),
+        one(
+            "api".into(),
+            information("getCoreAPIVersions".into(), versions, "core", Some(schemas::API_VERSIONS), OBJECTS),
+        ),
+        one(
+            "apis".into(),
+            information("getAPIVersions".into(), versions, "apis", Some(schemas::API_GROUP_LIST), OBJECTS),
+        ),
+    ];
+    for group in table.groups().filter(|group| !group.is_empty() && is_builtin(table, group)) {
+        let id = format!("get{}APIGroup", group_word(group));
+        let tag = group_tag(group);
+        let op = information(id, "get information of a group", &tag, Some(schemas::API_GROUP), OBJECTS);
+        all.push(one(format!("apis/{group}"), op));
+    }
+    all.push(one(
+        "openid/v1/jwks".into(),
+        Op {
+            consumes: ANY,
+            ..information(
+                "getServiceAccountIssuerOpenIDKeyset".into(),
+                "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+                "openid",
+                None,
+                &["application/jwk-set+json"],
+            )
+        },
+    ));
+    let text = "get the version information for this server";
+    let op =
+        information("getCodeVersion".into(), text, "version", Some(schemas::VERSION), &["application/json"]);
+    all.push(one("version".into(), op));
+    all
 }
 
 struct Paths<'a> {
@@ -219,10 +358,46 @@ impl Paths<'_> {
             items.push(PathItem {
                 path: format!("{item}/{}", sub.name),
                 params: with_name.clone(),
-                ops: self.sub_ops(scope, sub),
+                ops: self.sub_ops(scope, sub, ""),
             });
+            if sub.name == "proxy" {
+                items.push(PathItem {
+                    path: format!("{item}/{}/{{path}}", sub.name),
+                    params: with_name.iter().copied().chain([PATH]).collect(),
+                    ops: self.sub_ops(scope, sub, "WithPath"),
+                });
+            }
+        }
+        for item in items.iter_mut().filter(|item| item.ops.iter().any(|op| op.action == "connect")) {
+            item.params.retain(|param| param.name != PRETTY.name);
+        }
+        if row.verbs.has(Verbs::WATCH) && row.custom.is_none() {
+            self.add_watches(items);
         }
         items.retain(|item| !item.ops.is_empty());
+    }
+
+    /// The paths of old for watches.
+    fn add_watches(&self, items: &mut Vec<PathItem>) {
+        let (row, words) = (self.row, self.words);
+        let (base, plural, kind) = (format!("{}/watch", self.base), &row.plural, &row.kind);
+        let mut add = |path: String, id: String, named: bool, more: &[Param]| {
+            let action = if named { "watch" } else { "watchlist" };
+            let mut op = self.op("get", action, id, READ, None, schemas::WATCH_EVENT.into());
+            op.produces = STREAMS;
+            let params = LIST.iter().chain([&PRETTY]).chain(more).copied().collect();
+            items.push(PathItem { path, params, ops: vec![op] });
+        };
+        if row.namespaced {
+            let own = format!("{base}/namespaces/{{namespace}}/{plural}");
+            let everywhere = format!("watch{words}{kind}ListForAllNamespaces");
+            add(format!("{base}/{plural}"), everywhere, false, &[]);
+            add(own.clone(), format!("watch{words}Namespaced{kind}List"), false, &[NAMESPACE]);
+            add(format!("{own}/{{name}}"), format!("watch{words}Namespaced{kind}"), true, &[NAMESPACE, NAME]);
+        } else {
+            add(format!("{base}/{plural}"), format!("watch{words}{kind}List"), false, &[]);
+            add(format!("{base}/{plural}/{{name}}"), format!("watch{words}{kind}"), true, &[NAME]);
+        }
     }
 
     fn op(
@@ -235,15 +410,36 @@ impl Paths<'_> {
         response: String,
     ) -> Op {
         let kind = self.row.kind.as_str();
+        let custom = self.row.custom.is_some();
+        let article = article(kind);
         let description = match action {
+            "list" if custom || !self.row.verbs.has(Verbs::WATCH) => format!("list objects of kind {kind}"),
             "list" => format!("list or watch objects of kind {kind}"),
-            "post" => format!("create a {kind}"),
+            "watchlist" => format!("watch individual changes to a list of {kind}. {USE_WATCH}."),
+            "watch" => format!(
+                "watch changes to an object of kind {kind}. {USE_WATCH}, filtered to a single item with the 'fieldSelector' parameter."
+            ),
+            "post" => format!("create {article}{kind}"),
             "get" => format!("read the specified {kind}"),
             "put" => format!("replace the specified {kind}"),
             "patch" => format!("partially update the specified {kind}"),
-            "delete" => format!("delete a {kind}"),
+            "delete" => format!("delete {article}{kind}"),
             "deletecollection" => format!("delete collection of {kind}"),
-            _ => format!("{action} {kind}"),
+            _ => String::new(),
+        };
+        let also: &[u16] = match action {
+            "post" => &[201, 202],
+            "put" => &[201],
+            "patch" if !custom => &[201],
+            "delete" => &[202],
+            "deletecollection" if custom => &[202],
+            _ => &[],
+        };
+        let (consumes, produces) = match (custom, action) {
+            (true, _) => (CUSTOM, CUSTOM),
+            (false, "list") => (ANY, STREAMS),
+            (false, "connect") => (ANY, ANY),
+            (false, _) => (ANY, OBJECTS),
         };
         let gvk = (self.row.group.to_string(), self.row.version.to_string(), kind.to_owned());
         Op {
@@ -252,9 +448,11 @@ impl Paths<'_> {
             action,
             description,
             params,
-            created: action == "post",
             body,
             response: Some(response),
+            also,
+            consumes,
+            produces,
             tag: self.tag.into(),
             gvk: Some(gvk),
         }
@@ -290,7 +488,7 @@ impl Paths<'_> {
                 "delete",
                 "deletecollection",
                 id,
-                DELETE,
+                DELETE_COLLECTION,
                 Some(Body::Options),
                 schemas::STATUS.into(),
             ));
@@ -323,7 +521,7 @@ impl Paths<'_> {
                 id("patch"),
                 PATCH,
                 Some(Body::Patch { strategic: row.ty.is_some() }),
-                own,
+                own.clone(),
             ));
         }
         if row.verbs.has(Verbs::DELETE) {
@@ -333,13 +531,41 @@ impl Paths<'_> {
                 id("delete"),
                 DELETE,
                 Some(Body::Options),
-                schemas::STATUS.into(),
+                if returns_deleted(row) { own } else { schemas::STATUS.into() },
             ));
         }
         ops
     }
 
-    fn sub_ops(&self, scope: &str, sub: &Subresource) -> Vec<Op> {
+    /// An operation that is passed on to a kubelet or a pod.
+    fn connect_op(
+        &self,
+        method: &'static str,
+        scope: &str,
+        sub: &Subresource,
+        with_path: &str,
+        params: &'static [Param],
+    ) -> Op {
+        let (words, kind, name) = (self.words, &self.row.kind, &sub.name);
+        let id = format!("connect{words}{}{scope}{kind}{}{with_path}", capital(method), capital(name));
+        let mut op = self.op(method, "connect", id, params, None, String::new());
+        op.response = None;
+        op.description = format!("connect {} requests to {name} of {kind}", method.to_ascii_uppercase());
+        op
+    }
+
+    fn sub_text(&self, method: &str, sub: &Subresource) -> String {
+        let (kind, name) = (&self.row.kind, &sub.name);
+        match method {
+            "get" => format!("read {name} of the specified {kind}"),
+            "put" => format!("replace {name} of the specified {kind}"),
+            "patch" => format!("partially update {name} of the specified {kind}"),
+            _ => format!("create {name} of {}{kind}", article(kind)),
+        }
+    }
+
+    /// `with_path`: of the path behind a proxy, whose operations are named apart.
+    fn sub_ops(&self, scope: &str, sub: &Subresource, with_path: &str) -> Vec<Op> {
         let (row, words) = (self.row, self.words);
         let own = if sub.kind == row.kind {
             schemas::row_definition(row)
@@ -348,14 +574,19 @@ impl Paths<'_> {
         };
         let id = |verb: &str| format!("{verb}{words}{scope}{}{}", row.kind, capital(&sub.name));
         let connect: Option<&'static [Param]> = match sub.name.as_str() {
-            "exec" | "attach" => Some(EXEC),
+            "exec" => Some(EXEC),
+            "attach" => Some(ATTACH),
             "portforward" => Some(PORTS),
             "proxy" => Some(PROXY),
             _ => None,
         };
         let mut ops = Vec::new();
-        let mut add = |mut op: Op| {
-            op.gvk = Some((sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()));
+        let mut add = |mut op: Op, description: String| {
+            // A custom resource's scale is told to be the resource's own.
+            if row.custom.is_none() {
+                op.gvk = Some((sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()));
+            }
+            op.description = description;
             ops.push(op);
         };
         let methods = [
@@ -364,21 +595,18 @@ impl Paths<'_> {
             (Verbs::PATCH, "patch"),
             (Verbs::CREATE, "post"),
             (Verbs::DELETE, "delete"),
+            // A proxy passes them on, and they have no verb.
+            (Verbs::DELETE, "head"),
+            (Verbs::DELETE, "options"),
         ];
         for (_, method) in methods.into_iter().filter(|(verb, _)| sub.verbs.has(*verb)) {
             if let Some(params) = connect {
-                let mut op = self.op(
-                    method,
-                    "connect",
-                    id(&format!("connect{}", capital(method))),
-                    params,
-                    None,
-                    String::new(),
-                );
-                op.response = None;
-                add(op);
+                let op = self.connect_op(method, scope, sub, with_path, params);
+                let text = op.description.clone();
+                add(op, text);
                 continue;
             }
+            let text = self.sub_text(method, sub);
             let mut op = match method {
                 "get" if sub.name == "log" => self.op("get", "get", id("read"), LOG, None, String::new()),
                 "get" => self.op("get", "get", id("read"), READ, None, own.clone()),
@@ -400,144 +628,10 @@ impl Paths<'_> {
             };
             if op.response.as_deref() == Some("") {
                 op.response = None;
+                op.produces = LOGS;
             }
-            add(op);
+            add(op, text);
         }
         ops
     }
-}
-
-fn gvk_value(op: &Op, into: &mut Map<String, Value>) {
-    if !op.action.is_empty() {
-        into.insert("x-kubernetes-action".into(), op.action.into());
-    }
-    if let Some((group, version, kind)) = &op.gvk {
-        into.insert(
-            "x-kubernetes-group-version-kind".into(),
-            json!({"group": group, "version": version, "kind": kind}),
-        );
-    }
-}
-
-fn patch_types(strategic: bool) -> Vec<&'static str> {
-    let mut types =
-        vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
-    if strategic {
-        types.push("application/strategic-merge-patch+json");
-    }
-    types
-}
-
-const ANSWERS: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
-
-pub(super) fn v3(item: &PathItem) -> Value {
-    let mut out = Map::new();
-    for op in &item.ops {
-        let mut value = Map::new();
-        value.insert("description".into(), op.description.as_str().into());
-        value.insert("operationId".into(), op.id.as_str().into());
-        value.insert("tags".into(), json!([op.tag]));
-        if !op.params.is_empty() {
-            value.insert("parameters".into(), op.params.iter().map(v3_param).collect());
-        }
-        let reference = |name: &str| json!({"schema": {"$ref": Dialect::V3.reference(name)}});
-        match &op.body {
-            Some(Body::Object(name)) => drop(value.insert(
-                "requestBody".into(),
-                json!({"content": {"*/*": reference(name)}, "required": true}),
-            )),
-            Some(Body::Options) => drop(value.insert(
-                "requestBody".into(),
-                json!({"content": {"*/*": reference(schemas::DELETE_OPTIONS)}}),
-            )),
-            Some(Body::Patch { strategic }) => {
-                let content: Map<String, Value> = patch_types(*strategic)
-                    .into_iter()
-                    .map(|ty| (ty.to_owned(), reference(schemas::PATCH)))
-                    .collect();
-                value.insert("requestBody".into(), json!({"content": content, "required": true}));
-            }
-            None => {}
-        }
-        let content: Map<String, Value> = match &op.response {
-            Some(name) => ANSWERS.iter().map(|ty| ((*ty).to_owned(), reference(name))).collect(),
-            None => Map::from_iter([("text/plain".to_owned(), json!({"schema": {"type": "string"}}))]),
-        };
-        let mut responses =
-            json!({"200": {"description": "OK", "content": content}, "401": {"description": "Unauthorized"}});
-        if op.created {
-            responses["201"] = json!({"description": "Created", "content": content});
-        }
-        value.insert("responses".into(), responses);
-        gvk_value(op, &mut value);
-        out.insert(op.method.to_owned(), Value::Object(value));
-    }
-    if !item.params.is_empty() {
-        out.insert("parameters".into(), item.params.iter().map(v3_param).collect());
-    }
-    Value::Object(out)
-}
-
-fn v3_param(param: &Param) -> Value {
-    let mut value = json!({"name": param.name, "in": param.place, "description": param.description, "schema": {"type": param.ty, "uniqueItems": true}});
-    if param.required {
-        value["required"] = true.into();
-    }
-    value
-}
-
-fn v2_param(param: &Param) -> Value {
-    let mut value = json!({"name": param.name, "in": param.place, "description": param.description, "type": param.ty, "uniqueItems": true});
-    if param.required {
-        value["required"] = true.into();
-    }
-    value
-}
-
-pub(super) fn v2(item: &PathItem) -> Value {
-    let mut out = Map::new();
-    for op in &item.ops {
-        let mut value = Map::new();
-        value.insert("description".into(), op.description.as_str().into());
-        value.insert("operationId".into(), op.id.as_str().into());
-        value.insert("tags".into(), json!([op.tag]));
-        value.insert("schemes".into(), json!(["https"]));
-        let mut params: Vec<Value> = op.params.iter().map(v2_param).collect();
-        let reference = |name: &str| json!({"$ref": Dialect::V2.reference(name)});
-        let body = |name: &str, required: bool| {
-            let mut value = json!({"name": "body", "in": "body", "schema": reference(name)});
-            if required {
-                value["required"] = true.into();
-            }
-            value
-        };
-        let mut consumes = vec!["*/*"];
-        match &op.body {
-            Some(Body::Object(name)) => params.insert(0, body(name, true)),
-            Some(Body::Options) => params.insert(0, body(schemas::DELETE_OPTIONS, false)),
-            Some(Body::Patch { strategic }) => {
-                params.insert(0, body(schemas::PATCH, true));
-                consumes = patch_types(*strategic);
-            }
-            None => {}
-        }
-        if !params.is_empty() {
-            value.insert("parameters".into(), params.into());
-        }
-        value.insert("consumes".into(), json!(consumes));
-        value.insert("produces".into(), json!(ANSWERS));
-        let schema = op.response.as_deref().map_or_else(|| json!({"type": "string"}), reference);
-        let mut responses =
-            json!({"200": {"description": "OK", "schema": schema}, "401": {"description": "Unauthorized"}});
-        if op.created {
-            responses["201"] = json!({"description": "Created", "schema": schema});
-        }
-        value.insert("responses".into(), responses);
-        gvk_value(op, &mut value);
-        out.insert(op.method.to_owned(), Value::Object(value));
-    }
-    if !item.params.is_empty() {
-        out.insert("parameters".into(), item.params.iter().map(v2_param).collect());
-    }
-    Value::Object(out)
 }

@@ -13,8 +13,15 @@ pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const API_RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
+pub(super) const API_VERSIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions";
+pub(super) const API_GROUP: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup";
+pub(super) const API_GROUP_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList";
+pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+pub(super) const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const PERSISTENT_VOLUME_SPEC: &str = "io.k8s.api.core.v1.PersistentVolumeSpec";
+const CLAIM_STATUS: &str = "io.k8s.api.core.v1.PersistentVolumeClaimStatus";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
@@ -123,9 +130,29 @@ fn special(name: &str, dialect: Dialect) -> Option<Value> {
         QUANTITY | DURATION => json!({"type": "string"}),
         TIME | MICRO_TIME => json!({"format": "date-time", "type": "string"}),
         FIELDS_V1 | RAW_EXTENSION | PATCH => json!({"type": "object"}),
+        VERSION => version(),
         JSON | SCHEMA_OR_ARRAY | SCHEMA_OR_BOOL | SCHEMA_OR_STRINGS => json!({}),
         _ => return None,
     })
+}
+
+/// What `/version` answers, which is no kind of the API.
+fn version() -> Value {
+    let required = [
+        "major",
+        "minor",
+        "gitVersion",
+        "gitCommit",
+        "gitTreeState",
+        "buildDate",
+        "goVersion",
+        "compiler",
+        "platform",
+    ];
+    let more = ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
+    let properties: Map<String, Value> =
+        required.iter().chain(&more).map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+    json!({"properties": properties, "required": required, "type": "object"})
 }
 
 fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> Value {
@@ -212,6 +239,12 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     }
     if field.flags.has(Flags::ATOMIC) {
         value.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
+    // The two fields that upstream marks so.
+    if let (PERSISTENT_VOLUME_SPEC, "claimRef") | (CLAIM_STATUS, "allocatedResourceStatuses") =
+        (def.name, field.json)
+    {
+        value.insert("x-kubernetes-map-type".into(), "granular".into());
     }
     Value::Object(value)
 }

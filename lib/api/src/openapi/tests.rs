@@ -190,3 +190,102 @@ fn descriptions_are_there_for_explain() {
         "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy"
     );
 }
+
+/// Facts of upstream's `api/openapi-spec/swagger.json` and `v3/`.
+#[test]
+fn operations_are_upstreams() {
+    let document: Value = serde_json::from_slice(&v2(&table(), "v1.35.0", &Bare)).expect("JSON");
+    let op = |path: &str, method: &str| {
+        let op = &document["paths"][path][method];
+        assert!(op.is_object(), "{method} {path} is missing");
+        op.clone()
+    };
+    let codes =
+        |op: &Value| op["responses"].as_object().expect("answers").keys().cloned().collect::<Vec<_>>();
+    let answer = |op: &Value| op["responses"]["200"]["schema"]["$ref"].as_str().map(str::to_owned);
+    let pods = "/api/v1/namespaces/{namespace}/pods";
+    let pod = format!("{pods}/{{name}}");
+    assert_eq!(
+        op(pods, "get")["produces"],
+        json!([
+            "application/json",
+            "application/yaml",
+            "application/vnd.kubernetes.protobuf",
+            "application/json;stream=watch",
+            "application/vnd.kubernetes.protobuf;stream=watch"
+        ])
+    );
+    for (path, method, expected) in [
+        (pods, "post", &["200", "201", "202", "401"][..]),
+        (&pod, "put", &["200", "201", "401"]),
+        (&pod, "patch", &["200", "201", "401"]),
+        (&pod, "delete", &["200", "202", "401"]),
+        (pods, "delete", &["200", "401"]),
+        (&format!("{pod}/status"), "put", &["200", "201", "401"]),
+    ] {
+        assert_eq!(codes(&op(path, method)), expected, "{method} {path}");
+    }
+    let status = "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+    assert_eq!(answer(&op(&pod, "delete")).as_deref(), Some("#/definitions/io.k8s.api.core.v1.Pod"));
+    let job = "/apis/batch/v1/namespaces/{namespace}/jobs/{name}";
+    assert_eq!(answer(&op(job, "delete")).as_deref(), Some(status));
+    for (path, method, id, description) in [
+        (
+            format!("{pod}/exec"),
+            "get",
+            "connectCoreV1GetNamespacedPodExec",
+            "connect GET requests to exec of Pod",
+        ),
+        (
+            format!("{pod}/proxy/{{path}}"),
+            "options",
+            "connectCoreV1OptionsNamespacedPodProxyWithPath",
+            "connect OPTIONS requests to proxy of Pod",
+        ),
+        (format!("{pod}/eviction"), "post", "createCoreV1NamespacedPodEviction", "create eviction of a Pod"),
+        (
+            "/api/v1/watch/namespaces/{namespace}/pods".to_owned(),
+            "get",
+            "watchCoreV1NamespacedPodList",
+            "watch individual changes to a list of Pod. deprecated: use the 'watch' parameter with a list operation instead.",
+        ),
+        (
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/status".to_owned(),
+            "put",
+            "replaceAppsV1NamespacedDeploymentStatus",
+            "replace status of the specified Deployment",
+        ),
+        ("/apis/apps/".to_owned(), "get", "getAppsAPIGroup", "get information of a group"),
+        ("/version/".to_owned(), "get", "getCodeVersion", "get the version information for this server"),
+    ] {
+        let op = op(&path, method);
+        assert_eq!((&op["operationId"], &op["description"]), (&json!(id), &json!(description)), "{path}");
+    }
+    let claim = &document["definitions"]["io.k8s.api.core.v1.PersistentVolumeSpec"]["properties"]["claimRef"];
+    assert_eq!(claim["x-kubernetes-map-type"], "granular");
+    let collection: Vec<Value> = op(pods, "delete")["parameters"].as_array().expect("parameters").clone();
+    let named = |name: &str| collection.iter().any(|param| param["name"] == name);
+    assert!(named("labelSelector") && named("propagationPolicy") && !named("watch"), "{collection:?}");
+}
+
+#[test]
+fn every_document_of_the_index_is_there() {
+    let table = table();
+    let index = v3_index(&table, "v1.35.0");
+    for place in ["api", "apis", "apis/apps", "version", "openid/v1/jwks", ".well-known/openid-configuration"]
+    {
+        assert!(index["paths"].get(place).is_some(), "{place} is not in the index");
+        let bytes = v3_root(&table, place, "v1.35.0", &Bare).expect("a document");
+        let document: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let path = format!("/{place}/");
+        assert!(document["paths"][&path]["get"]["operationId"].is_string(), "{place}: {document}");
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        for reference in found {
+            let name = reference.strip_prefix("#/components/schemas/").expect("a reference into the schemas");
+            assert!(document["components"]["schemas"].get(name).is_some(), "{reference} leads nowhere");
+        }
+    }
+    assert!(v3_root(&table, "apis/none", "v1.35.0", &Bare).is_none());
+    assert_ne!(v3_root_hash("api", "1"), v3_root_hash("api", "2"));
+}
