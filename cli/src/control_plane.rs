@@ -80,11 +80,13 @@ impl ControlPlane {
             .context("the API server cannot start")?;
         let server = Arc::new(server);
         write_admin(config, &pki)?;
-        tokio::spawn(keep_admin(config.clone(), pki.clone(), drain));
+        tokio::spawn(keep_admin(config.clone(), pki.clone(), drain.clone()));
         let control_plane = ControlPlane { pki, server, store, server_drain, node: node.name.clone() };
         let installer = control_plane.client("system:keelson:installer", &[identity::CLUSTER_ADMINS]);
         keelson_proxy::dns::service::ensure(&installer, config.network.dns_address).await?;
-        publish::ensure(&installer, config, node.address, control_plane.pki.ca.certificate_pem()).await?;
+        let ca = control_plane.pki.ca.certificate_pem().to_owned();
+        let ready = readiness.register("what joining machines read");
+        tokio::spawn(publish::keep(installer, config.clone(), node.address, ca, ready, drain));
         Ok(control_plane)
     }
 

@@ -3,7 +3,7 @@
 use crate::install::containerd::Effective;
 use crate::node::NodeIdentity;
 use keelson_apiserver::ApiServerConfig;
-use keelson_daemon::config::{CgroupDriver, Config, Taint};
+use keelson_daemon::config::{CgroupDriver, Config, Taint, Tunnel};
 use keelson_kubelet::config::{KubeletConfig, ServerConfig};
 use keelson_kubelet::host::cgroups::Driver;
 use keelson_pki::ClusterPki;
@@ -39,6 +39,11 @@ pub fn proxy(config: &Config, node: &NodeIdentity) -> ProxyConfig {
             cluster_domain: config.network.cluster_domain.clone(),
             upstreams: config.dns.upstreams.clone(),
         }),
+        tunnel: match config.network.tunnel {
+            Tunnel::Auto => keelson_proxy::Tunnel::Auto,
+            Tunnel::Always => keelson_proxy::Tunnel::Always,
+            Tunnel::Never => keelson_proxy::Tunnel::Never,
+        },
         cni_conf_dir: config.proxy.cni_conf_dir.clone(),
         cni_state_dir: config.paths.cni(),
     }

@@ -81,7 +81,16 @@ fn greet(
     from: Option<&Netns>,
     dial: SocketAddr,
 ) -> Result<IpAddr, String> {
-    let listener = server.run(|| TcpListener::bind(listen)).expect("ns").map_err(|e| format!("bind: {e}"))?;
+    // A process that another test is just starting holds the socket of the time before until it has started.
+    let begun = std::time::Instant::now();
+    let listener = loop {
+        match server.run(|| TcpListener::bind(listen)).expect("ns") {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed().as_secs() < 5 => {
+                std::thread::yield_now();
+            }
+            bound => break bound.map_err(|e| format!("bind: {e}"))?,
+        }
+    };
     let port = listener.local_addr().expect("bound").port();
     let dial = SocketAddr::new(dial.ip(), if dial.port() == 0 { port } else { dial.port() });
     std::thread::scope(|scope| {

@@ -19,7 +19,9 @@ pub mod plan;
 mod reset;
 pub mod routes;
 mod run;
+pub mod tunnel;
 pub mod views;
 
 pub use reset::{ResetError, reset};
 pub use run::{DnsSettings, ProxyConfig, ProxyError, run};
+pub use tunnel::Tunnel;

@@ -7,7 +7,7 @@ use keelson_sys::rtnl::{Batch, ROUTE_PROTOCOL, RouteSpec, Rtnl};
 
 use crate::apply::{ApplyError, remove_table};
 use crate::forwarding::{self, ForwardingError};
-use crate::{cniconf, dns};
+use crate::{cniconf, dns, tunnel};
 
 /// The CNI plugin's table for host ports.
 const HOST_PORTS_TABLE: &str = "keelson-hostports";
@@ -21,6 +21,8 @@ pub enum ResetError {
     Table(#[from] ApplyError),
     #[error(transparent)]
     Dns(#[from] dns::interface::InterfaceError),
+    #[error(transparent)]
+    Tunnel(#[from] tunnel::TunnelError),
     #[error("{step}")]
     Kernel { step: &'static str, source: NlError },
     #[error(transparent)]
@@ -35,11 +37,14 @@ pub enum ResetError {
 /// after a failure and returns all of them.
 pub fn reset(cni_conf_dir: &Path, cni_state: &Path) -> Vec<ResetError> {
     let mut errors: Vec<ResetError> = Vec::new();
-    for table in [nft::SERVICES_TABLE, nft::MASQUERADE_TABLE, nft::POLICY_TABLE, HOST_PORTS_TABLE] {
+    for table in
+        [nft::SERVICES_TABLE, nft::MASQUERADE_TABLE, nft::POLICY_TABLE, nft::TUNNEL_TABLE, HOST_PORTS_TABLE]
+    {
         errors.extend(remove_table(table).err().map(ResetError::from));
     }
     errors.extend(remove_links_and_routes());
     errors.extend(dns::interface::remove().err().map(ResetError::from));
+    errors.extend(tunnel::remove().err().map(ResetError::from));
     errors.extend(cniconf::remove(cni_conf_dir).err().map(ResetError::from));
     let leases = cni_state.join(cniconf::NETWORK);
     if let Err(source) = std::fs::remove_dir_all(&leases)

@@ -13,7 +13,7 @@ use kube::Api;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::apply::{Applier, ApplyError};
+use crate::apply::{Applier, ApplyError, remove_table};
 use crate::dns::forward::Resolvers;
 use crate::dns::zone::Zone;
 use crate::dns::{DnsConfig, interface};
@@ -21,9 +21,12 @@ use crate::flows::Stale;
 use crate::forwarding::{self, ForwardingError};
 use crate::health::HealthPorts;
 use crate::index::Index;
-use crate::plan::{Dirty, Fragment, NodeFacts, Ruleset, ServiceName, base, masquerade_table, plan_service};
+use crate::plan::{
+    Dirty, Fragment, NodeFacts, Ruleset, ServiceName, TableSpec, base, masquerade_table, plan_service,
+};
+use crate::tunnel::{Tunnel, TunnelPlan};
 use crate::views::{NodeView, ServiceView, SliceView};
-use crate::{cniconf, routes};
+use crate::{cniconf, routes, tunnel};
 
 /// Changes that come within this time are applied together.
 const GATHER: Duration = Duration::from_millis(5);
@@ -54,6 +57,7 @@ pub struct ProxyConfig {
     pub service_cidrs: Vec<Cidr>,
     /// None: this node answers no DNS.
     pub dns: Option<DnsSettings>,
+    pub tunnel: Tunnel,
     /// Where the runtime looks for network configurations.
     pub cni_conf_dir: PathBuf,
     /// Where the CNI plugin keeps its leases; best on a file system in memory.
@@ -285,6 +289,8 @@ struct Worker {
     facts: NodeFacts,
     stale: Stale,
     unreachable: Vec<String>,
+    /// The tunnels' table while there are tunnels.
+    guard: Option<TableSpec>,
 }
 
 impl Worker {
@@ -301,6 +307,7 @@ impl Worker {
             ruleset: Ruleset::new(base(&facts)),
             stale: Stale::default(),
             unreachable: Vec::new(),
+            guard: None,
             config,
             index,
             nodes,
@@ -343,12 +350,15 @@ impl Worker {
     fn apply(&mut self, sweep: bool) -> bool {
         let dirty = self.ruleset.take_dirty();
         let masquerade = masquerade_table(&self.facts);
-        let applied = self
-            .applier
-            .apply(self.ruleset.table(), &dirty, sweep)
-            .and_then(|a| self.applier.apply(&masquerade, &Dirty::default(), false).map(|b| (a, b)));
+        let applied = self.applier.apply(self.ruleset.table(), &dirty, sweep).and_then(|services| {
+            // These two change elsewhere; here only what others did to them is undone.
+            for table in [Some(&masquerade), self.guard.as_ref()].into_iter().flatten() {
+                self.applier.apply(table, &Dirty::default(), false)?;
+            }
+            Ok(services)
+        });
         match applied {
-            Ok((services, _)) => {
+            Ok(services) => {
                 if services.messages > 0 {
                     tracing::debug!(
                         messages = services.messages,
@@ -401,12 +411,21 @@ impl Worker {
                 return false;
             }
         };
+        let nodes: Vec<&NodeView> = nodes.iter().map(|n| &**n).collect();
+        let machine = routes::Machine {
+            links: &links,
+            addresses: &addresses,
+            service_link: links.iter().find(|l| l.name == interface::INTERFACE && l.up).map(|l| l.index),
+        };
+        let config = &self.config;
+        let plan = routes::plan(&nodes, &config.node_name, &machine, config.tunnel, &config.service_cidrs);
         let mut ok = true;
         if let Some(own) = own.filter(|n| !n.pod_cidrs.is_empty()) {
             let uplink = addresses.iter().find(|a| own.internal_ips.contains(&a.ip));
             let mtu = uplink.and_then(|a| links.iter().find(|l| l.index == a.index)).map(|l| l.mtu);
-            // Loopback's MTU is no link's.
+            // Loopback's MTU is no link's. What goes through a tunnel has less room.
             let mtu = mtu.filter(|m| (1280..=9216).contains(m));
+            let mtu = mtu.map(|link| plan.tunnel.as_ref().map_or(link, |tunnel| tunnel.mtu.min(link)));
             let text = cniconf::render(&own.pod_cidrs, &self.config.cni_state_dir, mtu);
             match cniconf::ensure(&self.config.cni_conf_dir, &text) {
                 Ok(true) => tracing::info!(node = %own.name, "CNI configuration written"),
@@ -417,32 +436,51 @@ impl Worker {
                 }
             }
         }
-        ok & self.sync_routes(&nodes, &links, &addresses)
+        ok & self.sync_routes(&plan)
     }
 
-    fn sync_routes(
-        &mut self,
-        nodes: &[Arc<NodeView>],
-        links: &[keelson_sys::rtnl::Link],
-        addresses: &[keelson_sys::rtnl::Address],
-    ) -> bool {
-        let service_link = links.iter().find(|l| l.name == interface::INTERFACE && l.up).map(|l| l.index);
-        let nodes: Vec<&NodeView> = nodes.iter().map(|n| &**n).collect();
-        let plan =
-            routes::plan(&nodes, &self.config.node_name, addresses, &self.config.service_cidrs, service_link);
+    fn sync_routes(&mut self, plan: &routes::RoutePlan) -> bool {
         if plan.unreachable != self.unreachable {
             for node in &plan.unreachable {
-                tracing::warn!(%node, "node shares no link with this one: its pods are unreachable, as VXLAN is not there yet");
+                tracing::warn!(%node, "the pods of a node cannot be reached from here");
             }
             self.unreachable.clone_from(&plan.unreachable);
         }
-        match routes::apply(&plan) {
+        let device = match self.sync_tunnel(plan.tunnel.as_ref()) {
+            Ok(device) => device,
+            Err(error) => {
+                tracing::error!(error = %error, "the tunnel to other nodes' pods could not be set up");
+                return false;
+            }
+        };
+        match routes::apply(plan, device) {
             Ok(_) => true,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "routes to other nodes' pods could not be set");
                 false
             }
         }
+    }
+
+    /// The guard stands before the device does, and goes after it.
+    fn sync_tunnel(&mut self, plan: Option<&TunnelPlan>) -> Result<Option<u32>, String> {
+        if let Some(plan) = plan {
+            let guard = tunnel::guard(plan);
+            let dirty = self.guard.as_ref().map(|old| tunnel::changes(old, &guard)).unwrap_or_default();
+            // Compared with what stands there when the table was not ours to hold until now.
+            if self.guard.as_ref().is_none_or(|old| old.userdata != guard.userdata) {
+                self.applier.forget();
+            }
+            self.applier.apply(&guard, &dirty, false).map_err(|error| chain(&error))?;
+            self.guard = Some(guard);
+        }
+        let device = tunnel::apply(plan).map_err(|error| chain(&error))?;
+        if plan.is_none() {
+            // Also what another process left.
+            remove_table(keelson_base::consts::nft::TUNNEL_TABLE).map_err(|error| chain(&error))?;
+            self.guard = None;
+        }
+        Ok(device)
     }
 }
 

@@ -8,6 +8,9 @@ use keelson_daemon::drain::Drained;
 use keelson_sys::netns::{Netns, unshare_net};
 use keelson_sys::rtnl::{Batch, RouteSpec, Rtnl, VethSpec};
 
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
 use super::*;
 use crate::apply::isolated;
 
@@ -153,6 +156,7 @@ fn config(folder: &std::path::Path) -> ProxyConfig {
             cluster_domain: "cluster.local".into(),
             upstreams: vec!["192.0.2.99:53".parse().expect("address")],
         }),
+        tunnel: Tunnel::Auto,
         cni_conf_dir: folder.join("net.d"),
         cni_state_dir: folder.join("cni"),
     }

@@ -86,7 +86,11 @@ impl Refusal {
                 None => field.push(' '),
             }
         }
-        Refusal { code: code.parse().expect("a code"), reason: reason.to_owned(), causes: fields }
+        Refusal {
+            code: code.parse().expect("a code"),
+            reason: reason.trim_matches('-').to_owned(),
+            causes: fields,
+        }
     }
 
     /// What an answer says; causes are compared only where some are expected or the answer is Invalid.

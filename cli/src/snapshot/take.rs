@@ -86,6 +86,7 @@ fn configuration(config: &Config) -> String {
     chosen.set("network.clusterDomain", network.cluster_domain.clone());
     chosen.set("network.dnsAddress", network.dns_address.to_string());
     chosen.set("network.nodePorts", format!("{}-{}", network.node_ports.0, network.node_ports.1));
+    chosen.set("network.tunnel", network.tunnel.name());
     chosen.set("apiServer.bind", server.bind.to_string());
     if !server.extra_sans.is_empty() {
         chosen.set("apiServer.extraSans", server.extra_sans.clone());

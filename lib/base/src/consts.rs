@@ -15,6 +15,8 @@ pub const API_PORT: u16 = 6443;
 pub const KUBELET_PORT: u16 = 10250;
 /// Port of cluster DNS inside the cluster.
 pub const DNS_PORT: u16 = 53;
+/// UDP port of the tunnels between nodes that share no link (flannel's and the Linux kernel's own).
+pub const VXLAN_PORT: u16 = 8472;
 /// First and last node port (inclusive).
 pub const NODE_PORT_RANGE: (u16, u16) = (30000, 32767);
 
@@ -50,6 +52,8 @@ pub mod nft {
     pub const SERVICES_TABLE: &str = "keelson-services";
     /// Masquerade of pod traffic that leaves the cluster.
     pub const MASQUERADE_TABLE: &str = "keelson-masquerade";
+    /// What may come through the tunnels to other nodes.
+    pub const TUNNEL_TABLE: &str = "keelson-tunnel";
     /// NetworkPolicy.
     pub const POLICY_TABLE: &str = "keelson-policy";
 }

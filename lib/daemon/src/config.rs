@@ -67,7 +67,7 @@ raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: 
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String, manifests: PathBuf });
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
 raw!(/** Section `snapshots`. */ RawSnapshots { folder: PathBuf, every: String, keep: u32 });
-raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String });
+raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String, tunnel: String });
 raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_archives: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
 raw!(/** Section `dns`. */ RawDns { upstreams: Vec<String> });
@@ -183,6 +183,29 @@ pub struct NetworkSection {
     pub dns_address: IpAddr,
     /// First and last node port.
     pub node_ports: (u16, u16),
+    pub tunnel: Tunnel,
+}
+
+/// Which other nodes' pods are reached through a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// Those of nodes that share no link with this one.
+    Auto,
+    /// All, for networks that carry only the nodes' own addresses.
+    Always,
+    /// None: somebody else's routes lead there.
+    Never,
+}
+
+impl Tunnel {
+    /// As it stands in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tunnel::Auto => "auto",
+            Tunnel::Always => "always",
+            Tunnel::Never => "never",
+        }
+    }
 }
 
 /// Which program manages pod cgroups.
@@ -524,7 +547,15 @@ fn check_network(raw: RawNetwork) -> Result<NetworkSection, ConfigError> {
     if !is_dns_subdomain(&cluster_domain) {
         return Err(value("network.clusterDomain", format!("must be a DNS name, not {cluster_domain:?}")));
     }
-    Ok(NetworkSection { pod_cidr, service_cidr, cluster_domain, dns_address, node_ports: range })
+    let tunnel = match raw.tunnel.as_deref() {
+        None | Some("auto") => Tunnel::Auto,
+        Some("always") => Tunnel::Always,
+        Some("never") => Tunnel::Never,
+        Some(other) => {
+            return Err(value("network.tunnel", format!("must be auto, always or never, not {other:?}")));
+        }
+    };
+    Ok(NetworkSection { pod_cidr, service_cidr, cluster_domain, dns_address, node_ports: range, tunnel })
 }
 
 fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, ConfigError> {

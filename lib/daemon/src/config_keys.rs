@@ -43,6 +43,7 @@ pub static KEYS: &[Key] = &[
     key("network.clusterDomain", "cluster.local", "Domain of cluster DNS."),
     key("network.dnsAddress", "", "Address of cluster DNS, in serviceCidr. Default: its tenth address."),
     key("network.nodePorts", "30000-32767", "Range of node ports."),
+    key("network.tunnel", "auto", "Reach other nodes' pods by VXLAN (UDP 8472): auto where nodes share no link, always, or never."),
     key("kubelet.criSocket", "/run/containerd/containerd.sock", "Socket of the container runtime (CRI v1)."),
     key("kubelet.cgroupDriver", "auto", "cgroupfs, or systemd where the runtime is set to it too; auto: cgroupfs."),
     key("kubelet.cgroupRoot", "/", "Cgroup below which kubepods is made."),

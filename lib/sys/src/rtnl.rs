@@ -22,7 +22,11 @@ const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
+const DELNEIGH: u16 = 29;
+const GETNEIGH: u16 = 30;
 const IFF_UP: u32 = 1;
+const NUD_PERMANENT: u16 = 0x80;
+const RTNH_F_ONLINK: u32 = 4;
 
 /// A link as dumped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,8 +60,31 @@ pub struct Route {
     pub index: u32,
     pub protocol: u8,
     pub src: Option<IpAddr>,
+    /// See [`RouteSpec::onlink`].
+    pub onlink: bool,
     /// The family where `dst` does not tell.
     pub ipv6: bool,
+}
+
+/// A permanent neighbour of a link, or with `fdb` a VXLAN device's forwarding entry: `mac` is reached at `ip`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    pub ip: IpAddr,
+    pub mac: [u8; 6],
+    pub fdb: bool,
+}
+
+/// A VXLAN device that learns nothing: each address is reached as its neighbours tell.
+#[derive(Debug, Clone)]
+pub struct VxlanSpec<'a> {
+    pub name: &'a str,
+    /// The network's number on the wire, 24 bits.
+    pub vni: u32,
+    /// This node's address below the tunnel.
+    pub local: IpAddr,
+    pub port: u16,
+    pub mac: [u8; 6],
+    pub mtu: u32,
 }
 
 /// How a route is asked for.
@@ -163,28 +190,19 @@ impl Batch {
         self
     }
 
-    /// A VXLAN device without learning; `local` is this node's address.
-    pub fn add_vxlan(
-        &mut self,
-        name: &str,
-        vni: u32,
-        local: IpAddr,
-        port: u16,
-        mtu: Option<u32>,
-    ) -> &mut Batch {
+    pub fn add_vxlan(&mut self, spec: &VxlanSpec<'_>) -> &mut Batch {
         let mark = self.begin(NEWLINK, nl::F_CREATE | nl::F_EXCL);
         self.ifinfo(0, 0, 0);
-        self.buf.str(3, name);
-        if let Some(mtu) = mtu {
-            self.buf.u32(4, mtu);
-        }
+        self.buf.str(3, spec.name);
+        self.buf.attr(1, &spec.mac);
+        self.buf.u32(4, spec.mtu);
         let info = self.buf.nest(18);
         self.buf.str(1, "vxlan");
         let data = self.buf.nest(2);
-        self.buf.u32(1, vni);
-        self.buf.attr(if local.is_ipv4() { 4 } else { 17 }, &octets(local));
+        self.buf.u32(1, spec.vni);
+        self.buf.attr(if spec.local.is_ipv4() { 4 } else { 17 }, &octets(spec.local));
         self.buf.u8(7, 0);
-        self.buf.be16(15, port);
+        self.buf.be16(15, spec.port);
         self.buf.end(data);
         self.buf.end(info);
         self.buf.end_message(mark);
@@ -283,7 +301,7 @@ impl Batch {
         let scope = if spec.gateway.is_some() || family == libc::AF_INET6 as u8 { 0 } else { 253 };
         let mark = self.begin(kind, flags);
         self.buf.raw(&[family, prefix, 0, 0, 254, ROUTE_PROTOCOL, scope, 1]);
-        self.buf.raw(&(if spec.onlink { 4u32 } else { 0 }).to_ne_bytes());
+        self.buf.raw(&(if spec.onlink { RTNH_F_ONLINK } else { 0 }).to_ne_bytes());
         if let Some((ip, _)) = spec.dst {
             self.buf.attr(1, &octets(ip));
         }
@@ -311,18 +329,24 @@ impl Batch {
         self
     }
 
-    /// A permanent neighbour entry; with `fdb` an entry of a bridge or VXLAN forwarding table (`mac` reached at `ip`).
-    pub fn replace_neighbour(&mut self, index: u32, ip: IpAddr, mac: [u8; 6], fdb: bool) -> &mut Batch {
-        let mark = self.begin(NEWNEIGH, nl::F_CREATE | nl::F_REPLACE);
-        let family = if fdb { libc::AF_BRIDGE as u8 } else { af(ip) };
+    fn neighbour(&mut self, kind: u16, flags: u16, index: u32, entry: &Neighbour) -> &mut Batch {
+        let mark = self.begin(kind, flags);
+        let family = if entry.fdb { libc::AF_BRIDGE as u8 } else { af(entry.ip) };
         self.buf.raw(&[family, 0, 0, 0]);
         self.buf.raw(&index.to_ne_bytes());
-        self.buf.raw(&0x80u16.to_ne_bytes());
-        self.buf.raw(&[if fdb { 2 } else { 0 }, 0]);
-        self.buf.attr(1, &octets(ip));
-        self.buf.attr(2, &mac);
+        self.buf.raw(&NUD_PERMANENT.to_ne_bytes());
+        self.buf.raw(&[if entry.fdb { 2 } else { 0 }, 0]);
+        self.buf.attr(1, &octets(entry.ip));
+        self.buf.attr(2, &entry.mac);
         self.buf.end_message(mark);
         self
+    }
+    /// Adds a permanent entry or replaces the one with the same key (the address, or with `fdb` the MAC).
+    pub fn replace_neighbour(&mut self, index: u32, entry: &Neighbour) -> &mut Batch {
+        self.neighbour(NEWNEIGH, nl::F_CREATE | nl::F_REPLACE, index, entry)
+    }
+    pub fn delete_neighbour(&mut self, index: u32, entry: &Neighbour) -> &mut Batch {
+        self.neighbour(DELNEIGH, 0, index, entry)
     }
 
     pub fn send(&self, rtnl: &mut Rtnl) -> Result<(), NlError> {
@@ -367,8 +391,27 @@ impl Rtnl {
         self.dump(GETROUTE, 12, read_route)
     }
 
+    /// The link's permanent entries, both families and forwarding.
+    pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>, NlError> {
+        let mut all = self.dump_of(0, GETNEIGH, 12, |body| read_neighbour(body, index))?;
+        all.extend(self.dump_of(libc::AF_BRIDGE as u8, GETNEIGH, 12, |body| read_neighbour(body, index))?);
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+
     fn dump<T>(
         &mut self,
+        kind: u16,
+        header: usize,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NlError> {
+        self.dump_of(0, kind, header, read)
+    }
+
+    fn dump_of<T>(
+        &mut self,
+        family: u8,
         kind: u16,
         header: usize,
         read: impl Fn(&[u8]) -> Option<T>,
@@ -378,7 +421,8 @@ impl Rtnl {
             &mut all,
             |buf, seq| {
                 let mark = buf.message(kind, nl::F_REQUEST | nl::F_DUMP, seq);
-                buf.raw(&[0; 16][..header]);
+                buf.raw(&[family]);
+                buf.raw(&[0; 16][1..header]);
                 buf.end_message(mark);
             },
             |all| all.clear(),
@@ -408,6 +452,16 @@ fn read_address(body: &[u8]) -> Option<Address> {
     Some(Address { index: ne32(body.get(4..8)?), ip, prefix: body[1], scope: body[3] })
 }
 
+fn read_neighbour(body: &[u8], index: u32) -> Option<Neighbour> {
+    let attrs = Attrs(body.get(12..)?);
+    if ne32(&body[4..8]) != index || u16::from_ne_bytes([body[8], body[9]]) & NUD_PERMANENT == 0 {
+        return None;
+    }
+    let mac = attrs.find(2)?.first_chunk::<6>().copied()?;
+    let fdb = i32::from(body[0]) == libc::AF_BRIDGE;
+    Some(Neighbour { ip: attrs.find(1).and_then(ip_of)?, mac, fdb })
+}
+
 fn read_route(body: &[u8]) -> Option<Route> {
     let attrs = Attrs(body.get(12..)?);
     let (family, prefix, table, protocol, kind) = (body[0], body[1], body[4], body[5], body[7]);
@@ -422,6 +476,7 @@ fn read_route(body: &[u8]) -> Option<Route> {
         index: attrs.find(4).map_or(0, ne32),
         protocol,
         src: attrs.find(7).and_then(ip_of),
+        onlink: ne32(&body[8..12]) & RTNH_F_ONLINK != 0,
         ipv6: i32::from(family) == libc::AF_INET6,
     })
 }
@@ -489,21 +544,37 @@ mod tests {
     fn vxlan_with_neighbours() {
         isolated(|| {
             let mut rtnl = Rtnl::open().expect("rtnl");
-            let local: IpAddr = "192.0.2.1".parse().expect("ip");
-            Batch::new().add_vxlan("vx0", 1, local, 8472, Some(1450)).send(&mut rtnl).expect("vxlan");
-            let link = rtnl.link("vx0").expect("read").expect("there");
-            assert_eq!((link.kind.as_str(), link.mtu), ("vxlan", 1450));
             let mac = [0x0a, 0x58, 10, 244, 1, 0];
-            Batch::new()
-                .set_up(link.index)
-                .replace_neighbour(link.index, "10.244.1.0".parse().expect("ip"), mac, false)
-                .replace_neighbour(link.index, "192.0.2.2".parse().expect("ip"), mac, true)
-                .send(&mut rtnl)
-                .expect("neighbours");
+            let spec = VxlanSpec {
+                name: "vx0",
+                vni: 1,
+                local: "192.0.2.1".parse().expect("ip"),
+                port: 8472,
+                mac: [0x0a, 0x58, 10, 244, 0, 0],
+                mtu: 1450,
+            };
+            Batch::new().add_vxlan(&spec).send(&mut rtnl).expect("vxlan");
+            let link = rtnl.link("vx0").expect("read").expect("there");
+            assert_eq!((link.kind.as_str(), link.mtu, &link.mac[..]), ("vxlan", 1450, &spec.mac[..]));
+            let entry = |ip: &str, fdb| Neighbour { ip: ip.parse().expect("ip"), mac, fdb };
+            let entries = [entry("10.244.1.1", false), entry("192.0.2.2", true), entry("fd00:1::1", false)];
+            let mut batch = Batch::new();
+            batch.set_up(link.index);
+            for entry in &entries {
+                batch.replace_neighbour(link.index, entry);
+            }
+            batch.send(&mut rtnl).expect("neighbours");
+            assert_eq!(rtnl.neighbours(link.index).expect("read"), entries);
             let neighbours = crate::testns::tool("ip", &["neigh", "show", "dev", "vx0"]);
-            assert!(neighbours.contains("10.244.1.0 lladdr 0a:58:0a:f4:01:00 PERMANENT"), "{neighbours}");
+            assert!(neighbours.contains("10.244.1.1 lladdr 0a:58:0a:f4:01:00 PERMANENT"), "{neighbours}");
             let fdb = crate::testns::tool("bridge", &["fdb", "show", "dev", "vx0"]);
             assert!(fdb.contains("0a:58:0a:f4:01:00 dst 192.0.2.2"), "{fdb}");
+            let mut batch = Batch::new();
+            for entry in &entries {
+                batch.delete_neighbour(link.index, entry);
+            }
+            batch.send(&mut rtnl).expect("deleted");
+            assert_eq!(rtnl.neighbours(link.index).expect("read"), []);
         });
     }
 }

@@ -168,7 +168,7 @@ async fn who_says_nothing_is_not_waited_for() {
     let _alone = ALONE.lock().await;
     let lab = Lab::start(short()).await;
     let mut client = lab.client().await;
-    let mut watch = client.stream(&format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true")).await;
+    let mut watch = client.stream(&format!("{CONFIG_MAPS}?watch=1")).await;
     // No TLS at all.
     let mut silent = lab.tcp_from(20).await;
     assert!(wire::ends(&mut silent, SOON).await, "a connection without a handshake");
