@@ -31,7 +31,7 @@ use crate::core::{Core, Peer};
 use crate::flow::FlowControl;
 use crate::metrics::{Measured, Metrics};
 use crate::nonresource::{Documents, Health};
-use crate::reads::{CachedReads, Followers};
+use crate::reads::{self, CachedReads};
 use crate::rest::fields::TypeFields;
 use crate::server::Server;
 use crate::services::cidr::{RangeError, ServiceRange};
@@ -143,9 +143,8 @@ async fn build(
             fields: Arc::new(TypeFields::of(&hub)),
         }))
     };
-    let followers = Followers::start(&cache_of, &policy, &graph, &store, &stop)
-        .await
-        .map_err(|source| StartError::Store { source })?;
+    store.revision().await.map_err(|source| StartError::Store { source })?;
+    reads::follow(&cache_of, &policy, &graph).await;
     let reads = Arc::new(CachedReads { caches: caches.clone() });
     let access = access(config, reads.clone(), policy, graph)?;
     let kinds_table = table.clone();
@@ -175,7 +174,6 @@ async fn build(
         gates: config.gates.clone(),
         clock: ctx.clock.clone(),
         access,
-        followers,
         service_range,
         node_ports: config.node_ports,
         kubelets: Kubelets {

@@ -1,25 +1,17 @@
-//! What authentication, authorization and admission read of the cluster, from the watch caches; and the followers that
+//! What authentication, authorization and admission read of the cluster, from the watch caches; and the observers that
 //! keep the authorizers' own indices current.
 //!
 //! What always holds: before a write of one of these resources is answered, the caches and indices that decisions read
-//! show it (see [`Followers::caught_up`]).
+//! show it (see [`caught_up`]).
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use ahash::AHashMap;
 use bytes::Bytes;
-use keelson_store::Store;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::authn::ClusterReads;
 use crate::authz::{NodeGraph, PolicyKind, PolicyStore};
-use crate::cache::{
-    EventKind, JsonPaths, Object, ReadAt, Scope, Settings, Start, WatchCache, WatchCaches, WatchItem,
-    WatchQuery,
-};
+use crate::cache::{JsonPaths, Object, Observer, ReadAt, Settings, WatchCache, WatchCaches};
 use crate::keys;
 
 /// Resources that decisions read without waiting, so their caches are filled before the server is ready.
@@ -68,7 +60,8 @@ impl CachedReads {
     fn cache(&self, group: &str, resource: &str) -> Option<Arc<WatchCache>> {
         let all = READ_BY_DECISIONS.iter().chain(PEEKED_AT);
         let ((.., namespaced), prefix) =
-            all.zip(PREFIXES.iter()).find(|((g, r, _), _)| (*g, *r) == (group, resource))?;
+            // The resource first: groups are alike, and every write asks for several.
+            all.zip(PREFIXES.iter()).find(|((g, r, _), _)| *r == resource && *g == group)?;
         // The caches were made with their own settings at start; these are for the case that one was not.
         let settings = || Settings {
             prefix: prefix.clone(),
@@ -93,56 +86,29 @@ impl ClusterReads for CachedReads {
     }
 }
 
-/// The tasks that feed the authorizers' indices.
-pub struct Followers {
-    /// Per resource prefix: the revision up to which its index is current.
-    progress: AHashMap<String, watch::Receiver<u64>>,
-}
-
-/// How long an answer waits for the indices; they are behind by microseconds.
+/// How long an answer waits for what decisions read; it is behind by microseconds.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-impl Followers {
-    /// Starts them and waits until each has seen the present state.
-    pub async fn start(
-        cache_of: &CacheOf,
-        policy: &Arc<PolicyStore>,
-        graph: &Arc<NodeGraph>,
-        store: &Arc<dyn Store>,
-        stop: &CancellationToken,
-    ) -> Result<Followers, keelson_store::StoreError> {
-        let newest = store.revision().await?;
-        let mut progress = AHashMap::new();
-        for (group, resource, _) in READ_BY_DECISIONS {
-            let Some(cache) = cache_of(group, resource) else { continue };
-            // Fills the cache.
-            let _ = cache.get("", ReadAt::Newest).await;
-            let Some(index) = Index::of(group, resource, policy, graph) else { continue };
-            let (sender, receiver) = watch::channel(0);
-            tokio::spawn(follow(cache, index, sender, stop.clone()));
-            progress.insert(keys::prefix(group, resource, false), receiver);
+/// Fills the caches that decisions read, and has those of the authorizers' indices show them every change.
+pub async fn follow(cache_of: &CacheOf, policy: &Arc<PolicyStore>, graph: &Arc<NodeGraph>) {
+    for (group, resource, _) in READ_BY_DECISIONS {
+        let Some(cache) = cache_of(group, resource) else { continue };
+        // Fills the cache; one that fails fills when the store is back, and shows its objects then.
+        if let Err(error) = cache.get("", ReadAt::Newest).await {
+            tracing::warn!(group, resource, %error, "what decisions read cannot be read yet");
         }
-        let followers = Followers { progress };
-        for prefix in followers.progress.keys() {
-            followers.wait(prefix, newest.max(1)).await;
+        if let Some(index) = Index::of(group, resource, policy, graph) {
+            cache.observe(Arc::new(index));
         }
-        Ok(followers)
     }
+}
 
-    /// Waits until what decisions read of a resource shows a revision that one of its objects was just written at.
-    pub async fn caught_up(&self, prefix: &str, cache: &WatchCache, revision: u64) {
-        // An answer that comes a moment late is no failure of the write.
-        let _ = tokio::time::timeout(CATCH_UP, cache.get("", ReadAt::NotOlderThan(revision))).await;
-        self.wait(prefix, revision).await;
-    }
-
-    async fn wait(&self, prefix: &str, revision: u64) {
-        if let Some(progress) = self.progress.get(prefix) {
-            let mut progress = progress.clone();
-            if tokio::time::timeout(CATCH_UP, progress.wait_for(|seen| *seen >= revision)).await.is_err() {
-                tracing::warn!(prefix, revision, "an index of the authorizers is late");
-            }
-        }
+/// Waits until what decisions read of a resource shows a revision that one of its objects was just written at.
+pub async fn caught_up(cache: &WatchCache, revision: u64) {
+    // An answer that comes a moment late is no failure of the write.
+    let seen = tokio::time::timeout(CATCH_UP, cache.get("", ReadAt::NotOlderThan(revision))).await;
+    if seen.is_err() {
+        tracing::warn!(revision, "what decisions read is late");
     }
 }
 
@@ -168,8 +134,10 @@ impl Index {
             _ => return None,
         })
     }
+}
 
-    fn apply(&self, key: &str, object: Option<&Object>) {
+impl Observer for Index {
+    fn change(&self, key: &str, object: Option<&Object>) {
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         let json = object.map(Object::json);
         let outcome = match self {
@@ -181,55 +149,6 @@ impl Index {
         };
         if let Err(error) = outcome {
             tracing::error!(key, %error, "an object that decisions need cannot be read");
-        }
-    }
-}
-
-async fn follow(cache: Arc<WatchCache>, index: Index, progress: watch::Sender<u64>, stop: CancellationToken) {
-    let mut known: BTreeSet<String> = BTreeSet::new();
-    loop {
-        let query = WatchQuery {
-            scope: Scope::All,
-            filter: None,
-            start: Start::State { at: ReadAt::Newest, end_bookmark: true },
-            bookmarks: false,
-        };
-        if let Ok(mut stream) = cache.watch(query).await {
-            let mut fresh = Some(BTreeSet::new());
-            loop {
-                let item = tokio::select! {
-                    item = stream.next() => item,
-                    () = stop.cancelled() => return,
-                };
-                match item {
-                    Some(Ok(WatchItem::Event(event))) => {
-                        let key = event.object().key();
-                        if event.kind() == EventKind::Deleted {
-                            index.apply(key, None);
-                            known.remove(key);
-                        } else {
-                            index.apply(key, Some(event.object()));
-                            fresh.as_mut().unwrap_or(&mut known).insert(key.to_owned());
-                        }
-                        if fresh.is_none() {
-                            progress.send_replace(event.revision());
-                        }
-                    }
-                    Some(Ok(WatchItem::InitialEventsEnd(revision))) => {
-                        if let Some(fresh) = fresh.take() {
-                            known.difference(&fresh).for_each(|gone| index.apply(gone, None));
-                            known = fresh;
-                        }
-                        progress.send_replace(revision.max(1));
-                    }
-                    Some(Ok(WatchItem::Bookmark(_))) => {}
-                    Some(Err(_)) | None => break,
-                }
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            () = stop.cancelled() => return,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What always holds: [`Hub::publish`] is called once per durable commit group, in revision order. A subscriber's queue
 //! is a contiguous run of the changes under its prefix; one that overflows ends with whole revisions and the stream reads
-//! on from the history.
+//! on from the history. Who was handed a change is woken when its [`Told`] is dropped, unless it has looked by then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,17 +75,26 @@ impl Hub {
         self.published.load(Ordering::Acquire)
     }
 
-    /// Tells all whom it concerns of changes that are durable. `events` are in order, `revision` is the last of them.
-    pub fn publish(&self, events: Vec<Event>, revision: Revision) {
+    /// Hands changes that are durable to all whom they concern; they are woken with what is returned. `events` are in
+    /// order, `revision` is the last of them.
+    pub fn publish(&self, events: Vec<Event>, revision: Revision) -> Told {
+        let mut told: Vec<Arc<Subscriber>> = Vec::new();
         let mut state = self.state.lock();
         for event in events {
             let event = Arc::new(event);
-            state
-                .subscribers
-                .retain(|subscriber| !event.key.starts_with(&subscriber.prefix) || subscriber.push(&event));
+            state.subscribers.retain(|subscriber| {
+                if !event.key.starts_with(&subscriber.prefix) {
+                    return true;
+                }
+                if !told.iter().any(|known| Arc::ptr_eq(known, subscriber)) {
+                    told.push(subscriber.clone());
+                }
+                subscriber.push(&event)
+            });
         }
         // After the queues: who reads the new revision finds its events queued.
         self.published.store(revision, Ordering::Release);
+        Told((!told.is_empty()).then(|| told.into()))
     }
 
     /// Ends the streams there are with an error: the changes up to `revision` cannot be told. Later ones go on from there.
@@ -128,7 +137,7 @@ impl Hub {
 }
 
 impl Subscriber {
-    /// False takes it off the feed.
+    /// False takes it off the feed. The caller wakes it.
     fn push(&self, event: &Arc<Event>) -> bool {
         let mut queue = self.queue.lock();
         if queue.events.len() >= QUEUE {
@@ -141,10 +150,43 @@ impl Subscriber {
             queue.events.push_back(event.clone());
             self.needed.store(event.revision, Ordering::Release);
         }
-        let on = !queue.overflown;
-        drop(queue);
-        self.waker.wake();
-        on
+        !queue.overflown
+    }
+
+    fn is_unread(&self) -> bool {
+        let queue = self.queue.lock();
+        !queue.events.is_empty() || queue.overflown
+    }
+
+    fn wake_unless_read(&self) {
+        if self.is_unread() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The watchers that were handed the changes of a commit. Those that have not looked at them by then are woken when this is
+/// dropped, on the thread that drops it: a task that reads the watch itself, or that runs beside its reader, saves the
+/// wake of another thread. Every clone does so.
+#[derive(Clone, Default)]
+pub struct Told(Option<Arc<[Arc<Subscriber>]>>);
+
+impl Told {
+    /// Whether nobody is left who has not looked.
+    pub fn is_settled(&self) -> bool {
+        self.0.iter().flat_map(|told| told.iter()).all(|subscriber| !subscriber.is_unread())
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.iter().flat_map(|told| told.iter()).for_each(|subscriber| subscriber.wake_unless_read());
+    }
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Told({})", self.0.as_ref().map_or(0, |told| told.len()))
     }
 }
 

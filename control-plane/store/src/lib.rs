@@ -14,6 +14,7 @@ mod model;
 pub mod sqlite;
 
 pub use etcd::{EtcdMember, EtcdMembership, EtcdOptions, EtcdStore, EtcdTls};
+pub use hub::Told;
 pub use keys::{MAX_KEY, MAX_VALUE, MAX_WRITES, SERVED};
 pub use memory::MemoryStore;
 pub use sqlite::{OpenError, ReopeningStore, SqliteOptions, SqliteReader, SqliteStore};
@@ -81,9 +82,12 @@ pub struct Transaction {
 }
 
 /// The result of a committed transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Committed {
     pub revision: Revision,
+    /// Holds back the wakes of those who watch: whoever reads a watch of this store after its own commit does so first, and
+    /// drops this then.
+    pub told: Told,
 }
 
 /// Why a transaction did not commit.
@@ -213,7 +217,8 @@ pub trait Store: Send + Sync + 'static {
         at: Option<Revision>,
     ) -> BoxFuture<'_, Result<Page, StoreError>>;
 
-    /// Commits durably: the answer comes after the fsync.
+    /// Commits durably: the answer comes after the fsync, when the changes are with the watches. Their readers are woken at
+    /// the latest when the answer's [`Committed::told`] is dropped, or soon after where it is held for long.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CommitError>>;
 
     /// All changes under `prefix` with a revision above `after`, in order, then live ones. A slow reader blocks its own
@@ -226,6 +231,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets history before `revision` in bounded steps; live rows stay.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// How many bytes the database takes on its disk; `None` where there is no file.
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Ends the store cleanly: for SQLite one database file without a WAL remains.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use crate::hub::{Changes, History, Hub};
 use crate::{
-    CommitError, Committed, Entry, Event, Expect, Page, Revision, Store, StoreError, Transaction, Watch,
-    Write, hub, keys,
+    CommitError, Committed, Entry, Event, Expect, Page, Revision, Store, StoreError, Told, Transaction,
+    Watch, Write, hub, keys,
 };
 
 /// Changes handed out in one stretch.
@@ -231,9 +231,9 @@ impl Inner {
         let (events, revision) = state.commit(transaction)?;
         // Under the state's lock: published in revision order.
         if !events.is_empty() {
-            self.hub.publish(events, revision);
+            drop(self.hub.publish(events, revision));
         }
-        Ok(Committed { revision })
+        Ok(Committed { revision, told: Told::default() })
     }
 }
 

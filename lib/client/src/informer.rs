@@ -24,6 +24,23 @@ pub trait Projection: Send + Sync + Sized + 'static {
     fn project(object: Self::Object) -> Self;
 }
 
+/// What is read of an object of type `K`: the whole or less.
+pub trait Reading<K>:
+    kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static
+{
+    /// The object, as far as it was read.
+    fn into_object(self) -> K;
+}
+
+impl<K> Reading<K> for Lean<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    fn into_object(self) -> K {
+        self.0
+    }
+}
+
 /// One change of one key: created (no old), updated, or deleted (no new).
 pub struct Change<P> {
     pub key: ObjectKey,
@@ -79,6 +96,15 @@ impl<P> Clone for Informer<P> {
 impl<P: Projection> Informer<P> {
     /// Starts listing and watching through `api` until the drain begins.
     pub fn start(api: kube::Api<Lean<P::Object>>, selector: Selector, drain: DrainWatcher) -> Informer<P> {
+        Informer::start_reading(api, selector, drain)
+    }
+
+    /// As [`Informer::start`], with objects of which no more is read than `R` does.
+    pub fn start_reading<R: Reading<P::Object>>(
+        api: kube::Api<R>,
+        selector: Selector,
+        drain: DrainWatcher,
+    ) -> Informer<P> {
         let informer = Informer::detached();
         let inner = informer.inner.clone();
         tokio::spawn(async move { drain.until(inner.run(api, selector)).await });
@@ -184,7 +210,7 @@ impl<P: Projection> Informer<P> {
 }
 
 impl<P: Projection> Inner<P> {
-    async fn run(&self, api: kube::Api<Lean<P::Object>>, selector: Selector) {
+    async fn run<R: Reading<P::Object>>(&self, api: kube::Api<R>, selector: Selector) {
         let config = watcher::Config {
             label_selector: selector.labels,
             field_selector: selector.fields,
@@ -196,7 +222,8 @@ impl<P: Projection> Inner<P> {
         while let Some(event) = stream.next().await {
             match event {
                 Ok(watcher::Event::Init) => listed = Some(HashSet::new()),
-                Ok(watcher::Event::InitApply(Lean(object))) => {
+                Ok(watcher::Event::InitApply(read)) => {
+                    let object = read.into_object();
                     if let Some(listed) = &mut listed {
                         listed.insert(ObjectKey::of(&object));
                     }
@@ -208,8 +235,8 @@ impl<P: Projection> Inner<P> {
                     }
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(Lean(object))) => self.apply(object),
-                Ok(watcher::Event::Delete(Lean(object))) => self.remove(&ObjectKey::of(&object)),
+                Ok(watcher::Event::Apply(read)) => self.apply(read.into_object()),
+                Ok(watcher::Event::Delete(read)) => self.remove(&ObjectKey::of(&read.into_object())),
                 Err(error) => tracing::warn!(%kind, error = %error, "watch broken, trying again"),
             }
         }

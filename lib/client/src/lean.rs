@@ -1,8 +1,6 @@
 //! Objects read without their managed fields, which hold a third of what a watch brings and which nothing here reads: as a
 //! tree of maps they would cost as much as the rest of the object.
 
-use kube::Resource;
-use kube::core::ObjectMeta;
 use serde::de::value::CowStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
@@ -13,46 +11,55 @@ use std::fmt;
 #[derive(Clone, Debug)]
 pub struct Lean<K>(pub K);
 
-impl<K: Resource> Resource for Lean<K> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
+/// A reader's type is a resource as the object in it is.
+macro_rules! resource_of {
+    ($reading:ty, $object:ty $(, $parameter:ident)?) => {
+        impl$(<$parameter: kube::Resource>)? kube::Resource for $reading {
+            type DynamicType = <$object as kube::Resource>::DynamicType;
+            type Scope = <$object as kube::Resource>::Scope;
 
-    fn kind(of: &K::DynamicType) -> Cow<'_, str> {
-        K::kind(of)
-    }
+            fn kind(of: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                <$object>::kind(of)
+            }
 
-    fn group(of: &K::DynamicType) -> Cow<'_, str> {
-        K::group(of)
-    }
+            fn group(of: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                <$object>::group(of)
+            }
 
-    fn version(of: &K::DynamicType) -> Cow<'_, str> {
-        K::version(of)
-    }
+            fn version(of: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                <$object>::version(of)
+            }
 
-    fn api_version(of: &K::DynamicType) -> Cow<'_, str> {
-        K::api_version(of)
-    }
+            fn api_version(of: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                <$object>::api_version(of)
+            }
 
-    fn plural(of: &K::DynamicType) -> Cow<'_, str> {
-        K::plural(of)
-    }
+            fn plural(of: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                <$object>::plural(of)
+            }
 
-    fn metadata_api() -> bool {
-        K::metadata_api()
-    }
+            fn metadata_api() -> bool {
+                <$object as kube::Resource>::metadata_api()
+            }
 
-    fn url_path(of: &K::DynamicType, namespace: Option<&str>) -> String {
-        K::url_path(of, namespace)
-    }
+            fn url_path(of: &Self::DynamicType, namespace: Option<&str>) -> String {
+                <$object>::url_path(of, namespace)
+            }
 
-    fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
-    }
+            fn meta(&self) -> &kube::core::ObjectMeta {
+                self.0.meta()
+            }
 
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.meta_mut()
-    }
+            fn meta_mut(&mut self) -> &mut kube::core::ObjectMeta {
+                self.0.meta_mut()
+            }
+        }
+    };
 }
+
+pub(crate) use resource_of;
+
+resource_of!(Lean<K>, K, K);
 
 impl<'de, K: Deserialize<'de>> Deserialize<'de> for Lean<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -202,6 +209,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::Pod;
+    use kube::Resource;
     use kube::api::{DynamicObject, PartialObjectMeta};
     use kube::core::WatchEvent;
     use serde_json::json;

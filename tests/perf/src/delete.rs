@@ -1,4 +1,4 @@
-//! What memory stays when very many objects have come and gone. Only measured when asked for: `--only delete`.
+//! What memory very many objects take while they go, and what stays of it. Only measured when asked for: `--only delete`.
 
 use crate::Bench;
 use crate::seed::body;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const NAMESPACE: &str = "bench-delete";
 const OBJECTS: usize = 100_000;
 const WRITERS: usize = 32;
+/// Bytes of an object as it is read.
+const SIZE: f64 = 1200.0;
 /// How long after the last deletion memory is looked at.
 const AFTER: &[u64] = &[10, 60, 180];
 const LIMIT: Duration = Duration::from_secs(600);
@@ -57,6 +59,8 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
         ensure!(begun.elapsed() < LIMIT, "the objects are not deleted");
     }
     println!("# deleted in {:.0} s; {peak:.0} MiB at most", begun.elapsed().as_secs_f64());
+    let bytes = OBJECTS as f64 * SIZE / f64::from(1 << 20);
+    bench.report.add("delete_peak_over_bytes", (peak - full) / bytes, "ratio", 1.0);
     let deleted = Instant::now();
     for seconds in AFTER {
         tokio::time::sleep_until((deleted + Duration::from_secs(*seconds)).into()).await;

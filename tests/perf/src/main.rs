@@ -11,6 +11,7 @@ mod client;
 mod delete;
 mod etcd;
 mod first;
+mod fleet;
 mod floor;
 mod idle;
 mod plane;
@@ -46,8 +47,8 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
-    /// Measure these only: idle, reads, writes, watch, churn, pods, etcd, alone, start, first; and delete and scale, which
-    /// are not measured otherwise.
+    /// Measure these only: idle, reads, writes, watch, churn, pods, etcd, alone, start, first; and delete, scale and fleet,
+    /// which are not measured otherwise.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
@@ -56,10 +57,13 @@ struct Args {
     /// Measure on etcd only (etcd, alone), with this binary of keelson; no cluster is needed.
     #[arg(long, value_name = "BINARY")]
     etcd_with: Option<PathBuf>,
-    /// Measure a control plane of this binary alone (reads, writes, watch, scale) instead of the cluster's; the database lies
+    /// Measure a control plane of this binary alone (reads, writes, watch, delete, scale) instead of the cluster's; the database lies
     /// beside the report.
     #[arg(long, value_name = "BINARY")]
     with: Option<PathBuf>,
+    /// Simulated nodes for `fleet`.
+    #[arg(long, default_value_t = 5000)]
+    nodes: usize,
     /// Objects in the database for `scale`.
     #[arg(long, default_value_t = 100_000)]
     objects: usize,
@@ -133,6 +137,9 @@ async fn of_cluster(bench: &mut Bench, args: &Args) -> Result<()> {
         let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
         alone::mixed(&binary, args.objects, &mut bench.report).await?;
     }
+    if args.asks_for("fleet") {
+        fleet::measure(bench, args.nodes).await?;
+    }
     let on_seed = ["reads", "writes", "watch", "churn", "pods", "etcd", "alone", "start", "first"];
     if !on_seed.iter().any(|part| args.wants(part)) {
         return Ok(());
@@ -186,7 +193,9 @@ async fn of_binary(binary: &Path, args: Args) -> Result<()> {
         cri_socket: PathBuf::new(),
         places: Places::of_environment(),
     };
-    if args.asks_for("scale") {
+    if args.asks_for("delete") {
+        delete::measure(&mut bench).await?;
+    } else if args.asks_for("scale") {
         scale::measure(&mut bench, args.objects).await?;
     } else {
         of_api(&mut bench, &args).await?;

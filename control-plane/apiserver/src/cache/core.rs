@@ -1,13 +1,20 @@
-//! A resource's cache: its state, the task that follows the store, and what reads need to be consistent.
+//! A resource's cache: its state, the feed from the store that fills it, and what reads need to be consistent.
+//!
+//! The feed has a task of its own, which sleeps while another one reads it: whoever has written, or wants to read what was
+//! written, takes in what the store has brought so far ([`WatchCache::pull`]) instead of waking that task and waiting.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use futures::StreamExt;
+use futures::Stream;
 use keelson_store::{Event as StoreEvent, Frontier, Revision, Store, StoreError, WatchItem as StoreItem};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
 
@@ -98,6 +105,27 @@ pub(super) struct Inner {
     frontier: Mutex<Option<Arc<dyn Frontier>>>,
     progress: Sender<Progress>,
     failure: Mutex<Option<StoreError>>,
+    feed: Mutex<Feed>,
+    /// The feed's task was woken while somebody else had the feed.
+    wanted: AtomicBool,
+}
+
+/// Sees every change of a resource in order, before those do who read the cache.
+pub trait Observer: Send + Sync + 'static {
+    /// An object's new state under its key; `None` when it is gone.
+    fn change(&self, key: &str, object: Option<&Object>);
+}
+
+/// The store's watch and those who see each of its items: one reader at a time, whichever task that is.
+#[derive(Default)]
+struct Feed {
+    /// `None` while the cache (re)fills and after the watch's end.
+    watch: Option<keelson_store::Watch>,
+    /// The feed's own task.
+    waker: Option<Waker>,
+    /// Why the watch ended.
+    ended: Option<StoreError>,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 /// The cache of one resource. Cheap to make; it fills at the first use.
@@ -125,6 +153,8 @@ impl WatchCache {
             frontier: Mutex::new(None),
             progress: channel(Progress { ready: false, applied: 0 }).0,
             failure: Mutex::new(None),
+            feed: Mutex::default(),
+            wanted: AtomicBool::new(false),
         };
         WatchCache { inner: Arc::new(inner), follower: OnceLock::new() }
     }
@@ -165,6 +195,20 @@ impl WatchCache {
             .collect()
     }
 
+    /// Takes in what the store has brought by now, unless another task is at it.
+    pub fn pull(&self) {
+        self.inner.pull();
+    }
+
+    /// Adds an observer. It first sees what the cache holds already.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.inner.with_feed(|feed| {
+            let objects = self.inner.state.lock().objects.clone();
+            objects.iter().for_each(|object| observer.change(object.key(), Some(object)));
+            feed.observers.push(observer);
+        });
+    }
+
     /// How many objects there are and how many bytes they hold, for metrics; walks all objects.
     pub fn footprint(&self) -> (usize, usize) {
         let objects = self.inner.state.lock().objects.clone();
@@ -181,6 +225,7 @@ impl WatchCache {
         if let Some(follower) = self.follower.get() {
             follower.abort();
         }
+        self.inner.with_feed(|feed| feed.watch = None);
     }
 
     /// Waits until the cache can answer a read of `at` and returns a revision it is true at then (it may have moved on).
@@ -239,10 +284,12 @@ impl Inner {
                 (newest, newest)
             }
         };
-        if progress.borrow().applied >= needed && progress.borrow().ready {
+        self.pull();
+        let has_reached = |progress: &Progress| progress.ready && progress.applied >= needed;
+        if has_reached(&progress.borrow()) {
             return Ok(newest);
         }
-        let reached = progress.wait_for(|progress| progress.ready && progress.applied >= needed);
+        let reached = progress.wait_for(has_reached);
         match tokio::time::timeout(WAIT, reached).await {
             Ok(Ok(_)) => Ok(newest),
             Ok(Err(_)) => Err(CacheError::Restarted { prefix: self.settings.prefix.clone() }),
@@ -305,7 +352,7 @@ impl Inner {
     }
 
     /// Reads all objects and opens the watch that goes on from there.
-    async fn load(&self) -> Result<keelson_store::Watch, StoreError> {
+    pub(super) async fn load(&self) -> Result<(), StoreError> {
         let mut objects = Vec::new();
         let mut after: Option<String> = None;
         let mut at = None;
@@ -319,19 +366,127 @@ impl Inner {
             }
         };
         let watch = self.store.watch(&self.settings.prefix, revision).await?;
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         objects.shrink_to_fit();
+        let objects = Chunks::from_sorted(objects);
+        *self.frontier.lock() = Some(watch.frontier());
+        *self.failure.lock() = None;
+        self.with_feed(|feed| {
+            self.observe_anew(feed, &objects);
+            feed.watch = Some(watch);
+            feed.waker = Some(waker);
+            feed.ended = None;
+            self.fill(objects, revision);
+        });
+        self.announce();
+        Ok(())
+    }
+
+    /// Shows the observers a state that replaces the one before.
+    fn observe_anew(&self, feed: &Feed, objects: &Chunks) {
+        if feed.observers.is_empty() {
+            return;
+        }
+        let before = self.state.lock().objects.clone();
+        for observer in &feed.observers {
+            let gone = before.iter().filter(|object| objects.get(object.key()).is_none());
+            gone.for_each(|object| observer.change(object.key(), None));
+            objects.iter().for_each(|object| observer.change(object.key(), Some(object)));
+        }
+    }
+
+    fn fill(&self, objects: Chunks, revision: Revision) {
         let mut state = self.state.lock();
-        state.objects = Chunks::from_sorted(objects);
+        state.objects = objects;
         state.applied = revision;
         state.changed = revision;
         state.window.clear();
         state.window_bytes = 0;
         state.window_floor = revision;
         state.ready = true;
-        Ok(watch)
     }
 
-    fn apply(&self, items: Vec<Result<StoreItem, StoreError>>) -> Result<(), StoreError> {
+    /// Works on the feed, when it is free.
+    fn with_feed<T>(&self, work: impl FnOnce(&mut Feed) -> T) -> T {
+        let mut feed = self.feed.lock();
+        let done = work(&mut feed);
+        self.let_go(feed);
+        done
+    }
+
+    /// Ends the work on the feed; its task goes on where it was kept from it.
+    fn let_go(&self, feed: MutexGuard<'_, Feed>) {
+        let waker = feed.waker.clone();
+        drop(feed);
+        if self.wanted.swap(false, Ordering::SeqCst)
+            && let Some(waker) = waker
+        {
+            waker.wake();
+        }
+    }
+
+    fn pull(&self) {
+        if let Some(mut feed) = self.feed.try_lock() {
+            self.take_in(&mut feed);
+            let ended = feed.ended.is_some();
+            if ended && let Some(waker) = &feed.waker {
+                waker.wake_by_ref();
+            }
+            self.let_go(feed);
+        }
+    }
+
+    /// The feed's task: resolves when the store's watch has ended.
+    fn poll_feed(&self) -> Poll<StoreError> {
+        let mut free = self.feed.try_lock();
+        if free.is_none() {
+            // Whoever has it sees this when he lets it go, or has let it go before.
+            self.wanted.store(true, Ordering::SeqCst);
+            free = self.feed.try_lock();
+        }
+        let Some(mut feed) = free else { return Poll::Pending };
+        self.take_in(&mut feed);
+        let ended = feed.ended.take();
+        self.let_go(feed);
+        ended.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Applies what the watch has. Whoever reads it, the feed's task is the one that is woken for what comes later.
+    fn take_in(&self, feed: &mut Feed) {
+        let Some(waker) = feed.waker.clone() else { return };
+        let mut context = Context::from_waker(&waker);
+        while let Some(watch) = &mut feed.watch {
+            let mut items = Vec::new();
+            let mut more = true;
+            while more && items.len() < APPLY {
+                match Pin::new(&mut *watch).poll_next(&mut context) {
+                    Poll::Ready(Some(item)) => items.push(item),
+                    Poll::Ready(None) => {
+                        items.push(Err(StoreError::Closed("its watch ended".to_owned())));
+                        more = false;
+                    }
+                    Poll::Pending => more = false,
+                }
+            }
+            if items.is_empty() {
+                return;
+            }
+            if let Err(error) = self.apply(&feed.observers, items) {
+                feed.watch = None;
+                feed.ended = Some(error);
+            }
+            self.announce();
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn apply(
+        &self,
+        observers: &[Arc<dyn Observer>],
+        items: Vec<Result<StoreItem, StoreError>>,
+    ) -> Result<(), StoreError> {
         let mut result = Ok(());
         // Built before the lock is taken: it scans the JSON.
         let mut prepared = Vec::with_capacity(items.len());
@@ -341,6 +496,9 @@ impl Inner {
                 Ok(StoreItem::Event(event)) => {
                     let object =
                         event.value.as_ref().and_then(|v| self.object(&event.key, v, event.revision));
+                    if let Some(key) = event.key.strip_prefix(self.settings.prefix.as_str()) {
+                        observers.iter().for_each(|observer| observer.change(key, object.as_deref()));
+                    }
                     prepared.push((event.revision, Some((event, object))));
                 }
                 Err(error) => {
@@ -387,12 +545,7 @@ impl State {
 async fn follow(inner: Arc<Inner>) {
     loop {
         let error = match inner.load().await {
-            Ok(watch) => {
-                *inner.frontier.lock() = Some(watch.frontier());
-                *inner.failure.lock() = None;
-                inner.announce();
-                follow_watch(&inner, watch).await
-            }
+            Ok(()) => poll_fn(|_| inner.poll_feed()).await,
             Err(error) => error,
         };
         tracing::warn!(prefix = %inner.settings.prefix, error = %error, "the watch cache lost the store");
@@ -404,18 +557,6 @@ async fn follow(inner: Arc<Inner>) {
         inner.cut_watchers(&CacheError::Restarted { prefix: inner.settings.prefix.clone() });
         tokio::time::sleep(RETRY).await;
     }
-}
-
-async fn follow_watch(inner: &Inner, watch: keelson_store::Watch) -> StoreError {
-    let mut items = watch.ready_chunks(APPLY);
-    while let Some(items) = items.next().await {
-        let applied = inner.apply(items);
-        inner.announce();
-        if let Err(error) = applied {
-            return error;
-        }
-    }
-    StoreError::Closed("its watch ended".to_owned())
 }
 
 /// All resources' caches by prefix.

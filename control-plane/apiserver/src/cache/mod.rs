@@ -23,7 +23,7 @@ mod list;
 mod object;
 mod watch;
 
-pub use self::core::{CacheError, Settings, WatchCache, WatchCaches};
+pub use self::core::{CacheError, Observer, Settings, WatchCache, WatchCaches};
 pub use self::list::{List, ListBody, ListQuery};
 pub use self::object::{Fields, Form, JsonPaths, Object, ObjectError, Part};
 pub use self::watch::{Delivery, EventKind, Start, WatchItem, WatchQuery, WatchStream};

@@ -111,6 +111,64 @@ async fn reads_its_own_writes() {
     }
 }
 
+/// The feed's task cannot run in between: what is seen was taken in here.
+#[tokio::test]
+async fn whoever_pulls_sees_what_is_written_and_watchers_are_told() {
+    let fixture = fixture();
+    fixture.put("a/p", "k", "x").await;
+    let mut watch = fixture.cache.watch(watch_all(Start::Now)).await.unwrap();
+    nothing(&mut watch).await;
+    let revision = fixture.put("a/p", "k", "y").await;
+    let seen = |fixture: &Fixture| fixture.cache.peek("a/p").unwrap().revision();
+    assert!(seen(&fixture) < revision);
+    fixture.cache.pull();
+    assert_eq!(seen(&fixture), revision);
+    assert_eq!(event(&mut watch).await, format!("Modified a/p @ {revision}"));
+    // The task goes on where whoever pulled left off.
+    let revision = fixture.put("a/q", "k", "x").await;
+    assert_eq!(event(&mut watch).await, format!("Added a/q @ {revision}"));
+    nothing(&mut watch).await;
+}
+
+#[derive(Default)]
+struct Observed(parking_lot::Mutex<Vec<String>>);
+
+impl Observer for Observed {
+    fn change(&self, key: &str, object: Option<&Object>) {
+        self.0.lock().push(format!("{key} {}", object.map_or(0, Object::revision)));
+    }
+}
+
+impl Observed {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+#[tokio::test]
+async fn observers_see_what_is_held_and_then_every_change_in_order() {
+    let fixture = fixture();
+    let first = fixture.put("a/p", "k", "x").await;
+    let kept = fixture.put("b/p", "k", "x").await;
+    fixture.names(all()).await;
+    let observed = Arc::new(Observed::default());
+    fixture.cache.observe(observed.clone());
+    assert_eq!(observed.take(), [format!("a/p {first}"), format!("b/p {kept}")]);
+    let second = fixture.put("a/p", "k", "y").await;
+    fixture.elsewhere().await;
+    fixture.delete("a/p").await;
+    let third = fixture.put("a/p", "k", "z").await;
+    fixture.cache.pull();
+    assert_eq!(observed.take(), [format!("a/p {second}"), "a/p 0".to_owned(), format!("a/p {third}")]);
+    // Filled anew: what went meanwhile is told of too.
+    fixture.delete("a/p").await;
+    fixture.cache.inner.load().await.unwrap();
+    let seen = observed.take();
+    assert_eq!(seen.iter().filter(|seen| *seen == "a/p 0").count(), 1, "{seen:?}");
+    assert_eq!(seen.last(), Some(&format!("b/p {kept}")));
+    assert_eq!(fixture.names(all()).await, ["b/p"]);
+}
+
 #[tokio::test]
 async fn lists_scopes_filters_and_pages() {
     let fixture = fixture();

@@ -11,8 +11,7 @@ use super::{MAX_ATTEMPTS, Op, WriteError, Written, apply, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::options::WriteOptions;
-use crate::reads::READ_BY_DECISIONS;
-use crate::{keys, services, upkeep};
+use crate::{services, upkeep};
 
 /// How often, and how long apart, a pod's admission looks for its namespace's default service account.
 const DEFAULT_ACCOUNT_LOOKS: usize = 20;
@@ -213,8 +212,7 @@ async fn put_new(op: &Op<'_>, key: &str, doc: &Doc, claim: &services::Claim) -> 
         writes: vec![upkeep::put(&op.row, key.to_owned(), json.clone())],
     };
     claim.join(&mut transaction);
-    let revision = op.core.commit(transaction).await?;
-    op.seen(revision).await;
+    let revision = op.commit(transaction).await?;
     Ok(Written { json, revision, created: true })
 }
 
@@ -229,18 +227,6 @@ fn generate_name(base: &str) -> String {
     let mut random = rand::rng();
     name.extend((0..5).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
     name
-}
-
-impl Op<'_> {
-    /// Waits (a bounded time) until what decisions read shows a write: the same client's next request is judged by it.
-    pub async fn seen(&self, revision: u64) {
-        let judged = READ_BY_DECISIONS
-            .iter()
-            .any(|(group, plural, _)| *group == self.row.group && *plural == self.row.plural);
-        if judged {
-            self.core.followers.caught_up(&keys::row_prefix(&self.row), &self.cache, revision).await;
-        }
-    }
 }
 
 #[cfg(test)]

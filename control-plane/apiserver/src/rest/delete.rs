@@ -1,6 +1,7 @@
 //! DELETE: at once, gracefully, or when the last finalizer goes.
 
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
@@ -86,11 +87,15 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
         at: ReadAt::Newest,
     };
     let found = op.cache.list(query).await.map_err(super::cache_status)?;
-    let mut deletions = Vec::with_capacity(found.objects.len());
+    // Each is begun when there is room for it: a deletion under way takes kilobytes.
+    let mut under_way = FuturesUnordered::new();
     for object in &found.objects {
-        deletions.push(delete_listed(op, object.name(), &options));
+        if under_way.len() == AT_ONCE {
+            under_way.next().await.transpose()?;
+        }
+        under_way.push(delete_listed(op, object.name(), &options));
     }
-    futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    under_way.try_collect::<()>().await?;
     op.answer_list(found, output).await
 }
 
@@ -351,11 +356,8 @@ async fn mark(
         guards: vec![(key.clone(), Expect::Revision(old.revision))],
         writes: vec![upkeep::put(&op.row, key, json.clone())],
     };
-    match op.core.commit(transaction).await {
-        Ok(revision) => {
-            op.seen(revision).await;
-            Ok(Some(Deleted { doc: *doc, json, revision, gone: false }))
-        }
+    match op.commit(transaction).await {
+        Ok(revision) => Ok(Some(Deleted { doc: *doc, json, revision, gone: false })),
         Err(WriteError::Conflict { .. }) => Ok(None),
         Err(WriteError::Failed(status)) => Err(status),
     }
@@ -377,12 +379,11 @@ async fn remove(
         guards: vec![(key.clone(), Expect::Revision(old.revision))],
         writes: vec![Write::Delete { key }],
     };
-    match op.core.commit(transaction).await {
+    match op.commit(transaction).await {
         Ok(revision) => {
             if services::is_service(&op.row) {
                 services::free(op.core, &doc).await;
             }
-            op.seen(revision).await;
             Ok(Some(Deleted { doc: *doc, json, revision, gone: true }))
         }
         Err(WriteError::Conflict { .. }) => Ok(None),

@@ -32,7 +32,7 @@ use keelson_api::schema::Verbs;
 use keelson_api::status::{GroupResource, Status};
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Ctx, Strategy, User};
-use keelson_store::{CommitError, StoreError, Transaction};
+use keelson_store::{CommitError, Committed, StoreError, Transaction};
 
 use crate::admission::{AdmissionAttributes, Operation};
 use crate::authz::{EscalationCheck, PolicyKind, check_escalation};
@@ -40,6 +40,7 @@ use crate::body::{Body, ReadError, RequestBody};
 use crate::cache::{CacheError, WatchCache};
 use crate::core::{Call, Core};
 use crate::keys;
+use crate::reads::{self, READ_BY_DECISIONS};
 
 /// A request for a resource, with its row.
 pub struct Op<'r> {
@@ -123,6 +124,7 @@ async fn serve_resource<'r>(
     match info.verb {
         "get" => read::get(&op).await,
         "list" => list::list(&op).await,
+        "watch" if crate::socket::asked(&parts.headers) => watch::over_socket(&op, parts).await,
         "watch" => watch::watch(&op).await,
         "create" => create::post(&op, body).await,
         "update" => update::put(&op, "", body).await,
@@ -156,7 +158,8 @@ impl Op<'_> {
             "create" => info.name.is_empty() || !info.subresource.is_empty(),
             _ => true,
         };
-        if verbs.has_name(verb) && scoped && named {
+        // Upstream has no routes for HEAD, which is authorized as a GET.
+        if verbs.has_name(verb) && scoped && named && *self.call.method != http::Method::HEAD {
             return Ok(());
         }
         // A watch comes by the way of a list.
@@ -342,11 +345,31 @@ impl From<Status> for WriteError {
     }
 }
 
+impl Op<'_> {
+    /// Commits a write of one of the row's objects and gives its revision. What is read of it from here on shows the write,
+    /// and where decisions read the resource they do too: the same client's next request is judged by it.
+    pub async fn commit(&self, transaction: Transaction) -> Result<u64, WriteError> {
+        let committed = self.core.commit(transaction).await?;
+        // Here, in the task that waited for the store, and not in one that is woken for it; while `committed` holds back
+        // that one's wake.
+        self.cache.pull();
+        let revision = committed.revision;
+        drop(committed);
+        let judged = READ_BY_DECISIONS
+            .iter()
+            .any(|(group, plural, _)| *group == self.row.group && *plural == self.row.plural);
+        if judged {
+            reads::caught_up(&self.cache, revision).await;
+        }
+        Ok(revision)
+    }
+}
+
 impl Core {
     /// Commits; a guard that does not hold is [`WriteError::Conflict`].
-    pub async fn commit(&self, transaction: Transaction) -> Result<u64, WriteError> {
+    pub async fn commit(&self, transaction: Transaction) -> Result<Committed, WriteError> {
         match self.store.commit(transaction).await {
-            Ok(committed) => Ok(committed.revision),
+            Ok(committed) => Ok(committed),
             Err(CommitError::Conflict { guard, .. }) => Err(WriteError::Conflict { guard }),
             Err(CommitError::Store(error)) => Err(WriteError::Failed(store_status(error))),
         }

@@ -35,9 +35,8 @@ pub async fn modify(
             guards: vec![(key.clone(), Expect::Revision(old.revision))],
             writes: vec![upkeep::put(&op.row, key, json.clone())],
         };
-        match op.core.commit(transaction).await {
+        match op.commit(transaction).await {
             Ok(revision) => {
-                op.seen(revision).await;
                 return Ok(Written { json, revision, created: false });
             }
             Err(WriteError::Conflict { .. }) => {}

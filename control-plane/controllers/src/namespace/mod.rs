@@ -1,5 +1,7 @@
 //! Namespace deletion: pods first, then everything else, then the namespace's finalizer.
 
+mod content;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use keelson_client::ObjectKey;
 use keelson_client::projections::SharedInformers;
 use keelson_daemon::Context;
 use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::discovery::{ApiResource, Discovery, Scope, verbs};
 use serde_json::json;
 
@@ -19,6 +21,7 @@ use crate::kit::patch::diff_of;
 use crate::kit::start::Base;
 use crate::kit::worker::{Reconcile, chain};
 use crate::kit::{ReconcileError, gone_is_fine, is_not_found};
+use content::{Objects, Pages};
 
 const FINALIZER: &str = "kubernetes";
 /// How soon a namespace that still holds something is looked at again; a vanishing pod wakes it at once.
@@ -251,15 +254,15 @@ impl Controller {
         collection: bool,
         findings: &mut Findings,
     ) {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.0.client.clone(), namespace, resource);
+        let objects = Objects::new(self.0.client.clone(), namespace, resource);
         let name = if resource.group.is_empty() {
             format!("{}.", resource.plural)
         } else {
             format!("{}.{}", resource.plural, resource.group)
         };
         let result = async {
-            let here = match api.list_metadata(&ListParams::default()).await {
-                Ok(list) => list.items,
+            let here = match objects.page(1, None).await {
+                Ok(page) => page.items,
                 // Not served (any more): nothing to delete.
                 Err(error) if is_not_found(&error) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 405 => return Ok(()),
@@ -269,20 +272,23 @@ impl Controller {
                 return Ok(());
             }
             if collection {
-                api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+                objects.delete_collection().await?;
             } else {
-                for object in &here {
-                    if let Some(name) = &object.metadata.name {
-                        gone_is_fine(api.delete(name, &DeleteParams::background()).await)?;
+                let mut pages = Pages::Begin;
+                while let Some(page) = objects.next(&mut pages).await? {
+                    for object in &page {
+                        objects.delete(object).await?;
                     }
                 }
             }
-            let left = api.list_metadata(&ListParams::default()).await?.items;
-            if !left.is_empty() {
-                findings.remaining.insert(name.clone(), left.len());
-            }
-            for finalizer in left.iter().flat_map(|o| o.metadata.finalizers.iter().flatten()) {
-                *findings.finalizers.entry(finalizer.clone()).or_default() += 1;
+            let mut pages = Pages::Begin;
+            while let Some(page) = objects.next(&mut pages).await? {
+                if !page.is_empty() {
+                    *findings.remaining.entry(name.clone()).or_default() += page.len();
+                }
+                for finalizer in page.into_iter().flat_map(|object| object.0.metadata.finalizers).flatten() {
+                    *findings.finalizers.entry(finalizer).or_default() += 1;
+                }
             }
             Ok(())
         };

@@ -21,7 +21,8 @@ use super::members::{Failure, Pause};
 use super::watch::Past;
 use crate::hub::Reach;
 use crate::{
-    CommitError, Committed, Entry, Expect, Revision, StoreError, Transaction, WatchItem, Write, hub, keys,
+    CommitError, Committed, Entry, Expect, Revision, StoreError, Told, Transaction, WatchItem, Write, hub,
+    keys,
 };
 
 /// All attempts of one commit; below the time a request may take.
@@ -72,7 +73,7 @@ impl Shared {
                 Ok(Err(conflict)) => match (&doubt, &pivot) {
                     (Some(why), Some(pivot)) => {
                         return match self.find(pivot).await {
-                            Ok(Some(revision)) => Ok(Committed { revision }),
+                            Ok(Some(revision)) => Ok(Committed { revision, told: Told::default() }),
                             Ok(None) => Err(conflict),
                             Err(_) => Err(StoreError::Unknown(why.clone()).into()),
                         };
@@ -88,7 +89,7 @@ impl Shared {
                     let Some(pivot) = &pivot else { return Err(StoreError::Unknown(why).into()) };
                     // Before it is tried again: what was made and is gone since must not be made anew.
                     if let Ok(Some(revision)) = self.find(pivot).await {
-                        return Ok(Committed { revision });
+                        return Ok(Committed { revision, told: Told::default() });
                     }
                     doubt.get_or_insert(why).clone()
                 }
@@ -127,7 +128,7 @@ impl Shared {
         let header = answer.header.clone().unwrap_or_default();
         self.members.check_cluster(header.cluster_id)?;
         if answer.succeeded {
-            return Ok(Ok(Committed { revision: self.base.out(header.revision) }));
+            return Ok(Ok(Committed { revision: self.base.out(header.revision), told: Told::default() }));
         }
         self.conflict(transaction, answer).map(Err).map_err(Failure::Final)
     }

@@ -174,7 +174,7 @@ async fn follow(shared: &Arc<Shared>, member: &Member, position: &mut i64, pause
         } else if source.position > *position {
             *position = source.position;
             let revision = shared.base.out(*position);
-            shared.hub.publish(batch.events, revision);
+            drop(shared.hub.publish(batch.events, revision));
             shared.told.send_replace(revision);
         }
     }

@@ -8,6 +8,7 @@
 //! anew (which [`ReopeningStore`] does by itself); a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
 //! clean close leaves one file.
 
+mod answers;
 mod beside;
 mod checkpoint;
 mod expiry;
@@ -639,6 +640,13 @@ impl Store for SqliteStore {
             answered.await.unwrap_or_else(|_| Err(self.closed()))
         }
         .boxed()
+    }
+
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        self.shared.read(|connection| {
+            let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+            Ok(Some(u64::from(sweep::pages(connection)?.0) * u64::from(page)))
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -5,6 +5,7 @@
 //! request waits. An error other than a full disk closes the store: what is on the disk is then known only to the next
 //! start.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::answers::{Answers, Settled};
 use super::expiry;
 use super::history::History;
 use super::mark;
@@ -20,7 +22,9 @@ use super::schema::{Meta, last_id, row_id};
 use super::site::Site;
 use super::sweep::{self, Compaction};
 use crate::hub::Hub;
-use crate::{CommitError, Committed, Entry, Event, Expect, Revision, StoreError, Transaction, Write, keys};
+use crate::{
+    CommitError, Committed, Entry, Event, Expect, Revision, StoreError, Told, Transaction, Write, keys,
+};
 
 /// Rows a compaction looks at beside writes, and when it has the turn to itself; few in tests, so that it takes several.
 const COMPACT_BESIDE: usize = if cfg!(test) { 5 } else { 32 };
@@ -30,6 +34,9 @@ const VACUUM_BESIDE: u32 = 8;
 const VACUUM_ALONE: u32 = 64;
 /// A checkpoint that keeps writes waiting for longer is told of.
 const SLOW: Duration = Duration::from_millis(200);
+
+/// So long answers may wait for the runtime, and the wakes of watches for whoever was answered; then the writer sees to it.
+const LATE: Duration = Duration::from_millis(5);
 
 /// What the store's users ask of the writer.
 pub(super) enum Request {
@@ -54,9 +61,6 @@ pub(super) struct Pace {
     pub rest: Duration,
 }
 
-/// The settled answer to a commit, sent when the turn is durable.
-type Settled = (oneshot::Sender<Result<Committed, CommitError>>, Result<Committed, CommitError>);
-
 pub(super) struct Writer {
     connection: Connection,
     site: Arc<dyn Site>,
@@ -76,6 +80,9 @@ pub(super) struct Writer {
     /// After a failed turn nothing is done unasked until then.
     rest_until: Option<Instant>,
     closed: Arc<OnceLock<String>>,
+    answers: Answers,
+    /// The watches told lately; they are woken here when nobody else has done it in time.
+    told: VecDeque<(Instant, Told)>,
     /// Pages in the WAL after the last commit.
     wal_pages: Arc<AtomicU64>,
 }
@@ -135,6 +142,8 @@ impl Writer {
             pace,
             rest_until: None,
             closed,
+            answers: Answers::new(),
+            told: VecDeque::new(),
             wal_pages,
         };
         if writer.site.fill_reserve().is_err() {
@@ -179,11 +188,27 @@ impl Writer {
             let seconds = at.saturating_sub(expiry::now()).clamp(0, 3600) as u64;
             Instant::now() + Duration::from_secs(seconds)
         });
-        rests.or(expires)
+        let late = self.told.front().map(|(since, _)| *since + LATE);
+        [rests.or(expires), late].into_iter().flatten().min()
+    }
+
+    /// Answers and wakes what was left to others a while ago and is not done; what is done is forgotten.
+    fn catch_up(&mut self) {
+        while let Some((since, told)) = self.told.front() {
+            let late = since.elapsed() >= LATE;
+            if late {
+                self.answers.flush();
+            }
+            if !late && !(told.is_settled() && self.answers.is_empty()) {
+                return;
+            }
+            self.told.pop_front();
+        }
     }
 
     /// One transaction: all requests, a step of compaction, one fsync.
     pub fn turn(&mut self, requests: Vec<Request>) {
+        self.catch_up();
         let mut commits = Vec::with_capacity(requests.len());
         // Held until the answers are out: they bound what waits.
         let mut permits = Vec::with_capacity(requests.len());
@@ -246,7 +271,7 @@ impl Writer {
         // From here on every answer is in `settled`, whatever fails.
         let mut transactions = Vec::with_capacity(commits.len());
         for (transaction, answer) in commits {
-            settled.push((answer, Ok(Committed { revision: 0 })));
+            settled.push((answer, Ok(Committed { revision: 0, told: Told::default() })));
             transactions.push(transaction);
         }
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -273,14 +298,25 @@ impl Writer {
     }
 
     /// Answers and tells: the turn is durable.
-    fn settle(&mut self, settled: Vec<Settled>, work: Work) {
+    fn settle(&mut self, mut settled: Vec<Settled>, work: Work) {
         self.meta.revision = work.revision;
         self.history.wrote(work.history);
-        if !work.events.is_empty() {
-            self.hub.publish(work.events, work.revision + self.meta.base);
+        let told = match work.events.is_empty() {
+            true => Told::default(),
+            false => self.hub.publish(work.events, work.revision + self.meta.base),
+        };
+        // Nobody is answered who could look: dropped here.
+        if settled.is_empty() {
+            return;
         }
-        for (answer, result) in settled {
-            let _ = answer.send(result);
+        for (_, result) in &mut settled {
+            if let Ok(committed) = result {
+                committed.told = told.clone();
+            }
+        }
+        self.answers.send(settled);
+        if !told.is_settled() || !self.answers.is_empty() {
+            self.told.push_back((Instant::now(), told));
         }
     }
 
@@ -339,7 +375,7 @@ impl Writer {
         if index > 0 {
             work.revision = revision;
         }
-        Ok(Ok(Committed { revision: work.revision + base }))
+        Ok(Ok(Committed { revision: work.revision + base, told: Told::default() }))
     }
 
     /// Deletes keys whose time has come, each as a change of its own.

@@ -8,6 +8,7 @@ pub mod meta;
 pub mod node;
 pub mod packed;
 pub mod pod;
+pub mod pod_text;
 pub mod resources;
 pub mod selector;
 pub mod shared;

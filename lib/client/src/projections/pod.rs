@@ -281,7 +281,7 @@ pub const KEPT_ANNOTATIONS: &[&str] = &[
 ];
 
 impl PodView {
-    /// Projects a pod.
+    /// Projects a pod. What is read here of a pod is what [`PodText`](super::pod_text::PodText) reads of its text.
     pub fn new(pod: &Pod) -> Self {
         let meta = Meta::new(&pod.metadata);
         let empty_spec = PodSpec::default();

@@ -24,6 +24,7 @@ use super::meta::{HasMeta, Meta};
 use super::node::NodeView;
 use super::packed::{MetaOnly, Packed};
 use super::pod::PodView;
+use super::pod_text::PodText;
 use crate::informer::{HandlerScope, Informer, Projection, Selector};
 
 impl Projection for PodView {
@@ -339,7 +340,8 @@ impl SharedInformers {
         {
             Informer::start(Api::all(client.clone()), Selector::default(), drain.clone())
         }
-        let pods: Informer<PodView> = all(client, drain);
+        let read = Api::<PodText>::all(client.clone());
+        let pods: Informer<PodView> = Informer::start_reading(read, Selector::default(), drain.clone());
         SharedInformers {
             pod_index: PodIndex::following(&pods),
             pods,
