@@ -8,6 +8,7 @@ mod bundle;
 mod checks;
 mod control_plane;
 mod docs;
+mod first_boot;
 mod install;
 mod kubelet;
 mod migrate;
@@ -114,6 +115,15 @@ enum Command {
     MigrateStore {
         #[command(subcommand)]
         target: migrate::Target,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// A machine that configures itself from a file at its first boot.
+    FirstBoot {
+        #[command(subcommand)]
+        command: first_boot::Command,
         #[command(flatten)]
         file: ConfigFile,
         #[arg(long, short, global = true, value_enum, default_value = "text")]
@@ -332,6 +342,11 @@ fn run(args: Args) -> Result<()> {
             service::runtime()?.block_on(reset::run(&config, yes, state, Progress::new(Output::Text)))
         }
         Command::Docs { folder } => docs::write(&folder),
+        Command::FirstBoot { command, file, output } => {
+            quiet();
+            let place = file.config.clone().unwrap_or_else(init::default_file);
+            first_boot::work(command, &file.load()?, &place, output)
+        }
         Command::Bundle { command, file, output } => {
             quiet();
             bundle::work(command, file.path().as_deref(), output)

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -26,6 +27,8 @@ const EVERY: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long an answer and a connection may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Servers that are asked at once.
+const ASKED: usize = 16;
 /// How long a client is kept waiting when no server lives.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at once.
@@ -90,8 +93,12 @@ async fn choose(
                 tracing::warn!(%server, "the API server in use does not answer or has left");
                 connections.cancel();
             }
-            for server in order(&all, now, first) {
-                if lives(server).await {
+            // All are asked at once and heard in their order: those that hang cost one answer's time together.
+            let asked = order(&all, now, first).into_iter();
+            let mut heard =
+                stream::iter(asked.map(async |server| (server, lives(server).await))).buffered(ASKED);
+            while let Some((server, lives)) = heard.next().await {
+                if lives {
                     tracing::info!(%server, "this API server is used now");
                     chosen.send_replace(Some((server, CancellationToken::new())));
                     break;

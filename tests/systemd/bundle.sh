@@ -46,7 +46,7 @@ check "and one of somebody else's key" refuses "cannot be believed" "$here" bund
 say "and installed where there is nothing"
 machine_up bare 16
 machine bare sh -c 'dpkg --remove containerd runc >/dev/null 2>&1; rm -f /etc/resolv.conf
-    ip link set host0 down; ip link add only type dummy; ip address add 192.0.2.1/24 dev only; ip link set only up'
+    ip link set host0 down; ip link add only type bridge; ip address add 192.0.2.1/24 dev only; ip link set only up'
 check "no network is there" not machine bare ping -c 1 -W 1 "$SUBNET.1"
 check "nor a runtime" not machine bare containerd --version
 for file in b.bundle altered.bundle bundle.key.pub; do cp "$work/$file" "$MACHINES/bare/root/root/"; done

@@ -89,16 +89,29 @@ machine() {
     nsenter -t "$leader" -a env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8 "$@"
 }
 
-# machine_down NAME: powers off, waits, removes its mounts and folder.
-machine_down() {
+# machine_off NAME: powers off and waits. machine_cut NAME: the power is gone. Either boots again with machine_up.
+machine_off() {
     local dir="$MACHINES/$1" pid
-    [ -d "$dir" ] || return 0
     if pid=$(cat "$dir/nspawn.pid" 2>/dev/null) && [ -d "/proc/$pid" ]; then
         # SIGRTMIN+4 to the machine's init: power off.
         kill -s RTMIN+4 "$(cat "$dir/leader.pid")" 2>/dev/null || true
         for _ in $(seq 300); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
-        [ -d "/proc/$pid" ] && kill -KILL "$pid"
+        [ ! -d "/proc/$pid" ] || kill -KILL "$pid"
     fi
+}
+machine_cut() {
+    local pid
+    kill -KILL "$(cat "$MACHINES/$1/leader.pid")"
+    pid=$(cat "$MACHINES/$1/nspawn.pid")
+    for _ in $(seq 100); do [ -d "/proc/$pid" ] || return 0; sleep 0.1; done
+    kill -KILL "$pid"
+}
+
+# machine_down NAME: powers off, removes its mounts and folder.
+machine_down() {
+    local dir="$MACHINES/$1"
+    [ -d "$dir" ] || return 0
+    machine_off "$1"
     awk -v dir="$dir/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r at; do umount -l "$at"; done
     rm -rf "$dir"
     # Its pods' cgroups are this host's.

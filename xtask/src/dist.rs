@@ -17,6 +17,8 @@ const UNITS: &[&str] = &[
     "keelson-kubelet.service",
     "keelson-proxy.service",
     "keelson-etcd.service",
+    "keelson-first-boot.service",
+    "keelson-first-boot.target",
     "keelson.slice",
 ];
 

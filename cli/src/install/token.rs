@@ -4,12 +4,15 @@ use super::progress::Output;
 use anyhow::{Context as _, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Secret};
 use keelson_pki::{BootstrapToken, CertificateKey};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// How long a connection to an API server may take.
+const LISTENS: Duration = Duration::from_secs(2);
 
 /// The group that tokens bring when nothing else is asked for (kubeadm's).
 pub const GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
@@ -158,12 +161,37 @@ pub async fn join_command(
     let text = map.data.unwrap_or_default().remove("kubeconfig").unwrap_or_default();
     let file: serde_json::Value = serde_saphyr::from_str(&text).context("cluster-info cannot be read")?;
     let cluster = &file["clusters"][0]["cluster"];
-    let server = cluster["server"].as_str().unwrap_or_default();
+    let published = cluster["server"].as_str().unwrap_or_default().trim_start_matches("https://");
+    let server = living(client, published).await?;
     let hash = super::certs::hash_of(cluster["certificate-authority-data"].as_str().unwrap_or_default())?;
     let more =
         control_plane.map(|key| format!(" --control-plane --certificate-key {key}")).unwrap_or_default();
-    Ok(format!(
-        "keelson join {} --token {token} --discovery-token-ca-cert-hash {hash}{more}",
-        server.trim_start_matches("https://")
-    ))
+    Ok(format!("keelson join {server} --token {token} --discovery-token-ca-cert-hash {hash}{more}"))
+}
+
+/// The published address, or where nobody listens there, that of an API server that lives: the last one that was started has
+/// published its own, and may be gone since.
+async fn living(client: &kube::Client, published: &str) -> Result<String> {
+    let listens = async |address: &str| {
+        let connected = tokio::time::timeout(LISTENS, tokio::net::TcpStream::connect(address)).await;
+        matches!(connected, Ok(Ok(_)))
+    };
+    if listens(published).await {
+        return Ok(published.to_owned());
+    }
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "default");
+    let found = endpoints.get_opt("kubernetes").await.context("the API servers cannot be listed")?;
+    for subset in found.and_then(|found| found.subsets).unwrap_or_default() {
+        let port = subset.ports.iter().flatten().next().map_or(443, |port| port.port);
+        for address in subset.addresses.unwrap_or_default() {
+            // An IPv6 address stands in brackets.
+            let host = if address.ip.contains(':') { format!("[{}]", address.ip) } else { address.ip };
+            let address = format!("{host}:{port}");
+            if listens(&address).await {
+                return Ok(address);
+            }
+        }
+    }
+    // From here nothing can be told; whoever joins is told what is wrong.
+    Ok(published.to_owned())
 }

@@ -184,13 +184,16 @@ impl Plan {
         if output == Output::Json {
             let format = self.converts().map(|(from, to)| json!({"from": from, "to": to}));
             let shown = json!({"installed": self.installed, "target": self.target.version,
-                "kubernetes": self.target.kubernetes.to_string(), "databaseFormat": format,
+                "kubernetes": self.target.kubernetes.to_string(), "databaseFormat": self.format, "converts": format,
                 "restarts": self.restarts, "problems": self.problems});
             println!("{}", serde_json::to_string_pretty(&shown)?);
             return Ok(());
         }
         println!("installed: keelson {}", self.installed);
         println!("target:    keelson {} (Kubernetes {})", self.target.version, self.target.kubernetes);
+        if let Some(format) = self.format {
+            println!("database:  format {format}");
+        }
         if self.nothing() {
             println!("there is nothing to do: it is installed, and runs");
         } else {
