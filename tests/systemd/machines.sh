@@ -41,8 +41,10 @@ machines_bridge() {
 
 # machine_up NAME LAST-OCTET [nspawn arguments…]: boots a machine with address $SUBNET.LAST-OCTET.
 machine_up() {
-    local name=$1 address="$SUBNET.$2" dir="$MACHINES/$1" leader
+    local name=$1 address="$SUBNET.$2" dir="$MACHINES/$1" leader known=$1
     shift 2
+    # What this host knows it by, its end of the link too: another run's machines have the same names.
+    [ "$BRIDGE" = klbr0 ] || known="$name-${BRIDGE#klbr}"
     machines_bridge
     mkdir -p "$dir"/{upper,work,root,containerd}
     mountpoint -q "$dir/root" ||
@@ -63,7 +65,7 @@ machine_up() {
     mkdir -p "$dir/root/etc/keelson/config.yaml.d"
     printf 'apiVersion: keelson/v1\nkubelet:\n  cgroupRoot: /keelson-machine-%s\n  imageGcHighPercent: 100\n  imageGcLowPercent: 99\n' "$name" \
         >"$dir/root/etc/keelson/config.yaml.d/90-machine.yaml"
-    SYSTEMD_SECCOMP=0 setsid systemd-nspawn --quiet --directory="$dir/root" --machine="$name" --boot --register=no --keep-unit \
+    SYSTEMD_SECCOMP=0 setsid systemd-nspawn --quiet --directory="$dir/root" --machine="$known" --boot --register=no --keep-unit \
         --network-bridge="$BRIDGE" --capability=all --system-call-filter='@keyring @privileged @mount bpf' \
         --bind="$dir/containerd:/var/lib/containerd" \
         --resolv-conf=off --timezone=off --console=pipe "$@" \
