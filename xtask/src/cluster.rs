@@ -71,7 +71,7 @@ pub fn up(bare: bool, profile: Profile) -> Result<()> {
     packages::install_all()?;
     let program = packages::kubectl(&places.data.join("bin"))?;
     build(profile)?;
-    let mut archives = images::build_all()?;
+    let mut archives = if bare { images::build_some(&[])? } else { images::build_all()? };
     let hint = "Read logs/containerd.log in the data folder; `make cluster-down` cleans up.";
     let runtime =
         step("starting containerd", hint, |step| containerd::ensure(step, &places.data, &places.run))?;

@@ -43,13 +43,30 @@ pub struct Archive {
 
 /// Builds what is missing in target/images and returns all archives.
 pub fn build_all() -> Result<Vec<Archive>> {
+    build(|_| true)
+}
+
+/// The pause image, those of the sample whose names hold one of `words`, and those that lie there already.
+pub fn build_some(words: &[String]) -> Result<Vec<Archive>> {
+    build(|name| words.iter().any(|word| name.contains(word.as_str())))
+}
+
+fn build(wanted: impl Fn(&str) -> bool) -> Result<Vec<Archive>> {
     let folder = target().join("images");
     std::fs::create_dir_all(&folder)?;
     let mut archives = vec![pause(&folder, PAUSE)?];
     for image in DEBIAN_IMAGES {
-        archives.push(debian(&folder, image)?);
+        if wanted(image.name) || image.path(&folder).exists() {
+            archives.push(debian(&folder, image)?);
+        }
     }
     Ok(archives)
+}
+
+impl DebianImage {
+    fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.tar", self.file))
+    }
 }
 
 /// The pause image under `name` (a runtime that is configured for another sandbox image gets ours by that name).
@@ -131,7 +148,7 @@ fn build_static(package: &str) -> Result<PathBuf> {
 }
 
 fn debian(folder: &Path, image: &DebianImage) -> Result<Archive> {
-    let path = folder.join(format!("{}.tar", image.file));
+    let path = image.path(folder);
     if !path.exists() {
         let title = format!("building image {} from Debian's packages", image.name);
         step(&title, "Check that apt-get can reach its mirror.", |_| {

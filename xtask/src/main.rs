@@ -28,10 +28,13 @@ enum Task {
     /// Check the crates' dependency directions, file lengths and headers.
     Tidy,
     /// Build the images of the sample and the pause image as OCI archives in target/images.
-    Images,
+    Images {
+        /// Only those whose names hold one of these.
+        only: Vec<String>,
+    },
     /// Start a cluster on this machine, deploy the sample and show it answering.
     ClusterUp {
-        /// Start the cluster only; do not deploy the sample.
+        /// Start the cluster only; do not deploy the sample, nor build its images.
         #[arg(long)]
         bare: bool,
         /// Which binaries are built and started.
@@ -97,7 +100,8 @@ enum NodeTask {
 fn main() -> std::process::ExitCode {
     let outcome = match Args::parse().task {
         Task::Tidy => tidy::run(),
-        Task::Images => images::build_all().map(drop),
+        Task::Images { only } if only.is_empty() => images::build_all().map(drop),
+        Task::Images { only } => images::build_some(&only).map(drop),
         Task::ClusterUp { bare, profile } => cluster::up(bare, profile),
         Task::Conformance { only, jobs } => conformance::run(&only, jobs),
         Task::ClientPrograms => clients::prepare(),
