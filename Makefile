@@ -38,6 +38,9 @@ bench: ## Print the figures of the running cluster beside their floors (root)
 bench-scale: ## The same with 100,000 mixed objects: memory, idling, and cost per request against 1,000 (root)
 	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench -- --only scale --report target/reports/bench-scale.tsv
 
+bench-fleet: ## What NODES (5000) simulated nodes cost the running cluster: leases, statuses, scheduling (root)
+	@xtask/bootstrap && cargo run --quiet --release --package keelson-bench -- --only fleet --nodes $(or $(NODES),5000) --report target/reports/bench-fleet.tsv
+
 conformance: ## Run Kubernetes' conformance tests on the running cluster; ONLY=text for those named so (root)
 	@xtask/bootstrap && cargo xtask conformance --only "$(ONLY)"
 

@@ -4,6 +4,7 @@ use crate::control_plane::ControlPlane;
 use crate::node;
 use crate::service::{self, Components, Signals};
 use crate::settings::{self, ServingFiles};
+use crate::watched;
 use anyhow::Result;
 use keelson_base::consts::identity;
 use keelson_daemon::config::Config;
@@ -35,6 +36,7 @@ pub async fn run(config: Config) -> Result<()> {
     let proxy = control_plane.client(identity::PROXY, &[]);
     let settings = settings::proxy(&config, &node);
     components.start("proxy", move |context| keelson_proxy::run(proxy.clone(), settings.clone(), context));
+    components.start("images", move |context| watched::images::keep(config.clone(), context));
     control_plane.report(&mut components);
     tracing::info!(node = %node.name, address = %node.address, "serving");
 

@@ -7,7 +7,7 @@
 use crate::install;
 use crate::node::{self, NodeIdentity};
 use crate::service::{self, Components, DRAIN, Signals};
-use crate::{publish, settings, snapshot, store};
+use crate::{publish, settings, snapshot, store, watched};
 use anyhow::{Context as _, Result};
 use keelson_apiserver::authn::UserInfo;
 use keelson_apiserver::{ApiServer, component_status};
@@ -100,6 +100,11 @@ impl ControlPlane {
         let context = &components.context;
         let (clock, drain) = (context.clock.clone(), context.drain.clone());
         components.spawn(snapshot::keep(self.store.clone(), config.clone(), clock, drain));
+        let installer = self.client("system:keelson:installer", &[identity::CLUSTER_ADMINS]);
+        let (folder, node) = (config.api_server.manifests.clone(), self.node.clone());
+        components.start("manifests", move |context| {
+            watched::manifests::keep(installer.clone(), folder.clone(), node.clone(), context)
+        });
         let manager = self.client(identity::CONTROLLER_MANAGER, &[]);
         // Started by the first that is elected: a control plane that stands by holds no second copy of the cluster.
         let informers = Arc::new(OnceLock::new());

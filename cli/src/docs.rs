@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use std::path::Path;
 
-/// Writes `man/keelson*.8` and `completion/{bash,zsh,fish}` below a folder.
+/// Writes `man/keelson*.8`, `completion/{bash,zsh,fish}` and `release` below a folder.
 pub fn write(folder: &Path) -> Result<()> {
     let (man, completion) = (folder.join("man"), folder.join("completion"));
     for folder in [&man, &completion] {
@@ -20,7 +20,14 @@ pub fn write(folder: &Path) -> Result<()> {
         clap_complete::generate(shell, &mut command, "keelson", &mut text);
         put(&completion.join(name), &text)?;
     }
-    Ok(())
+    // What packages say of this program: see [`crate::upgrade`].
+    let release = format!(
+        "version {}\ndatabase-format {}\nkubernetes {}\n",
+        crate::version::OWN,
+        keelson_store::sqlite::FORMAT,
+        keelson_base::consts::KUBERNETES_VERSION.trim_start_matches('v')
+    );
+    put(&folder.join("release"), release.as_bytes())
 }
 
 /// A page for the command and one for each below it that is shown.

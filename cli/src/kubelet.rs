@@ -4,6 +4,7 @@ use crate::node;
 use crate::node_certs::{self, NodeFiles};
 use crate::service::{self, Components, Signals};
 use crate::settings::{self, ServingFiles};
+use crate::watched;
 use anyhow::Result;
 use keelson_daemon::config::Config;
 use keelson_daemon::{Clock, Readiness};
@@ -30,6 +31,8 @@ pub async fn run(config: Config) -> Result<()> {
     let own = client.clone();
     components
         .start("kubelet", move |context| keelson_kubelet::run(Some(own.clone()), settings.clone(), context));
+    let of_images = config.clone();
+    components.start("images", move |context| watched::images::keep(of_images.clone(), context));
     components.start("certificates", move |context| {
         let (client, config, node) = (client.clone(), config.clone(), node.clone());
         let kept = node_certs::keep(client, config, node, context.clock, context.drain);

@@ -4,6 +4,7 @@
 
 mod all_in_one;
 mod balancer;
+mod bundle;
 mod checks;
 mod control_plane;
 mod docs;
@@ -20,6 +21,9 @@ mod service;
 mod settings;
 mod snapshot;
 mod store;
+mod upgrade;
+mod version;
+mod watched;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,7 +39,7 @@ use std::process::ExitCode;
 /// One binary runs every part of a cluster. `keelson init` makes a cluster on this machine, and prints the command with
 /// which other machines join it. The administrator's kubeconfig is then `admin.conf` in the state folder.
 #[derive(Parser)]
-#[command(name = "keelson", version, about, max_term_width = 100)]
+#[command(name = "keelson", version = version::OWN, about, max_term_width = 100)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -110,6 +114,28 @@ enum Command {
     MigrateStore {
         #[command(subcommand)]
         target: migrate::Target,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// All that machines without a network need, in one signed file.
+    ///
+    /// `create` on a machine that has a network; `install` on each that has none, with the program and the file alone.
+    Bundle {
+        #[command(subcommand)]
+        command: bundle::Command,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long, short, global = true, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Another version on this machine, and the way back (root).
+    ///
+    /// Each machine is upgraded by itself, control planes before workers.
+    Upgrade {
+        #[command(subcommand)]
+        command: upgrade::Command,
         #[command(flatten)]
         file: ConfigFile,
         #[arg(long, short, global = true, value_enum, default_value = "text")]
@@ -306,6 +332,10 @@ fn run(args: Args) -> Result<()> {
             service::runtime()?.block_on(reset::run(&config, yes, state, Progress::new(Output::Text)))
         }
         Command::Docs { folder } => docs::write(&folder),
+        Command::Bundle { command, file, output } => {
+            quiet();
+            bundle::work(command, file.path().as_deref(), output)
+        }
         command => service::runtime()?.block_on(administer(command)),
     }
 }
@@ -358,6 +388,10 @@ async fn administer(command: Command) -> Result<()> {
         Command::MigrateStore { target, file, output } => {
             quiet();
             migrate::run(target, file.config, output).await
+        }
+        Command::Upgrade { command, file, output } => {
+            quiet();
+            upgrade::run(command, &file.load()?, output).await
         }
         Command::Status { common } => status::run(&common.file.load()?, common.output).await,
         Command::Node { command: NodeCommand::Leave { name, timeout }, common } => {

@@ -1,9 +1,9 @@
 //! Which store the configuration names.
 
-use crate::snapshot;
+use crate::{snapshot, upgrade};
 use anyhow::{Context as _, Result};
 use keelson_daemon::config::{Config, EtcdSection};
-use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, ReopeningStore, SqliteOptions, Store};
+use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, OpenError, ReopeningStore, SqliteOptions, Store};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,15 +19,22 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
     let mut options = SqliteOptions::new(config.paths.database());
     options.retention = retention;
     options.check = true;
+    // Boxed: with etcd a snapshot opens a store, which this compiler cannot tell never comes here.
+    Box::pin(upgrade::before_opening(config)).await;
     match ReopeningStore::open(options.clone(), end_damaged) {
+        Err(OpenError::Format { .. }) if upgrade::back::finish(config)? => {
+            tracing::info!(
+                "the newer program has taken the database to the format of this one, on the way back"
+            );
+        }
         Err(error) if error.is_damage() => {
             let note = snapshot::rescue::from_snapshot(config, &error.to_string()).await?;
             tracing::error!(note, "the database was damaged; a snapshot is in its place");
         }
         opened => return Ok(Arc::new(opened.context("the database cannot be opened")?)),
     }
-    let restored = ReopeningStore::open(options, end_damaged);
-    Ok(Arc::new(restored.context("the restored database cannot be opened")?))
+    let again = ReopeningStore::open(options, end_damaged);
+    Ok(Arc::new(again.context("the database that was put in order cannot be opened")?))
 }
 
 /// A database that broke while it was served is the next start's to mend, which has everything that this takes.

@@ -56,7 +56,6 @@ fn a_full_disk_refuses_writes_and_no_more() {
 }
 
 #[test]
-#[ignore = "by hand: a device that fails takes the file system's own blocks too, and then a database may be damaged"]
 fn a_failed_fsync_is_survived_without_a_restart() {
     // Without a journal, whose failure would end the file system for good.
     let disk = Disk::new(96, false);

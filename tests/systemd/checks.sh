@@ -27,7 +27,18 @@ refuses() {
     [ $((${EPOCHREALTIME/./} - begun)) -lt 5000000 ] || { echo "it took more than five seconds: $text"; return 1; }
     case $text in *"$words"*) ;; *) echo "it said: $text"; return 1 ;; esac
 }
-figure() { printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" | tee -a target/reports/systemd.tsv; }
+# figure NAME VALUE UNIT [BAR]: a line as `make bench` prints them; of a debug build the unit says so.
+figure() {
+    local unit=$3${figures_of:+ ($figures_of)} bar=${4:--}
+    awk -v name="$1" -v value="$2" -v unit="$unit" -v bar="$bar" -v file="$report" 'BEGIN {
+        ratio = (bar + 0 > 0 && value ~ /^[0-9.]+$/) ? sprintf("%.3f", value / bar) : "-"
+        printf "%-30s %12s %-18s %8s %8s\n", name, value, unit, bar, ratio
+        printf "%s\t%s\t%s\t%s\t%s\n", name, value, unit, bar, ratio >>file
+    }'
+}
+# Seconds since a moment of $EPOCHREALTIME, as in begun=$(moment).
+moment() { echo "${EPOCHREALTIME/./}"; }
+since() { awk -v now="${EPOCHREALTIME/./}" -v then="$1" 'BEGIN {printf "%.1f", (now - then) / 1e6}'; }
 # What may be left on a machine.
 traces() {
     machine "$1" sh -c '

@@ -3,12 +3,12 @@
 say "a cluster of units of its own, on a machine that has containerd"
 machine_up one 11 "$repository"
 traces one >"$work/before"
-begun=$SECONDS
+begun=$(moment)
 check "apt installs the packages from their repository" install_packages one
 check "nothing runs before init" not machine one pgrep -x keelson
 check "a dry run changes nothing" machine one sh -c 'keelson init --mode units --dry-run >/dev/null && ! ls /var/lib/keelson/ledger.jsonl 2>/dev/null'
 check "init makes the cluster" machine one keelson init --mode units
-figure install_to_ready_s "$((SECONDS - begun))" s "bound 25"
+figure install_to_ready_s "$(since "$begun")" s 25
 machine one cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.11/" >"$work/admin.conf"
 check "status says that all is well" machine one keelson status
 check "init again changes nothing and ends well" machine one keelson init --mode units
@@ -40,9 +40,9 @@ check "and the node's own still is" until_ok 20 machine one keelson status
 say "what the control plane may"
 exposure() { machine one systemd-analyze security --no-pager "$1" | sed -nE 's/.*Overall exposure level for [^:]*: ([0-9.]+).*/\1/p'; }
 control=$(exposure keelson-control-plane.service) proxy=$(exposure keelson-proxy.service)
-figure control_plane_exposure "$control" points "bound 2.5"
-figure proxy_exposure "$proxy" points "bound 7"
-figure kubelet_exposure "$(exposure keelson-kubelet.service)" points -
+figure control_plane_exposure "$control" points 2.5
+figure proxy_exposure "$proxy" points 7
+figure kubelet_exposure "$(exposure keelson-kubelet.service)" points
 check "the control plane's exposure is at most 2.5" awk "BEGIN { exit !($control <= 2.5) }"
 check "the proxy's is at most 7" awk "BEGIN { exit !($proxy <= 7) }"
 as_control_plane() {

@@ -6,8 +6,8 @@
 
 MACHINE_CACHE=${MACHINE_CACHE:-/var/cache/keelson-systemd}
 MACHINES=${MACHINES:-/var/lib/keelson-machines}
-BRIDGE=klbr0
-SUBNET=10.213.7
+BRIDGE=${BRIDGE:-klbr0}
+SUBNET=${SUBNET:-10.213.7}
 
 # What Debian's installer or a cloud image would have put there, and the runtime.
 BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv,etcd-server,etcd-client,systemd-timesyncd,libfaketime
@@ -96,7 +96,7 @@ machine_down() {
     if pid=$(cat "$dir/nspawn.pid" 2>/dev/null) && [ -d "/proc/$pid" ]; then
         # SIGRTMIN+4 to the machine's init: power off.
         kill -s RTMIN+4 "$(cat "$dir/leader.pid")" 2>/dev/null || true
-        for _ in $(seq 150); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
+        for _ in $(seq 300); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
         [ -d "/proc/$pid" ] && kill -KILL "$pid"
     fi
     awk -v dir="$dir/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r at; do umount -l "$at"; done

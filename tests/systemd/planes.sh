@@ -21,17 +21,17 @@ kubectl_at() { local at=$1; shift; command kubectl --kubeconfig "$work/$at.conf"
 check "an etcd with somebody's data stays as it is" machine p1 sh -c 'systemctl start etcd && ETCDCTL_API=3 etcdctl put a b &&
     ! keelson init --mode units --store etcd 2>/tmp/said && grep -q "holds data" /tmp/said && [ "$(ETCDCTL_API=3 etcdctl get a --print-value-only)" = b ] && ! ls /var/lib/keelson/etcd 2>/dev/null
     code=$?; systemctl stop etcd; rm -rf /var/lib/etcd/default; systemctl start etcd; exit $code'
-begun=$SECONDS
+begun=$(moment)
 check "init with etcd beside it" machine p1 keelson init --mode units --store etcd
-figure etcd_init_s "$((SECONDS - begun))" s -
+figure etcd_init_s "$(since "$begun")" s
 check "init again changes nothing and ends well" machine p1 keelson init --mode units --store etcd
 check "a control plane cannot join with a key that is not the one" refuses "does not open it" machine p2 \
     $(machine p1 keelson token create --control-plane --print-join-command | sed -E 's/[0-9a-f]{64}$/'"$(printf '0%.0s' $(seq 64))"'/')
 check "nothing of it stays" machine p2 sh -c '! ls /var/lib/keelson/pki /etc/keelson/config.yaml.d/05-cluster.yaml 2>/dev/null'
 join=$(machine p1 keelson token create --control-plane --print-join-command)
-begun=$SECONDS
+begun=$(moment)
 check "the second control plane joins" machine p2 ${join:?}
-figure control_plane_join_s "$((SECONDS - begun))" s -
+figure control_plane_join_s "$(since "$begun")" s
 check "the third, with the same command" machine p3 ${join:?}
 check "a worker joins" joins worker p2
 for octet in 1 2 3; do as "p$octet" "2$octet"; done
@@ -54,9 +54,9 @@ first=$(used)
 other=$([ "$first" = p3 ] && echo p2 || echo p3)
 echo "the worker uses $first"
 machine "$first" systemctl kill --kill-whom=main --signal=STOP keelson-control-plane.service
-begun=$SECONDS
+begun=$(moment)
 check "the worker reaches another when its server hangs" until_ok 15 machine worker keelson status
-figure balancer_gap_s "$((SECONDS - begun))" s "bound 10"
+figure balancer_gap_s "$(since "$begun")" s 10
 sed 's/: two/: worker/' tests/systemd/worker.yaml | kubectl_at "$other" apply -f - >/dev/null
 check "a pod still starts there" kubectl_at "$other" wait --for=condition=Ready pod/client-two --timeout=60s
 ready() { kubectl_at "$other" wait --for=condition=Ready "node/$1" --timeout=1s; }

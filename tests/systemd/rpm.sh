@@ -4,10 +4,10 @@ say "the .rpm packages in a root of their own"
 root="$work/rpm"
 rpms() { rpm --root "$root" --dbpath /rpmdb "$@"; }
 mkdir -p "$root"
-check "they install" rpms --install --nodeps --noscripts --ignorearch target/dist/*.rpm
+check "they install" rpms --install --nodeps --noscripts --ignorearch "$dist_folder"/*.rpm
 # Debian's units lie in /lib, and what only dpkg reads is in no rpm.
 deb_files() { dpkg-deb --contents "$1" | sed -nE 's|^-.* \./(lib/systemd/)?|/\1|p' | sed 's|^/lib/|/usr/lib/|' | LC_ALL=C sort; }
-same_files() { diff <(deb_files "target/dist/$1"_*.deb) <(rpms --query --list "$1" | LC_ALL=C sort); }
+same_files() { diff <(deb_files "$dist_folder/$1"_*.deb) <(rpms --query --list "$1" | LC_ALL=C sort); }
 check "keelson's files are those of the .deb" same_files keelson
 check "keelson-images' files are those of the .deb" same_files keelson-images
 check "nothing was changed on the way" rpms --verify --nodeps --noscripts --nouser --nogroup keelson keelson-images

@@ -10,9 +10,9 @@ machine_up restored 14 "$repository"
 install_packages restored
 machine one cat /root/s.snapshot | machine restored sh -c 'umask 077; cat >/root/s.snapshot'
 check "a cut one is refused, and changes nothing" machine restored sh -c 'head -c 2000 /root/s.snapshot >/root/cut; ! keelson snapshot restore /root/cut 2>/tmp/said && grep -q "is cut short" /tmp/said && ! ls /var/lib/keelson/pki /etc/keelson/config.yaml.d/05-cluster.yaml 2>/dev/null'
-begun=$SECONDS
+begun=$(moment)
 check "restore" machine restored keelson snapshot restore /root/s.snapshot
-figure restore_s "$((SECONDS - begun))" s -
+figure restore_s "$(since "$begun")" s
 machine restored cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.14/" >"$work/restored.conf"
 restored() { command kubectl --kubeconfig "$work/restored.conf" "$@"; }
 check "what was saved is there" restored get configmap saved

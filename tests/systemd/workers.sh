@@ -16,9 +16,9 @@ check "an expired token" refuses "not known there or has expired" machine two ke
 check "they left the machine as it was" machine two sh -c '! ls /var/lib/keelson/ledger.jsonl /etc/keelson/config.yaml.d 2>/dev/null'
 
 say "a worker"
-begun=$SECONDS
+begun=$(moment)
 check "join with the printed command" machine two $(machine one keelson token create --print-join-command) --node-labels rank=second
-figure join_to_ready_s "$((SECONDS - begun))" s "bound 10"
+figure join_to_ready_s "$(since "$begun")" s 10
 issued() { [ "$(kubectl get csr -o 'jsonpath={range .items[?(@.status.certificate)]}x{end}')" = xxx ]; }
 check "the worker's three certificates came by request" until_ok 20 issued
 labelled() { kubectl get node two --show-labels | grep -q rank=second; }

@@ -10,7 +10,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 const MAINTAINER: &str = "Keelson <keelson@keelson.dev>";
 const UNITS: &[&str] = &[
     "keelson.service",
@@ -55,9 +54,30 @@ const IMAGES: Package = Package {
     scripts: &[],
 };
 
-/// Builds everything into target/dist.
-pub fn build(debug: bool) -> Result<()> {
-    let dist = target().join("dist");
+/// What the program says of itself.
+struct Release {
+    version: String,
+    /// What the package provides, so that `keelson upgrade` knows it before it is installed.
+    provides: String,
+}
+
+impl Release {
+    /// From the file that `keelson docs` writes: a name and a value on each line.
+    fn read(file: &Path) -> Result<Release> {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            found.map(str::to_owned).with_context(|| format!("{} has no {name}", file.display()))
+        };
+        let (format, kubernetes) = (value("database-format")?, value("kubernetes")?);
+        let provides = format!("keelson-database-format (= {format}), keelson-kubernetes (= {kubernetes})");
+        Ok(Release { version: value("version")?, provides })
+    }
+}
+
+/// Builds everything into target/dist; the build that tries an upgrade (`next`) into target/dist-next.
+pub fn build(debug: bool, next: bool) -> Result<()> {
+    let dist = target().join(if next { "dist-next" } else { "dist" });
     let epoch = output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root()))?;
     let epoch = epoch.trim();
     let profile = if debug { "debug" } else { "release" };
@@ -68,26 +88,37 @@ pub fn build(debug: bool) -> Result<()> {
         if !debug {
             command.arg("--release");
         }
+        if next {
+            command.args(["--features", "keelson/next-format"]);
+        }
         output(command.current_dir(root())).map(drop)
     })?;
     let pause = images::pause(&target().join("images"), images::PAUSE)?;
     let built = target().join(profile);
     let (main, image_tree) = (dist.join("keelson"), dist.join("keelson-images"));
-    step("laying out the files", "", |_| {
-        stage(&built, &main, epoch)?;
+    let release = step("laying out the files", "", |_| {
+        let release = stage(&built, &main, epoch)?;
         fresh(&image_tree)?;
         put(&image_tree.join("usr/share/keelson/images/pause.tar"), &std::fs::read(&pause.path)?, 0o644)?;
-        documents(&image_tree, &IMAGES, epoch)
+        documents(&image_tree, &IMAGES, &release, epoch)?;
+        Ok(release)
     })?;
+    // An older version's packages do not stay beside.
+    for entry in std::fs::read_dir(&dist)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb" || extension == "rpm") {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
     let debs = step("building the .deb packages", "", |_| {
         [(&KEELSON, &main), (&IMAGES, &image_tree)]
             .into_iter()
-            .map(|(package, tree)| deb(package, tree, &dist, epoch, debug))
+            .map(|(package, tree)| deb(package, tree, &release, &dist, epoch, debug))
             .collect::<Result<Vec<_>>>()
     })?;
     step("building the .rpm packages", "Needs Debian's package rpm.", |_| {
-        rpm(&KEELSON, &main, &dist, epoch, debug)?;
-        rpm(&IMAGES, &image_tree, &dist, epoch, debug)
+        rpm(&KEELSON, &main, &release, &dist, epoch, debug)?;
+        rpm(&IMAGES, &image_tree, &release, &dist, epoch, debug)
     })?;
     step("making the apt repository", "Needs Debian's packages apt-utils and gpg.", |_| {
         repository(&debs, &dist)
@@ -120,7 +151,7 @@ fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 }
 
 /// The tree of package `keelson`, as it lies on a machine.
-fn stage(built: &Path, tree: &Path, epoch: &str) -> Result<()> {
+fn stage(built: &Path, tree: &Path, epoch: &str) -> Result<Release> {
     fresh(tree)?;
     for (name, place) in [("keelson", "usr/bin/keelson"), ("keelson-cni", "usr/lib/keelson/keelson-cni")] {
         let from = built.join(name);
@@ -157,18 +188,21 @@ fn stage(built: &Path, tree: &Path, epoch: &str) -> Result<()> {
     ] {
         put(&tree.join(place), &std::fs::read(docs.join("completion").join(shell))?, 0o644)?;
     }
-    documents(tree, &KEELSON, epoch)
+    let release = Release::read(&docs.join("release"))?;
+    documents(tree, &KEELSON, &release, epoch)?;
+    Ok(release)
 }
 
 /// Copyright and changelog.
-fn documents(tree: &Path, package: &Package, epoch: &str) -> Result<()> {
+fn documents(tree: &Path, package: &Package, release: &Release, epoch: &str) -> Result<()> {
     let folder = tree.join("usr/share/doc").join(package.name);
     let copyright = std::fs::read(root().join("packaging/debian/copyright"))?;
     put(&folder.join("copyright"), &copyright, 0o644)?;
     let date =
         output(Command::new("date").args(["--utc", "--rfc-email", "--date"]).arg(format!("@{epoch}")))?;
     let entry = format!(
-        "keelson ({VERSION}) unstable; urgency=medium\n\n  * See the commits of this version.\n\n -- {MAINTAINER}  {}\n",
+        "keelson ({}) unstable; urgency=medium\n\n  * See the commits of this version.\n\n -- {MAINTAINER}  {}\n",
+        release.version,
         date.trim()
     );
     put(&folder.join("changelog.gz"), &gzip(entry.as_bytes())?, 0o644)
@@ -182,17 +216,28 @@ fn gzip(content: &[u8]) -> Result<Vec<u8>> {
     Ok(encoder.finish()?)
 }
 
-fn deb(package: &Package, tree: &Path, dist: &Path, epoch: &str, debug: bool) -> Result<PathBuf> {
+fn deb(
+    package: &Package,
+    tree: &Path,
+    release: &Release,
+    dist: &Path,
+    epoch: &str,
+    debug: bool,
+) -> Result<PathBuf> {
+    let version = &release.version;
     let control = tree.join("DEBIAN");
     fresh(&control)?;
     let installed = output(Command::new("du").args(["-sk", "--apparent-size"]).arg(tree))?;
     let kilobytes = installed.split_whitespace().next().unwrap_or("0").to_owned();
     let depends = package.depends.replace("${shlibs}", &libraries(package, tree, dist)?);
     let mut text = format!(
-        "Package: {}\nVersion: {VERSION}\nArchitecture: amd64\nMaintainer: {MAINTAINER}\nInstalled-Size: {kilobytes}\n",
+        "Package: {}\nVersion: {version}\nArchitecture: amd64\nMaintainer: {MAINTAINER}\nInstalled-Size: {kilobytes}\n",
         package.name
     );
-    for (field, value) in [("Depends", depends.as_str()), ("Recommends", package.recommends)] {
+    let provides = if package.name == KEELSON.name { release.provides.as_str() } else { "" };
+    for (field, value) in
+        [("Depends", depends.as_str()), ("Recommends", package.recommends), ("Provides", provides)]
+    {
         if !value.is_empty() {
             text.push_str(&format!("{field}: {value}\n"));
         }
@@ -213,7 +258,7 @@ fn deb(package: &Package, tree: &Path, dist: &Path, epoch: &str, debug: bool) ->
     let sums = output(Command::new("sh").args(["-c", sums]).current_dir(tree))?;
     put(&control.join("md5sums"), sums.as_bytes(), 0o644)?;
     output(Command::new("chmod").args(["-R", "go-w,u+rwX,go+rX"]).arg(tree))?;
-    let file = dist.join(format!("{}_{VERSION}_amd64.deb", package.name));
+    let file = dist.join(format!("{}_{version}_amd64.deb", package.name));
     output(
         Command::new("dpkg-deb")
             .args(["--root-owner-group", "--threads-max=1", "--build"])
@@ -246,7 +291,15 @@ fn libraries(package: &Package, tree: &Path, dist: &Path) -> Result<String> {
     found.map(str::to_owned).context("dpkg-shlibdeps named no libraries")
 }
 
-fn rpm(package: &Package, tree: &Path, dist: &Path, epoch: &str, debug: bool) -> Result<()> {
+fn rpm(
+    package: &Package,
+    tree: &Path,
+    release: &Release,
+    dist: &Path,
+    epoch: &str,
+    debug: bool,
+) -> Result<()> {
+    let version = &release.version;
     let top = dist.join("rpm");
     let files = output(
         Command::new("sh").args(["-c", "find . -type f -printf '/%P\\n' | LC_ALL=C sort"]).current_dir(tree),
@@ -267,7 +320,7 @@ fn rpm(package: &Package, tree: &Path, dist: &Path, epoch: &str, debug: bool) ->
     let scripts =
         if package.name == KEELSON.name { include_str!("../../packaging/rpm/scripts.spec") } else { "" };
     let spec = format!(
-        "Name: {}\nVersion: {VERSION}\nRelease: 1\nSummary: {}\nLicense: Apache-2.0\nURL: https://keelson.dev\n\
+        "Name: {}\nVersion: {version}\nRelease: 1\nSummary: {}\nLicense: Apache-2.0\nURL: https://keelson.dev\n\
          BuildArch: x86_64\nAutoReqProv: no\n{requires}%description\n{}\n%install\ncp -a {tree}/. %{{buildroot}}/\n\
          if [ -d %{{buildroot}}/lib ]; then mkdir -p %{{buildroot}}/usr/lib; cp -a %{{buildroot}}/lib/. %{{buildroot}}/usr/lib/; \
          rm -rf %{{buildroot}}/lib; fi\n{scripts}%files\n{}\n",

@@ -69,6 +69,10 @@ enum Task {
         /// Package the debug build: for tests of what is installed, not for machines.
         #[arg(long)]
         debug: bool,
+        /// Package a build that calls itself newer and has another database format, into target/dist-next: for tests of
+        /// upgrades.
+        #[arg(long)]
+        next: bool,
     },
     /// Set up what the tests on machines use in a folder: their image as an OCI archive, and a new enough kubectl.
     MachineTools { folder: std::path::PathBuf },
@@ -106,7 +110,7 @@ fn main() -> std::process::ExitCode {
         },
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
-        Task::Dist { debug } => dist::build(debug),
+        Task::Dist { debug, next } => dist::build(debug, next),
         Task::MachineTools { folder } => packages::install_machine_tools()
             .and_then(|()| packages::kubectl(&folder))
             .and_then(|_| images::test_image(&folder.join("busybox.tar"))),

@@ -23,6 +23,8 @@ const PEERS: u16 = 2380;
 pub const PORTS: [(&str, u16); 2] = [("etcd", CLIENTS), ("members of etcd", PEERS)];
 /// How long a new member may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(60);
+/// How long etcd may take to hear of its members' last change.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// Whether this machine has a member: the authority's key is only where one is.
 pub fn present(config: &Config) -> bool {
@@ -99,9 +101,14 @@ pub async fn follow(config: &Config, node: &NodeIdentity, known: &[String]) -> R
     let others = membership(config, known).await?;
     let url = peer(node.address);
     let is_own = |member: &EtcdMember| member.peer_urls.contains(&url);
-    if !others.list().await?.iter().any(is_own) {
-        others.add(&url).await?;
-    }
+    // etcd refuses while a member that came or went a moment ago is not yet heard of everywhere.
+    until(SETTLES, || async {
+        if !others.list().await?.iter().any(is_own) {
+            others.add(&url).await?;
+        }
+        Ok(())
+    })
+    .await?;
     let members = others.list().await?;
     let mut cluster = Vec::new();
     for member in &members {
@@ -147,7 +154,14 @@ pub async fn leave(config: &Config, name: &str, addresses: &[IpAddr]) -> Result<
     let is_it = |member: &&EtcdMember| member.name == name || (member.name.is_empty() && at(member));
     match members.iter().find(is_it) {
         Some(member) if members.len() > 1 => {
-            cluster.remove(member.id).await?;
+            let id = member.id;
+            until(SETTLES, || async {
+                if cluster.list().await?.iter().any(|one| one.id == id) {
+                    cluster.remove(id).await?;
+                }
+                Ok(())
+            })
+            .await?;
             Ok(true)
         }
         _ => Ok(false),

@@ -345,6 +345,8 @@ pub fn make_pki(config: &Config, node: &NodeIdentity, mode: Mode) -> Result<()> 
     };
     keelson_pki::ensure_dir(&config.paths.database(), 0o700)?;
     keelson_pki::ensure_dir(&config.snapshots.folder, 0o700)?;
+    // Root's to fill, the control plane's to read.
+    keelson_pki::ensure_dir(&config.api_server.manifests, 0o755)?;
     for folder in [config.paths.pki(), config.paths.database(), config.snapshots.folder.clone()] {
         give(&folder, user.uid.as_raw(), user.gid.as_raw())?;
     }

@@ -78,6 +78,13 @@ pub fn started(unit: &str) -> bool {
     machine::systemd() && matches!(state.trim(), "active" | "activating" | "reloading")
 }
 
+/// Whether a unit's process runs a program that was replaced since it started.
+pub fn outdated(unit: &str) -> bool {
+    let pid = run("systemctl", &["show", "--property", "MainPID", "--value", unit]).unwrap_or_default();
+    std::fs::read_link(format!("/proc/{}/exe", pid.trim()))
+        .is_ok_and(|program| program.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"))
+}
+
 /// The last lines that a unit logged, for an error's text.
 pub fn last_words(unit: &str) -> String {
     run("journalctl", &["--unit", unit, "--lines", "5", "--no-pager", "--output", "cat"])

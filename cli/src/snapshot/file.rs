@@ -238,7 +238,7 @@ impl Reader {
             version: String,
         }
         let stated: Stated = serde_json::from_slice(&self.line).unwrap_or_default();
-        let own = env!("CARGO_PKG_VERSION");
+        let own = crate::version::OWN;
         match stated.keelson_snapshot {
             0 => return Err(SnapshotError::NotOne { path: self.path.clone() }),
             format if format > FORMAT || numbers(&stated.version) > numbers(own) => {

@@ -3,7 +3,7 @@ use super::*;
 fn header() -> Header {
     Header {
         keelson_snapshot: FORMAT,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::version::OWN.to_owned(),
         cluster: "sha256:00".to_owned(),
         taken: "2026-03-01T12:00:00Z".parse().unwrap(),
         node: "n1".to_owned(),

@@ -56,20 +56,7 @@ pub async fn save(config: &Config, path: Option<PathBuf>, output: Output) -> Res
     if path.exists() {
         bail!("{} is there already; give another name", path.display());
     }
-    let source = match config.etcd {
-        Some(_) => Source::Store(crate::store::open(config).await?),
-        None => {
-            let folder = config.paths.database();
-            Source::beside(SqliteReader::open(&folder).with_context(|| {
-                format!(
-                    "the database in {} cannot be read; run this on a control plane, as root",
-                    folder.display()
-                )
-            })?)
-        }
-    };
-    let taken = take(&source, &facts, now, &path).await?;
-    own(config, &path)?;
+    let taken = now_to(config, &facts, now, &path).await?;
     match output {
         Output::Text => println!(
             "{}: {} objects at revision {}. It holds the cluster's keys: keep it where only administrators read.",
@@ -83,6 +70,39 @@ pub async fn save(config: &Config, path: Option<PathBuf>, output: Output) -> Res
         ),
     }
     Ok(())
+}
+
+/// Takes one beside whatever runs.
+async fn now_to(config: &Config, facts: &Facts, now: Timestamp, path: &Path) -> Result<take::Taken> {
+    let source = match config.etcd {
+        Some(_) => Source::Store(crate::store::open(config).await?),
+        None => {
+            let folder = config.paths.database();
+            Source::beside(SqliteReader::open(&folder).with_context(|| {
+                format!(
+                    "the database in {} cannot be read; run this on a control plane, as root",
+                    folder.display()
+                )
+            })?)
+        }
+    };
+    let taken = take(&source, facts, now, path).await?;
+    own(config, path)?;
+    Ok(taken)
+}
+
+/// What tells a snapshot that was taken before a version came by its name.
+pub fn before_mark(version: &str) -> String {
+    format!("-before-{version}-")
+}
+
+/// Takes one before another version changes anything. Where it lies; the schedule removes none of these.
+pub async fn before(config: &Config, version: &str) -> Result<PathBuf> {
+    let (facts, now) = (Facts::of(config)?, Timestamp::now());
+    let name = format!("{}{}{}", facts.node, before_mark(version), stamp(now));
+    let path = free(&folder(config)?, &name);
+    now_to(config, &facts, now, &path).await?;
+    Ok(path)
 }
 
 /// A path that nothing has yet: two of one second are told apart by a number.

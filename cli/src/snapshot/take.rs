@@ -141,7 +141,7 @@ async fn try_take(source: &Source, facts: &Facts, now: Timestamp, path: &Path) -
     let revision = page.revision;
     let header = Header {
         keelson_snapshot: FORMAT,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::version::OWN.to_owned(),
         cluster: facts.cluster.clone(),
         taken: now,
         node: facts.node.clone(),

@@ -122,8 +122,8 @@ impl Core {
                 return respond::negotiated(&Status::internal(text), &parts.headers, &query);
             }
         };
-        let warnings = Warnings::default();
-        let stages = self.stages(&peer, &parts, &info, &query, &raw_query, body, &warnings);
+        let (warnings, waited) = (Warnings::default(), std::sync::OnceLock::new());
+        let stages = self.stages(&peer, &parts, &info, &query, &raw_query, body, (&warnings, &waited));
         let outcome = std::panic::AssertUnwindSafe(stages).catch_unwind().await;
         let mut response = match outcome {
             Ok(Ok(response)) => response,
@@ -145,7 +145,10 @@ impl Core {
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::Empty;
         }
-        self.count(&info, &query, &parts.headers, response.status(), started.elapsed());
+        let waited = waited.get().copied().unwrap_or_default();
+        let body = std::mem::replace(response.body_mut(), Body::Empty);
+        let times = (started.elapsed(), waited);
+        *response.body_mut() = self.count(&info, &query, &parts.headers, response.status(), times, body);
         response
     }
 
@@ -153,14 +156,16 @@ impl Core {
         nonresource::within_a_group(&self.table.load(), path)
     }
 
+    /// Counts a request that took so long and waited so long; the answer's body is counted as it leaves.
     fn count(
         &self,
         info: &RequestInfo,
         query: &Query<'_>,
         headers: &HeaderMap,
         code: StatusCode,
-        took: Duration,
-    ) {
+        (took, waited): (Duration, Duration),
+        body: Body,
+    ) -> Body {
         let applies = info.verb == "patch"
             && crate::negotiate::content_type(headers).starts_with("application/apply-patch");
         let key = RequestKey {
@@ -178,7 +183,7 @@ impl Core {
             dry_run: query.first("dryRun").is_some(),
             code: code.as_u16(),
         };
-        self.metrics.request(key, took);
+        self.metrics.request(key, took, waited, body)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one request, taken apart once")]
@@ -190,7 +195,7 @@ impl Core {
         query: &'r Query<'r>,
         raw_query: &'r str,
         body: RequestBody,
-        warnings: &'r Warnings,
+        (warnings, waited): (&'r Warnings, &'r std::sync::OnceLock<Duration>),
     ) -> Result<Response<Body>, Status> {
         let user = match peer {
             Peer::Trusted(user) => user.clone(),
@@ -210,7 +215,10 @@ impl Core {
         let long_running = info.long_running(query);
         // As upstream's exempt level: what repairs a cluster must not stand in the queue that broke it.
         let exempt = long_running || user.in_group(keelson_base::consts::identity::MASTERS);
-        let Some(seat) = self.flow.enter(&user.name, info.verb, exempt).await else {
+        let queued = std::time::Instant::now();
+        let entered = self.flow.enter(&user.name, info.verb, exempt).await;
+        let _ = waited.set(queued.elapsed());
+        let Some(seat) = entered else {
             self.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
         };

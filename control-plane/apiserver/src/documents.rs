@@ -14,12 +14,12 @@ use keelson_api::json::{self, EncodeOptions};
 use keelson_api::openapi::{self, Descriptions};
 use keelson_api::status::Status;
 use keelson_api::table::Table;
-use keelson_api::{discovery, proto};
+use keelson_api::{discovery, proto, yaml};
 use sha2::Digest as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::negotiate::{JSON, PROTOBUF};
+use crate::negotiate::{self, JSON, OBJECT_TYPES, PROTOBUF, YAML};
 
 /// A document as it is sent.
 #[derive(Clone, Debug)]
@@ -132,7 +132,8 @@ impl Cache {
         accept: &str,
         hash: Option<&str>,
     ) -> Result<Document, Status> {
-        let form = Form::of(path, accept);
+        let types: &[&str] = if path.starts_with("/openapi") { &[] } else { &OBJECT_TYPES };
+        let form = Form::of(path, accept).ok_or_else(|| Status::not_acceptable(types))?;
         let key = format!("{path} {form:?}");
         if let Some(found) = self.known(table, &key) {
             return Ok(with_hash(found, hash, table, path));
@@ -192,7 +193,11 @@ impl Cache {
             }
             _ => return Err(missing()),
         };
-        Ok(if form == Form::Protobuf { encoded(&doc, true, PROTOBUF) } else { encoded(&doc, false, JSON) })
+        Ok(match form {
+            Form::Protobuf => encoded(&doc, true, PROTOBUF),
+            Form::Yaml => Document::new(&yaml::encode(&doc), YAML),
+            _ => encoded(&doc, false, JSON),
+        })
     }
 }
 
@@ -200,6 +205,7 @@ impl Cache {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
+    Yaml,
     Protobuf,
     /// Aggregated discovery of this version; true: as protobuf.
     Aggregated(discovery::Aggregated, bool),
@@ -208,35 +214,41 @@ enum Form {
 }
 
 impl Form {
-    fn of(path: &str, accept: &str) -> Form {
-        let root = matches!(path, "/api" | "/apis");
-        for clause in accept.split(',') {
-            let mut parts = clause.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            let params: Vec<&str> = parts.collect();
-            if kind == V2_PROTO || kind == V2_PROTO_OLD {
-                return Form::Gnostic;
-            }
-            let proto = kind == PROTOBUF;
-            if params.contains(&"as=APIGroupDiscoveryList") {
-                let version = match () {
-                    () if params.contains(&"v=v2") => discovery::Aggregated::V2,
-                    () if params.contains(&"v=v2beta1") => discovery::Aggregated::V2Beta1,
-                    () => continue,
-                };
-                if root && params.contains(&"g=apidiscovery.k8s.io") && (proto || kind == JSON) {
-                    return Form::Aggregated(version, proto);
-                }
-                continue;
-            }
-            if proto && !path.starts_with("/openapi") {
-                return Form::Protobuf;
-            }
-            if matches!(kind, "application/json" | "*/*" | "application/*") {
-                return Form::Json;
-            }
+    /// The first form that the client accepts, by quality and then by order; none is a 406.
+    fn of(path: &str, accept: &str) -> Option<Form> {
+        if accept.trim().is_empty() {
+            return Some(Form::Json);
         }
-        Form::Json
+        let open_api = path.starts_with("/openapi");
+        negotiate::clauses(accept).find_map(|(kind, params)| {
+            let any = matches!(kind, JSON | "*/*" | "application/*");
+            if open_api {
+                return match kind {
+                    V2_PROTO | V2_PROTO_OLD if path == "/openapi/v2" => Some(Form::Gnostic),
+                    _ => any.then_some(Form::Json),
+                };
+            }
+            let params: Vec<&str> = params.split(';').map(str::trim).collect();
+            if !params.iter().any(|param| param.starts_with("as=")) {
+                return match kind {
+                    PROTOBUF => Some(Form::Protobuf),
+                    YAML => Some(Form::Yaml),
+                    _ => any.then_some(Form::Json),
+                };
+            }
+            let version = if params.contains(&"v=v2") {
+                discovery::Aggregated::V2
+            } else if params.contains(&"v=v2beta1") {
+                discovery::Aggregated::V2Beta1
+            } else {
+                return None;
+            };
+            let asked = ["as=APIGroupDiscoveryList", "g=apidiscovery.k8s.io"];
+            let aggregated = asked.iter().all(|param| params.contains(param))
+                && matches!(path, "/api" | "/apis")
+                && (kind == PROTOBUF || kind == JSON);
+            aggregated.then_some(Form::Aggregated(version, kind == PROTOBUF))
+        })
     }
 }
 
@@ -381,6 +393,29 @@ mod tests {
             "{}",
             legacy.len()
         );
+    }
+
+    #[test]
+    fn forms_are_negotiated() {
+        let form = |path: &str, accept: &str| get(path, accept).map(|(_, document)| document.media_type);
+        let v3 = "application/json;g=apidiscovery.k8s.io;v=v3;as=APIGroupDiscoveryList";
+        for (path, accept, expected) in [
+            ("/apis", "application/yaml", Ok(YAML)),
+            ("/apis/apps", "application/json;q=0.1, application/yaml", Ok(YAML)),
+            ("/apis/apps/v1", PROTOBUF, Ok(PROTOBUF)),
+            ("/apis", "text/html, */*;q=0.8", Ok(JSON)),
+            ("/apis", "text/html", Err(406)),
+            // A later version than there is: what else the client accepts, or nothing.
+            ("/apis", v3, Err(406)),
+            ("/apis", &format!("{v3},application/json"), Ok(JSON)),
+            ("/apis/apps", AGGREGATED, Ok(JSON)),
+            ("/openapi/v2", "text/plain", Err(406)),
+            ("/openapi/v2", "application/json;as=anything", Ok(JSON)),
+            ("/openapi/v3", "application/yaml", Err(406)),
+            ("/openapi/v3/api/v1", V2_PROTO, Err(406)),
+        ] {
+            assert_eq!(form(path, accept), expected, "{path} {accept}");
+        }
     }
 
     #[test]

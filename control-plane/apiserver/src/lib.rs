@@ -33,6 +33,7 @@ mod rest;
 mod scan;
 mod server;
 mod services;
+mod socket;
 mod streaming;
 #[cfg(test)]
 mod tests;

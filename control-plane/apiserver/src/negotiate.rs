@@ -22,13 +22,28 @@ pub enum Shape {
     Metadata(&'static str),
 }
 
+/// Which of the two metadata shapes was asked for; the answer must be of that form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partial {
+    Object,
+    List,
+}
+
 /// What an answer is to look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     pub encoding: Encoding,
     pub shape: Shape,
+    /// With [`Shape::Metadata`]: which one.
+    pub partial: Partial,
     /// The Accept header asked for indented output (`;pretty=1`).
     pub pretty: bool,
+}
+
+impl Output {
+    /// What clients get that ask for nothing.
+    pub const JSON: Output =
+        Output { encoding: Encoding::Json, shape: Shape::Whole, partial: Partial::Object, pretty: false };
 }
 
 pub const JSON: &str = "application/json";
@@ -61,7 +76,7 @@ struct Clause<'a> {
 pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Option<Output> {
     let mut values = headers.get_all(ACCEPT).iter().peekable();
     if values.peek().is_none() {
-        return Some(Output { encoding: Encoding::Json, shape: Shape::Whole, pretty: false });
+        return Some(Output::JSON);
     }
     let mut clauses: smallvec::SmallVec<[Clause<'_>; 4]> = smallvec::SmallVec::new();
     for value in values {
@@ -69,7 +84,7 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Option<Output> {
         clauses.extend(text.split(',').filter(|clause| !clause.trim().is_empty()).take(32).map(clause_of));
     }
     if clauses.is_empty() {
-        return Some(Output { encoding: Encoding::Json, shape: Shape::Whole, pretty: false });
+        return Some(Output::JSON);
     }
     clauses.sort_by_key(|clause| std::cmp::Reverse(clause.quality));
     clauses.iter().filter(|clause| clause.quality > 0).find_map(|clause| accept(clause, offer))
@@ -79,6 +94,15 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Option<Output> {
 pub fn status_output(headers: &HeaderMap) -> Option<Output> {
     let plain = Offer { protobuf: true, shapes: false, stream: false };
     negotiate(headers, plain).or_else(|| negotiate(headers, Offer { stream: true, ..plain }))
+}
+
+/// The types of an Accept header with their parameters, by quality and then by order; none of quality 0.
+pub fn clauses(accept: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut clauses: Vec<Clause<'_>> =
+        accept.split(',').filter(|clause| !clause.trim().is_empty()).take(32).map(clause_of).collect();
+    clauses.sort_by_key(|clause| std::cmp::Reverse(clause.quality));
+    let wanted = clauses.into_iter().filter(|clause| clause.quality > 0);
+    wanted.map(|clause| (clause.kind, clause.params))
 }
 
 fn clause_of(text: &str) -> Clause<'_> {
@@ -124,7 +148,12 @@ fn accept(clause: &Clause<'_>, offer: Offer) -> Option<Output> {
         Some(_) => return None,
     };
     let pretty = param(clause.params, "pretty").is_some_and(|value| value == "1" || value == "true");
-    Some(Output { encoding, shape, pretty })
+    let partial = if param(clause.params, "as") == Some("PartialObjectMetadataList") {
+        Partial::List
+    } else {
+        Partial::Object
+    };
+    Some(Output { encoding, shape, partial, pretty })
 }
 
 /// The media type of a request's body, without parameters; JSON where none is given.

@@ -17,7 +17,7 @@ use crate::core::Call;
 use crate::documents;
 use crate::keys;
 use crate::metrics::StoredIn;
-use crate::negotiate::{self, Encoding, JSON, Output, Shape};
+use crate::negotiate::{self, JSON, Output};
 use crate::{respond, scan};
 
 /// What the health endpoints report on.
@@ -52,28 +52,39 @@ impl Health {
 /// Serves a request that names no resource.
 pub async fn serve(call: &Call<'_>, _body: RequestBody) -> Result<Response<Body>, Status> {
     let path = call.info.path.trim_end_matches('/');
-    if !matches!(*call.method, Method::GET | Method::HEAD) {
+    // Upstream routes GET alone to what it calls web services, and any method to the rest.
+    let service = matches!(path, "/version" | OPENID_CONFIG_PATH | JWKS_PATH)
+        || ["/api", "/apis"]
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    if !(*call.method == Method::GET || *call.method == Method::HEAD && !service) {
         return Err(Status::method_not_allowed());
     }
     match path {
         "" => root(call),
         "/version" => Ok(respond::bytes(StatusCode::OK, JSON, version())),
-        "/metrics" => Ok(metrics(call)),
+        "/metrics" => Ok(metrics(call).await),
+        "/metrics/slis" => {
+            let mut text = String::new();
+            call.core.metrics.about.render_checks(&mut text);
+            Ok(respond::bytes(StatusCode::OK, METRICS, text))
+        }
         OPENID_CONFIG_PATH | JWKS_PATH => openid(call, path),
         _ => {
-            for (kind, prefix) in
-                [(Probe::Live, "/livez"), (Probe::Ready, "/readyz"), (Probe::Health, "/healthz")]
-            {
-                if let Some(rest) = path.strip_prefix(prefix)
+            for kind in [Probe::Live, Probe::Ready, Probe::Health] {
+                if let Some(rest) = path.strip_prefix(kind.prefix())
                     && (rest.is_empty() || rest.starts_with('/'))
                 {
-                    return probe(call, kind, prefix, rest.trim_start_matches('/')).await;
+                    return probe(call, kind, rest.trim_start_matches('/')).await;
                 }
             }
             document(call, path).await
         }
     }
 }
+
+/// The text format of metrics.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 fn root(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let table = call.core.table.load();
@@ -82,18 +93,23 @@ fn root(call: &Call<'_>) -> Result<Response<Body>, Status> {
         "/api",
         "/api/v1",
         "/apis",
-        "/healthz",
-        "/livez",
+        "/apis/",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
+        "/openapi/v3/",
         "/openid/v1/jwks",
-        "/readyz",
         "/version",
     ]
     .iter()
     .map(|path| (*path).to_owned())
     .collect();
+    for kind in [Probe::Live, Probe::Ready, Probe::Health] {
+        let (prefix, checks) = (kind.prefix(), names(call, kind));
+        paths.push(prefix.to_owned());
+        paths.extend(checks.iter().map(|name| format!("{prefix}/{name}")));
+    }
     for group in table.groups().filter(|group| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(table.versions(group).iter().map(|version| format!("/apis/{group}/{version}")));
@@ -104,14 +120,14 @@ fn root(call: &Call<'_>) -> Result<Response<Body>, Status> {
 }
 
 /// In the order of upstream's `version.Info`.
-fn version() -> Vec<u8> {
+fn build() -> [(&'static str, String); 13] {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
     let minor: u32 = consts::KUBERNETES_MINOR.parse().unwrap_or(1);
-    let members = [
+    [
         ("major", consts::KUBERNETES_MAJOR.to_owned()),
         ("minor", consts::KUBERNETES_MINOR.to_owned()),
         ("emulationMajor", consts::KUBERNETES_MAJOR.to_owned()),
@@ -125,8 +141,11 @@ fn version() -> Vec<u8> {
         ("goVersion", "none".to_owned()),
         ("compiler", "rustc".to_owned()),
         ("platform", format!("{}/{architecture}", std::env::consts::OS)),
-    ];
-    let lines: Vec<String> = members.iter().map(|(name, value)| format!("  {name:?}: {value:?}")).collect();
+    ]
+}
+
+fn version() -> Vec<u8> {
+    let lines: Vec<String> = build().iter().map(|(name, value)| format!("  {name:?}: {value:?}")).collect();
     format!("{{\n{}\n}}", lines.join(",\n")).into_bytes()
 }
 
@@ -149,7 +168,7 @@ pub fn no_handler() -> Response<Body> {
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-fn metrics(call: &Call<'_>) -> Response<Body> {
+async fn metrics(call: &Call<'_>) -> Response<Body> {
     let core = call.core;
     let counts = core.caches.counts();
     let mut resources: Vec<StoredIn> = Vec::new();
@@ -165,8 +184,11 @@ fn metrics(call: &Call<'_>) -> Response<Body> {
             });
         }
     }
-    let text = core.metrics.render(&resources);
-    respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+    // A store that does not say how large it is makes no other figure wait.
+    let size = core.store.size().await.ok().flatten();
+    let mut text = core.metrics.render(&resources, size);
+    core.metrics.about.render(&mut text, &build(), &core.gates);
+    respond::bytes(StatusCode::OK, METRICS, text)
 }
 
 fn openid(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status> {
@@ -188,20 +210,45 @@ enum Probe {
     Health,
 }
 
-/// `?verbose`, `?exclude=`, and single checks as sub-paths.
-async fn probe(call: &Call<'_>, kind: Probe, prefix: &str, single: &str) -> Result<Response<Body>, Status> {
-    let mut checks: Vec<(&'static str, Result<(), String>)> = vec![("ping", Ok(()))];
-    let store = call.core.store.revision().await.map(|_| ()).map_err(|error| error.to_string());
-    checks.push(("etcd", store.clone()));
-    if kind != Probe::Live {
-        checks.push(("etcd-readiness", store));
-        for (step, done) in call.core.health.steps() {
-            checks.push((step, if done { Ok(()) } else { Err("not finished".to_owned()) }));
+impl Probe {
+    fn prefix(self) -> &'static str {
+        match self {
+            Probe::Live => "/livez",
+            Probe::Ready => "/readyz",
+            Probe::Health => "/healthz",
         }
     }
+}
+
+/// The names of what is checked.
+fn names(call: &Call<'_>, kind: Probe) -> Vec<&'static str> {
+    let mut names = vec!["ping", "etcd"];
+    if kind != Probe::Live {
+        names.push("etcd-readiness");
+        names.extend(call.core.health.steps().iter().map(|(step, _)| *step));
+    }
     if kind == Probe::Ready {
-        let draining = call.core.health.draining.load(Ordering::Relaxed);
-        checks.push(("shutdown", if draining { Err("process is shutting down".to_owned()) } else { Ok(()) }));
+        names.push("shutdown");
+    }
+    names
+}
+
+/// `?verbose`, `?exclude=`, and single checks as sub-paths.
+async fn probe(call: &Call<'_>, kind: Probe, single: &str) -> Result<Response<Body>, Status> {
+    let prefix = kind.prefix();
+    let store = call.core.store.revision().await.map(|_| ()).map_err(|error| error.to_string());
+    let steps = call.core.health.steps();
+    let draining = call.core.health.draining.load(Ordering::Relaxed);
+    let outcome = |name: &'static str| match name {
+        "ping" => Ok(()),
+        "etcd" | "etcd-readiness" => store.clone(),
+        "shutdown" if draining => Err("process is shutting down".to_owned()),
+        step if steps.contains(&(step, false)) => Err("not finished".to_owned()),
+        _ => Ok(()),
+    };
+    let checks: Vec<_> = names(call, kind).into_iter().map(|name| (name, outcome(name))).collect();
+    for (name, outcome) in &checks {
+        call.core.metrics.about.checked(&prefix[1..], name, outcome.is_ok());
     }
     if !single.is_empty() {
         let Some((name, outcome)) = checks.iter().find(|(name, _)| *name == single) else {
@@ -252,7 +299,16 @@ async fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status>
     let accept: Vec<&str> =
         call.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let table = call.core.documents.settled(&call.core.table).await;
-    let document = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"))?;
+    let found = call.core.documents.find(&table, path, &accept.join(","), call.query.first("hash"));
+    let document = match found {
+        // Upstream's documents are refused without a word.
+        Err(status) if status.code == 406 && path.starts_with("/openapi") => {
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+            return Ok(response);
+        }
+        found => found?,
+    };
     if let Some(place) = &document.moved_to {
         let mut response =
             respond::with_body(StatusCode::MOVED_PERMANENTLY, document.media_type, Body::Empty);
@@ -261,8 +317,7 @@ async fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status>
     }
     if document.media_type.starts_with(JSON) && path.starts_with("/api") {
         // As objects are, and for those who read them with their own eyes.
-        let plain = Output { encoding: Encoding::Json, shape: Shape::Whole, pretty: false };
-        if negotiate::pretty(call.headers, call.query, plain) {
+        if negotiate::pretty(call.headers, call.query, Output::JSON) {
             let mut indented = Vec::new();
             scan::indent(&document.unpacked(), &mut indented);
             return Ok(respond::bytes(StatusCode::OK, document.media_type, indented));
@@ -282,8 +337,13 @@ async fn document(call: &Call<'_>, path: &str) -> Result<Response<Body>, Status>
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&document.etag) {
         headers.insert(ETAG, etag);
-        let cache = if document.immutable { "public, max-age=31536000, immutable" } else { "public" };
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+        // Everything else has what every answer has.
+        if document.immutable {
+            let cache = HeaderValue::from_static("public, max-age=31536000, immutable");
+            headers.insert(CACHE_CONTROL, cache);
+        } else if document.media_type.contains("as=APIGroupDiscoveryList") {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        }
     }
     headers.append(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     Ok(response)

@@ -54,8 +54,16 @@ pub async fn serve(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     match (op.row.plural.as_str(), subresource) {
-        ("pods", "log") if *op.call.method == Method::GET => log(op).await,
-        ("pods", "exec" | "attach" | "portforward") => {
+        ("pods", "log") if *op.call.method == Method::GET => {
+            let answer = log(op).await?;
+            if crate::socket::asked(&parts.headers) {
+                return crate::socket::log(parts, answer, &op.core.stop);
+            }
+            Ok(answer)
+        }
+        ("pods", "exec" | "attach" | "portforward")
+            if matches!(*op.call.method, Method::GET | Method::POST) =>
+        {
             let target = stream_target(op, subresource).await?;
             crate::upgrade::serve(op, target, parts).await
         }
@@ -97,17 +105,7 @@ fn container(op: &Op<'_>, doc: &Doc) -> Result<String, Status> {
         };
     }
     match main.as_slice() {
-        [only] if init.is_empty() && ephemeral.is_empty() => Ok(only.clone()),
-        [only] => {
-            let mut text =
-                format!("a container name must be specified for pod {pod}, choose one of: [{only}]");
-            if !init.is_empty() {
-                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-            }
-            // Upstream takes the only regular container even then.
-            let _ = text;
-            Ok(only.clone())
-        }
+        [only] => Ok(only.clone()),
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {pod}"))),
         several => {
             let mut text = format!(

@@ -232,6 +232,11 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets history before `revision` in bounded steps; live rows stay.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// How many bytes the database takes on its disk; `None` where there is no file.
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Ends the store cleanly: for SQLite one database file without a WAL remains.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

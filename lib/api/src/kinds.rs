@@ -34,6 +34,15 @@ pub fn mismatch(given: &Gvk, expected: &Gvk) -> Option<Mismatch> {
     )))
 }
 
+/// The Go type of a group's kind inside upstream's server, as its texts name it; a custom resource has none of its own.
+pub fn internal_type(group: &str, kind: &str, custom: bool) -> String {
+    if custom {
+        let list = if kind.ends_with("List") { "List" } else { "" };
+        return format!("*unstructured.Unstructured{list}");
+    }
+    format!("*{}.{kind}", internal_package(group))
+}
+
 /// The Go package of a group's internal types.
 fn internal_package(group: &str) -> &str {
     match group {

@@ -76,14 +76,44 @@ pub struct SelectorError(String);
 
 /// Longest accepted selector string, and most requirements of one.
 const MAX_SELECTOR: usize = 256 * 1024;
+/// Mistakes of one requirement that are told of, the others are counted: a text takes a hundred times the value it is about.
+const MAX_TOLD: usize = 64;
+
+/// The mistakes of a requirement, as upstream joins them.
+#[derive(Default)]
+struct Errors {
+    text: String,
+    count: usize,
+}
+
+impl Errors {
+    fn push(&mut self, text: impl FnOnce() -> String) {
+        if self.count < MAX_TOLD {
+            if self.count > 0 {
+                self.text.push_str(", ");
+            }
+            self.text.push_str(&text());
+        }
+        self.count += 1;
+    }
+
+    fn end(self) -> Result<(), SelectorError> {
+        Err(SelectorError(match self.count {
+            0 => return Ok(()),
+            1 => self.text,
+            2..=MAX_TOLD => format!("[{}]", self.text),
+            more => format!("[{}, and {} more]", self.text, more - MAX_TOLD),
+        }))
+    }
+}
 
 impl Requirement {
     /// A checked requirement; `In` and `NotIn` need values, `Exists` none, the others one.
     pub fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Requirement, SelectorError> {
-        let mut errors: Vec<String> = Vec::new();
+        let mut errors = Errors::default();
         let messages = names::qualified_name(key);
         if !messages.is_empty() {
-            errors.push(format!("key: Invalid value: {}: {}", quoted(key), messages.join("; ")));
+            errors.push(|| format!("key: Invalid value: {}: {}", quoted(key), messages.join("; ")));
         }
         let wrong = match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
@@ -102,35 +132,25 @@ impl Requirement {
         };
         if !wrong.is_empty() {
             let list = serde_json::to_string(&values).unwrap_or_default();
-            errors.push(format!("values: Invalid value: {list}: {wrong}"));
+            errors.push(|| format!("values: Invalid value: {list}: {wrong}"));
         }
         if matches!(operator, Operator::GreaterThan | Operator::LessThan) {
             for (i, value) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
-                errors.push(format!(
-                    "values[{i}]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer",
-                    quoted(value)
-                ));
+                let wrong = "for 'Gt', 'Lt' operators, the value must be an integer";
+                errors.push(|| format!("values[{i}]: Invalid value: {}: {wrong}", quoted(value)));
             }
         }
         for (i, value) in values.iter().enumerate() {
             let messages = names::label_value(value);
             if !messages.is_empty() {
-                errors.push(format!(
-                    "values[{i}][{key}]: Invalid value: {}: {}",
-                    quoted(value),
-                    messages.join("; ")
-                ));
+                let messages = messages.join("; ");
+                errors.push(|| format!("values[{i}][{key}]: Invalid value: {}: {messages}", quoted(value)));
             }
         }
-        match errors.len() {
-            0 => {
-                values.sort_unstable();
-                values.dedup();
-                Ok(Requirement { key: key.to_owned(), operator, values })
-            }
-            1 => Err(SelectorError(errors.remove(0))),
-            _ => Err(SelectorError(format!("[{}]", errors.join(", ")))),
-        }
+        errors.end()?;
+        values.sort_unstable();
+        values.dedup();
+        Ok(Requirement { key: key.to_owned(), operator, values })
     }
 
     /// Whether `labels` satisfy this term.
@@ -272,7 +292,6 @@ impl fmt::Display for LabelSelector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
     End,
-    Error,
     Identifier,
     Comma,
     Open,
@@ -287,9 +306,10 @@ enum Token {
     Less,
 }
 
-struct Parser {
-    tokens: Vec<(Token, String)>,
-    position: usize,
+/// Reads tokens as they are asked for.
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
 }
 
 fn is_special(b: u8) -> bool {
@@ -300,84 +320,74 @@ fn is_space(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-fn special_token(text: &[u8]) -> Option<Token> {
-    Some(match text {
-        b"," => Token::Comma,
-        b"(" => Token::Open,
-        b")" => Token::Close,
-        b"!" => Token::Not,
-        b"=" => Token::Equals,
-        b"==" => Token::DoubleEquals,
-        b"!=" => Token::NotEquals,
-        b">" => Token::Greater,
-        b"<" => Token::Less,
-        _ => return None,
-    })
-}
-
-fn scan(text: &str) -> Vec<(Token, String)> {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    let mut out = Vec::new();
-    while at < bytes.len() {
-        if is_space(bytes[at]) {
-            at += 1;
-        } else if is_special(bytes[at]) {
-            let two = bytes.get(at..at + 2).and_then(special_token);
-            match two.map(|t| (t, 2)).or_else(|| special_token(&bytes[at..=at]).map(|t| (t, 1))) {
-                Some((token, length)) => {
-                    out.push((token, text[at..at + length].to_owned()));
-                    at += length;
-                }
-                None => {
-                    out.push((Token::Error, format!("error expected: keyword found '{}'", &text[at..=at])));
-                    at += 1;
-                }
-            }
-        } else {
-            let start = at;
-            while at < bytes.len() && !is_special(bytes[at]) && !is_space(bytes[at]) {
-                at += 1;
-            }
-            let word = &text[start..at];
-            let token = match word {
-                "in" => Token::In,
-                "notin" => Token::NotIn,
-                _ => Token::Identifier,
-            };
-            out.push((token, word.to_owned()));
-        }
+/// The token at the start of `bytes`, of characters that stand for themselves, and its length.
+fn special_token(bytes: &[u8]) -> (Token, usize) {
+    match bytes {
+        [b'=', b'=', ..] => (Token::DoubleEquals, 2),
+        [b'!', b'=', ..] => (Token::NotEquals, 2),
+        [b'=', ..] => (Token::Equals, 1),
+        [b'!', ..] => (Token::Not, 1),
+        [b',', ..] => (Token::Comma, 1),
+        [b'(', ..] => (Token::Open, 1),
+        [b')', ..] => (Token::Close, 1),
+        [b'>', ..] => (Token::Greater, 1),
+        _ => (Token::Less, 1),
     }
-    out.push((Token::End, String::new()));
-    out
 }
 
 fn fail<T>(found: &str, expected: &str) -> Result<T, SelectorError> {
     Err(SelectorError(format!("found '{found}', expected: {expected}")))
 }
 
-impl Parser {
-    fn new(text: &str) -> Parser {
-        Parser { tokens: scan(text), position: 0 }
+impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Parser<'a> {
+        Parser { text, at: 0 }
+    }
+
+    /// The token at this place, its text, and where the next begins. As upstream reads, a NUL ends the text where a token
+    /// could begin, and is swallowed after one.
+    fn scan(&self) -> (Token, &'a str, usize) {
+        let bytes = self.text.as_bytes();
+        let mut start = self.at;
+        while bytes.get(start).copied().is_some_and(is_space) {
+            start += 1;
+        }
+        let after = |end: usize| end + usize::from(bytes.get(end) == Some(&0));
+        let first = match bytes.get(start) {
+            None | Some(0) => return (Token::End, "", bytes.len()),
+            Some(&first) => first,
+        };
+        if is_special(first) {
+            let (token, length) = special_token(&bytes[start..]);
+            return (token, &self.text[start..start + length], after(start + length));
+        }
+        let ends = |&byte: &u8| byte == 0 || is_special(byte) || is_space(byte);
+        let end = bytes[start..].iter().position(ends).map_or(bytes.len(), |length| start + length);
+        let word = &self.text[start..end];
+        let token = match word {
+            "in" => Token::In,
+            "notin" => Token::NotIn,
+            _ => Token::Identifier,
+        };
+        (token, word, after(end))
     }
 
     /// The next token where a key or value may stand: `in` and `notin` are words there.
-    fn peek(&self) -> (Token, &str) {
-        let (token, text) = &self.tokens[self.position.min(self.tokens.len() - 1)];
-        let token = if matches!(token, Token::In | Token::NotIn) { Token::Identifier } else { *token };
+    fn peek(&self) -> (Token, &'a str) {
+        let (token, text, _) = self.scan();
+        (if matches!(token, Token::In | Token::NotIn) { Token::Identifier } else { token }, text)
+    }
+
+    fn next_raw(&mut self) -> (Token, &'a str) {
+        let (token, text, end) = self.scan();
+        self.at = end;
         (token, text)
     }
 
-    fn next_raw(&mut self) -> (Token, String) {
-        let at = self.position.min(self.tokens.len() - 1);
-        self.position += 1;
-        self.tokens[at].clone()
-    }
-
-    fn next(&mut self) -> (Token, String) {
-        let (token, text) = self.next_raw();
-        let token = if matches!(token, Token::In | Token::NotIn) { Token::Identifier } else { token };
-        (token, text)
+    fn next(&mut self) -> (Token, &'a str) {
+        let next = self.peek();
+        self.next_raw();
+        next
     }
 
     fn parse(&mut self) -> Result<Vec<Requirement>, SelectorError> {
@@ -397,7 +407,7 @@ impl Parser {
                                 return fail(text, "identifier after ','");
                             }
                         }
-                        (_, text) => return fail(&text, "',' or 'end of string'"),
+                        (_, text) => return fail(text, "',' or 'end of string'"),
                     }
                 }
                 (Token::End, _) => return Ok(out),
@@ -413,18 +423,18 @@ impl Parser {
             (token, key) = self.next();
         }
         if token != Token::Identifier {
-            return fail(&key, "identifier");
+            return fail(key, "identifier");
         }
-        let messages = names::qualified_name(&key);
+        let messages = names::qualified_name(key);
         if !messages.is_empty() {
-            let text = format!("<nil>: Invalid value: {}: {}", quoted(&key), messages.join("; "));
+            let text = format!("<nil>: Invalid value: {}: {}", quoted(key), messages.join("; "));
             return Err(SelectorError(text));
         }
         if negated {
-            return Requirement::new(&key, Operator::DoesNotExist, Vec::new());
+            return Requirement::new(key, Operator::DoesNotExist, Vec::new());
         }
         if matches!(self.peek().0, Token::End | Token::Comma) {
-            return Requirement::new(&key, Operator::Exists, Vec::new());
+            return Requirement::new(key, Operator::Exists, Vec::new());
         }
         let operator = match self.next_raw() {
             (Token::In, _) => Operator::In,
@@ -434,11 +444,11 @@ impl Parser {
             (Token::NotEquals, _) => Operator::NotEquals,
             (Token::Greater, _) => Operator::GreaterThan,
             (Token::Less, _) => Operator::LessThan,
-            (_, text) => return fail(&text, "in, notin, =, ==, !=, gt, lt"),
+            (_, text) => return fail(text, "in, notin, =, ==, !=, gt, lt"),
         };
         let values =
             if matches!(operator, Operator::In | Operator::NotIn) { self.values()? } else { self.exact()? };
-        Requirement::new(&key, operator, values)
+        Requirement::new(key, operator, values)
     }
 
     fn exact(&mut self) -> Result<Vec<String>, SelectorError> {
@@ -446,41 +456,43 @@ impl Parser {
             return Ok(vec![String::new()]);
         }
         match self.next() {
-            (Token::Identifier, text) => Ok(vec![text]),
-            (_, text) => fail(&text, "identifier"),
+            (Token::Identifier, text) => Ok(vec![text.to_owned()]),
+            (_, text) => fail(text, "identifier"),
         }
     }
 
+    /// The values in parentheses: a set, so that mistakes are told of in their order and once.
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         let (token, text) = self.next();
         if token != Token::Open {
             return Err(SelectorError(format!("found '{text}' expected: '('")));
         }
-        let mut out = Vec::new();
-        let mut wants_value = true;
+        let mut out = std::collections::BTreeSet::new();
+        let (mut wants_value, mut some) = (true, false);
         loop {
             match self.next() {
                 (Token::Identifier, text) if wants_value => {
-                    out.push(text);
+                    out.insert(text);
                     wants_value = false;
                 }
-                (Token::Identifier, text) => return fail(&text, "',' or ')'"),
+                (Token::Identifier, text) => return fail(text, "',' or ')'"),
                 (Token::Comma, _) => {
                     if wants_value {
-                        out.push(String::new());
+                        out.insert("");
                     }
                     wants_value = true;
                 }
                 (Token::Close, _) => {
                     if wants_value {
-                        out.push(String::new());
+                        out.insert("");
                     }
-                    return Ok(out);
+                    return Ok(out.into_iter().map(str::to_owned).collect());
                 }
-                (_, text) if wants_value && out.is_empty() => return fail(&text, "',', ')' or identifier"),
-                (_, text) if wants_value => return fail(&text, "',', or identifier"),
-                (_, text) => return fail(&text, "',' or ')'"),
+                (_, text) if wants_value && !some => return fail(text, "',', ')' or identifier"),
+                (_, text) if wants_value => return fail(text, "',', or identifier"),
+                (_, text) => return fail(text, "',' or ')'"),
             }
+            some = true;
         }
     }
 }
@@ -543,11 +555,33 @@ mod tests {
             (",a", "found ',', expected: !, identifier, or 'end of string'"),
             ("a in b", "unable to parse requirement: found 'b' expected: '('"),
             ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+            ("a in (b=", "unable to parse requirement: found '=', expected: ',' or ')'"),
+            ("a in (b,=", "unable to parse requirement: found '=', expected: ',', or identifier"),
+            ("a in (=", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
+            ("a in ( \0b)", "unable to parse requirement: found '', expected: ',', ')' or identifier"),
+            ("a\0b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            (
+                // A set's mistakes stand in the set's order.
+                "a in (z-,b-,z-)",
+                "unable to parse requirement: [values[0][a]: Invalid value: \"b-\": a valid label must be an empty string",
+            ),
             ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
             ("a/b/c=d", "unable to parse requirement: <nil>: Invalid value: \"a/b/c\""),
         ] {
             let error = LabelSelector::parse(selector).unwrap_err().to_string();
             assert!(error.starts_with(text), "{selector}: {error}");
         }
+        // A NUL where a token could begin ends the text, as it does upstream.
+        assert_eq!(LabelSelector::parse("a=b,c\0\0d").unwrap().to_string(), "a=b,c");
+    }
+
+    #[test]
+    fn mistakes_without_number_are_counted() {
+        let bad = |count: usize| (0..count).map(|n| format!("{n:03}-")).collect::<Vec<_>>().join(",");
+        let said = |count| LabelSelector::parse(&format!("a in ({})", bad(count))).unwrap_err().to_string();
+        assert_eq!(said(MAX_TOLD).matches("Invalid value").count(), MAX_TOLD);
+        assert!(said(MAX_TOLD).ends_with("')]"), "{}", said(MAX_TOLD));
+        assert_eq!(said(1000).matches("Invalid value").count(), MAX_TOLD);
+        assert!(said(1000).ends_with(", and 936 more]"), "{}", said(1000));
     }
 }

@@ -64,11 +64,11 @@ macro_rules! raw {
 
 raw!(/** Section `node`. */ RawNode { name: String, address: String, labels: BTreeMap<String, String>, taints: Vec<String> });
 raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: PathBuf });
-raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String });
+raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String, manifests: PathBuf });
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
 raw!(/** Section `snapshots`. */ RawSnapshots { folder: PathBuf, every: String, keep: u32 });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String, tunnel: String });
-raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
+raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_archives: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
 raw!(/** Section `dns`. */ RawDns { upstreams: Vec<String> });
 raw!(/** Section `log`. */ RawLog { filter: String, format: String });
@@ -150,6 +150,8 @@ pub struct ApiServerSection {
     pub extra_sans: Vec<String>,
     pub gates: Gates,
     pub history_retention: Duration,
+    /// Manifests that are applied and kept in step.
+    pub manifests: PathBuf,
 }
 
 /// Section `etcd`, checked: how the cluster that holds the database is reached.
@@ -223,6 +225,8 @@ pub struct KubeletSection {
     pub bind: SocketAddr,
     pub max_pods: u32,
     pub static_pods: PathBuf,
+    /// Archives of images that are imported and pinned.
+    pub image_archives: PathBuf,
     pub image_gc_high_percent: u8,
     pub image_gc_low_percent: u8,
 }
@@ -361,11 +365,11 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
         snapshots: check_snapshots(raw.snapshots, &state)?,
         paths: Paths {
             pki: raw.paths.pki.unwrap_or_else(|| state.join("pki")),
-            state,
+            state: state.clone(),
             pod_logs: raw.paths.pod_logs.unwrap_or_else(|| consts::POD_LOGS_DIR.into()),
         },
         etcd: check_etcd(raw.etcd)?,
-        api_server: check_api_server(raw.api_server)?,
+        api_server: check_api_server(raw.api_server, &state)?,
         network,
         proxy: ProxySection {
             cni_conf_dir: raw.proxy.cni_conf_dir.unwrap_or_else(|| consts::CNI_CONF_DIR.into()),
@@ -431,7 +435,7 @@ fn taint(text: &str) -> Result<Taint, ConfigError> {
     Ok(Taint { key: key.to_owned(), value: taint_value, effect: effect.to_owned() })
 }
 
-fn check_api_server(raw: RawApiServer) -> Result<ApiServerSection, ConfigError> {
+fn check_api_server(raw: RawApiServer, state: &Path) -> Result<ApiServerSection, ConfigError> {
     let bind = raw.bind.unwrap_or_else(|| format!("0.0.0.0:{}", consts::API_PORT));
     let mut gates = Gates::default();
     for (name, on) in raw.feature_gates.unwrap_or_default() {
@@ -443,6 +447,7 @@ fn check_api_server(raw: RawApiServer) -> Result<ApiServerSection, ConfigError> 
         extra_sans: raw.extra_sans.unwrap_or_default(),
         gates,
         history_retention: duration("apiServer.historyRetention", &retention)?,
+        manifests: raw.manifests.unwrap_or_else(|| state.join("addons")),
     })
 }
 
@@ -591,6 +596,7 @@ fn check_kubelet(raw: RawKubelet, state: &Path) -> Result<KubeletSection, Config
         bind: parsed("kubelet.bind", &bind, "address:port")?,
         max_pods,
         static_pods: raw.static_pods.unwrap_or_else(|| state.join("manifests")),
+        image_archives: raw.image_archives.unwrap_or_else(|| state.join("images")),
         image_gc_high_percent: high,
         image_gc_low_percent: low,
     })

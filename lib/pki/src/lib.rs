@@ -18,6 +18,7 @@ mod handover;
 mod jws;
 mod keys;
 mod kubeconfig;
+pub mod signing;
 mod tls;
 mod token;
 

@@ -11,6 +11,7 @@
 pub mod cgroup;
 pub mod conntrack;
 pub mod file;
+pub mod folder;
 pub mod hash;
 pub mod mount;
 pub mod netns;

@@ -11,6 +11,7 @@ mod client;
 mod delete;
 mod etcd;
 mod first;
+mod fleet;
 mod floor;
 mod idle;
 mod plane;
@@ -46,8 +47,8 @@ struct Args {
     /// Leave out the minute of idling.
     #[arg(long)]
     no_idle: bool,
-    /// Measure these only: idle, reads, writes, watch, churn, pods, etcd, alone, start, first; and delete and scale, which
-    /// are not measured otherwise.
+    /// Measure these only: idle, reads, writes, watch, churn, pods, etcd, alone, start, first; and delete, scale and fleet,
+    /// which are not measured otherwise.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Not for people: measures one first start in this folder, within namespaces made for it, and prints the seconds.
@@ -60,6 +61,9 @@ struct Args {
     /// beside the report.
     #[arg(long, value_name = "BINARY")]
     with: Option<PathBuf>,
+    /// Simulated nodes for `fleet`.
+    #[arg(long, default_value_t = 5000)]
+    nodes: usize,
     /// Objects in the database for `scale`.
     #[arg(long, default_value_t = 100_000)]
     objects: usize,
@@ -132,6 +136,9 @@ async fn of_cluster(bench: &mut Bench, args: &Args) -> Result<()> {
         seed::remove(bench).await?;
         let binary = PathBuf::from(bench.process.command_line()?.swap_remove(0));
         alone::mixed(&binary, args.objects, &mut bench.report).await?;
+    }
+    if args.asks_for("fleet") {
+        fleet::measure(bench, args.nodes).await?;
     }
     let on_seed = ["reads", "writes", "watch", "churn", "pods", "etcd", "alone", "start", "first"];
     if !on_seed.iter().any(|part| args.wants(part)) {

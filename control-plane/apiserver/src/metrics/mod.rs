@@ -2,6 +2,7 @@
 //!
 //! Upstream: `apiserver/pkg/endpoints/metrics` and `apiserver/pkg/storage/etcd3/metrics`.
 
+mod about;
 mod histogram;
 mod storage;
 
@@ -13,8 +14,10 @@ use std::time::Duration;
 use ahash::AHashMap;
 use parking_lot::RwLock;
 
+pub use self::about::About;
 use self::histogram::{Histogram, escape, head};
 pub use self::storage::{Measured, StorageMetrics, StoredIn};
+use crate::body::Body;
 use crate::request_info::RequestInfo;
 
 /// Upper bounds of request and storage durations in seconds (upstream's).
@@ -22,6 +25,16 @@ const SECONDS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
 ];
+/// Upper bounds of durations that objectives are about (upstream's).
+const OBJECTIVE_SECONDS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+/// Upper bounds of the time until a watch has sent what there is (upstream's).
+const WATCH_LIST_SECONDS: [f64; 17] =
+    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
+/// Upper bounds of answers' sizes in bytes (upstream's).
+const ANSWER_BYTES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 /// Upper bounds of watch events' sizes in bytes (upstream's).
 const EVENT_BYTES: [f64; 8] = [1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0];
 
@@ -42,10 +55,11 @@ impl RequestKey {
     /// The labels that every series of requests has, sorted by name, without the code.
     fn labels(&self) -> String {
         let dry_run = if self.dry_run { "All" } else { "" };
-        format!(
-            "component=\"apiserver\",dry_run=\"{dry_run}\",{}",
-            place(self.verb, &self.group, &self.version, &self.resource, &self.subresource, self.scope)
-        )
+        format!("component=\"apiserver\",dry_run=\"{dry_run}\",{}", self.place())
+    }
+
+    fn place(&self) -> String {
+        place(self.verb, &self.group, &self.version, &self.resource, &self.subresource, self.scope)
     }
 }
 
@@ -84,6 +98,16 @@ struct RequestSeries {
     took: Histogram,
     /// Watches have no duration.
     timed: bool,
+    common: Arc<CommonSeries>,
+}
+
+/// What is not told apart by whether a request was a dry run.
+struct CommonSeries {
+    labels: String,
+    /// Without the time in flow control's queue.
+    objective: Histogram,
+    /// Of what is read.
+    bytes: Option<Histogram>,
 }
 
 impl RequestSeries {
@@ -100,6 +124,34 @@ impl RequestSeries {
     }
 }
 
+impl CommonSeries {
+    fn of(key: &RequestKey) -> CommonSeries {
+        CommonSeries {
+            labels: format!("component=\"apiserver\",{}", key.place()),
+            objective: Histogram::new(&OBJECTIVE_SECONDS),
+            bytes: matches!(key.verb, "get" | "list").then(|| Histogram::new(&ANSWER_BYTES)),
+        }
+    }
+
+    /// A body whose bytes are counted.
+    fn measured(self: Arc<Self>, body: Body) -> Body {
+        let Some(sizes) = &self.bytes else { return body };
+        if let Some(length) = body.len() {
+            sizes.observe(length as f64);
+            return body;
+        }
+        match body {
+            Body::Lazy { pieces, left } => {
+                let mut sent = Sent { to: self, bytes: 0 };
+                let pieces = pieces.inspect(move |piece| sent.add(piece.len()));
+                Body::Lazy { pieces: Box::new(pieces), left }
+            }
+            // A log, or what another server says: not an answer of the API.
+            other => other,
+        }
+    }
+}
+
 /// One resource's watch events.
 pub struct WatchSeries {
     labels: String,
@@ -112,6 +164,26 @@ impl WatchSeries {
     pub fn sent(&self, bytes: usize) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.observe(bytes as f64);
+    }
+}
+
+/// How much of an answer was sent; counted when this is dropped.
+struct Sent {
+    to: Arc<CommonSeries>,
+    bytes: usize,
+}
+
+impl Sent {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if let Some(sizes) = &self.to.bytes {
+            sizes.observe(self.bytes as f64);
+        }
     }
 }
 
@@ -137,6 +209,10 @@ pub struct Metrics {
     requests: RwLock<AHashMap<RequestKey, Arc<RequestSeries>>>,
     long_running: RwLock<AHashMap<String, Arc<AtomicI64>>>,
     watched: RwLock<AHashMap<[String; 3], Arc<WatchSeries>>>,
+    watch_lists: RwLock<AHashMap<String, Arc<Histogram>>>,
+    /// Labels of deprecated resources that were asked for.
+    deprecated: RwLock<std::collections::BTreeSet<String>>,
+    pub about: About,
     pub storage: Arc<StorageMetrics>,
     pub panics: AtomicU64,
     pub rejected: AtomicU64,
@@ -148,8 +224,8 @@ pub struct Metrics {
 const MAX_SERIES: usize = 20_000;
 
 impl Metrics {
-    /// Counts one finished request.
-    pub fn request(&self, mut key: RequestKey, took: Duration) {
+    /// Counts one finished request, of which it was `waiting` for a place so long. The answer's bytes are counted as they leave.
+    pub fn request(&self, mut key: RequestKey, took: Duration, waiting: Duration, body: Body) -> Body {
         let code = std::mem::take(&mut key.code);
         let known = self.requests.read().get(&key).cloned();
         let series = known.unwrap_or_else(|| {
@@ -160,12 +236,15 @@ impl Metrics {
                 key.subresource.clear();
                 "other".clone_into(&mut key.resource);
             }
+            let twin = RequestKey { dry_run: !key.dry_run, ..key.clone() };
+            let common = all.get(&twin).map(|series| series.common.clone());
             let made = || {
                 Arc::new(RequestSeries {
                     labels: key.labels(),
                     codes: RwLock::default(),
                     took: Histogram::new(&SECONDS),
                     timed: key.verb != "watch",
+                    common: common.unwrap_or_else(|| Arc::new(CommonSeries::of(&key))),
                 })
             };
             all.entry(key.clone()).or_insert_with(made).clone()
@@ -173,7 +252,39 @@ impl Metrics {
         series.count(code);
         if series.timed {
             series.took.observe(took.as_secs_f64());
+            series.common.objective.observe(took.saturating_sub(waiting).as_secs_f64());
         }
+        series.common.clone().measured(body)
+    }
+
+    /// A resource was asked for that is deprecated; `until` is the release that no longer has it.
+    pub fn deprecated(&self, info: &RequestInfo, until: &str) {
+        let labels = format!(
+            "group=\"{}\",removed_release=\"{until}\",resource=\"{}\",subresource=\"{}\",version=\"{}\"",
+            escape(&info.group),
+            escape(&info.resource),
+            escape(&info.subresource),
+            escape(&info.version)
+        );
+        if !self.deprecated.read().contains(&labels) {
+            self.deprecated.write().insert(labels);
+        }
+    }
+
+    /// Where the time is counted that a watch takes to send what there is.
+    pub fn watch_list(&self, info: &RequestInfo) -> Arc<Histogram> {
+        let labels = format!(
+            "group=\"{}\",resource=\"{}\",scope=\"{}\",version=\"{}\"",
+            escape(&info.group),
+            escape(&info.resource),
+            info.scope(),
+            escape(&info.version)
+        );
+        if let Some(known) = self.watch_lists.read().get(&labels) {
+            return known.clone();
+        }
+        let made = || Arc::new(Histogram::new(&WATCH_LIST_SECONDS));
+        self.watch_lists.write().entry(labels).or_insert_with(made).clone()
     }
 
     /// Counts a request as in flight until the answer's head is there; long-running ones are counted apart.
@@ -205,8 +316,8 @@ impl Metrics {
         self.watched.write().entry(key).or_insert_with(made).clone()
     }
 
-    /// The text format. `resources` names the resources with what is known of their storage.
-    pub fn render(&self, resources: &[StoredIn]) -> String {
+    /// The text format. `resources` names the resources with what is known of their storage, `size` is the database's.
+    pub fn render(&self, resources: &[StoredIn], size: Option<u64>) -> String {
         let mut out = String::with_capacity(64 * 1024);
         self.render_requests(&mut out);
         head(
@@ -238,7 +349,7 @@ impl Metrics {
             "Requests whose handler panicked.",
             self.panics.load(Ordering::Relaxed),
         );
-        self.storage.render(&mut out, resources);
+        self.storage.render(&mut out, resources, size);
         out
     }
 
@@ -256,6 +367,25 @@ impl Metrics {
         for series in requests.iter().filter(|series| series.timed) {
             series.took.render(out, name, &series.labels);
         }
+        let common: AHashMap<&str, &RequestSeries> =
+            requests.iter().map(|series| (series.common.labels.as_str(), &**series)).collect();
+        let name = "apiserver_request_sli_duration_seconds";
+        head(out, name, "histogram", "Time to answer without that in flow control's queue.");
+        for (labels, series) in common.iter().filter(|(_, series)| series.timed) {
+            series.common.objective.render(out, name, labels);
+        }
+        let name = "apiserver_response_sizes";
+        head(out, name, "histogram", "Sizes of answers to reads, in bytes.");
+        for (labels, series) in &common {
+            if let Some(bytes) = &series.common.bytes {
+                bytes.render(out, name, labels);
+            }
+        }
+        let name = "apiserver_requested_deprecated_apis";
+        head(out, name, "gauge", "Deprecated APIs that were asked for.");
+        for labels in self.deprecated.read().iter() {
+            let _ = writeln!(out, "{name}{{{labels}}} 1");
+        }
     }
 
     fn render_watches(&self, out: &mut String) {
@@ -268,6 +398,11 @@ impl Metrics {
         head(out, "apiserver_watch_events_sizes", "histogram", "Sizes of events sent to watchers, in bytes.");
         for series in &watched {
             series.bytes.render(out, "apiserver_watch_events_sizes", &series.labels);
+        }
+        let name = "apiserver_watch_list_duration_seconds";
+        head(out, name, "histogram", "Time until a watch has sent what there is.");
+        for (labels, took) in self.watch_lists.read().iter() {
+            took.render(out, name, labels);
         }
     }
 }
@@ -294,17 +429,26 @@ mod tests {
             dry_run: false,
             code: 201,
         };
-        metrics.request(key.clone(), Duration::from_millis(3));
-        metrics.request(key.clone(), Duration::from_millis(30));
-        metrics.request(RequestKey { code: 409, ..key }, Duration::from_millis(30));
-        let text = metrics.render(&[]);
+        let count = |key: RequestKey, milliseconds: u64| {
+            let took = Duration::from_millis(milliseconds);
+            metrics.request(key, took, took / 2, Body::Empty);
+        };
+        count(key.clone(), 3);
+        count(key.clone(), 30);
+        count(RequestKey { code: 409, ..key.clone() }, 30);
+        // A dry run has series of its own, and shares those that do not tell it apart.
+        count(RequestKey { dry_run: true, ..key }, 300);
+        let text = metrics.render(&[], None);
         let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"";
+        let common = labels.replace("dry_run=\"\",", "");
         for line in [
             format!("apiserver_request_total{{code=\"201\",{labels}}} 2"),
             format!("apiserver_request_total{{code=\"409\",{labels}}} 1"),
             format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 1"),
             format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"0.05\"}} 3"),
             format!("apiserver_request_duration_seconds_count{{{labels}}} 3"),
+            format!("apiserver_request_sli_duration_seconds_bucket{{{common},le=\"0.05\"}} 3"),
+            format!("apiserver_request_sli_duration_seconds_bucket{{{common},le=\"0.2\"}} 4"),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -316,7 +460,7 @@ mod tests {
         let held = (metrics.in_flight("get"), metrics.in_flight("patch"));
         let kind = |kind: &str, count: u32| {
             let line = format!("apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {count}\n");
-            assert!(metrics.render(&[]).contains(&line), "{line}");
+            assert!(metrics.render(&[], None).contains(&line), "{line}");
         };
         kind("readOnly", 1);
         kind("mutating", 1);

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ahash::AHashMap;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use keelson_store::{
-    CommitError, Committed, Entry, Expect, Page, Revision, Store, StoreError, Transaction, Watch, Write,
+    CommitError, Committed, Entry, Expect, Page, Revision, Store, StoreError, Transaction, Watch, WatchItem,
+    Write,
 };
 use parking_lot::RwLock;
 
@@ -35,6 +37,8 @@ const OPERATIONS: [&str; 5] = ["create", "delete", "get", "list", "update"];
 #[derive(Default)]
 pub struct StorageMetrics {
     series: [RwLock<AHashMap<String, Arc<Series>>>; OPERATIONS.len()],
+    /// Events that watches of the store brought, by the prefix watched.
+    received: RwLock<AHashMap<String, Arc<AtomicU64>>>,
 }
 
 impl StorageMetrics {
@@ -58,10 +62,33 @@ impl StorageMetrics {
         }
     }
 
-    /// Appends the text format.
-    pub fn render(&self, out: &mut String, resources: &[StoredIn]) {
+    fn received(&self, under: &str) -> Arc<AtomicU64> {
+        let mut all = self.received.write();
+        let prefix = if all.len() < MAX_SERIES { prefix(under) } else { "" };
+        all.entry(prefix.to_owned()).or_default().clone()
+    }
+
+    fn render_received(&self, out: &mut String, named: &AHashMap<&str, &StoredIn>) {
+        let name = "apiserver_storage_events_received_total";
+        head(out, name, "counter", "Changes that the store told of, by resource.");
+        for (prefix, count) in self.received.read().iter() {
+            if let Some(stored) = named.get(prefix.as_str()) {
+                let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.resource);
+                let _ = writeln!(out, "{name}{{{labels}}} {}", count.load(Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// Appends the text format. `size` is what the database takes on its disk.
+    pub fn render(&self, out: &mut String, resources: &[StoredIn], size: Option<u64>) {
         let named: AHashMap<&str, &StoredIn> =
             resources.iter().map(|stored| (stored.prefix.as_str(), stored)).collect();
+        self.render_received(out, &named);
+        if let Some(size) = size {
+            let name = "apiserver_storage_size_bytes";
+            head(out, name, "gauge", "What the database takes on its disk, in bytes.");
+            let _ = writeln!(out, "{name}{{storage_cluster_id=\"etcd-0\"}} {size}");
+        }
         let mut all: Vec<(String, Arc<Series>)> = Vec::new();
         for (operation, series) in OPERATIONS.iter().zip(&self.series) {
             for (prefix, series) in series.read().iter() {
@@ -198,7 +225,17 @@ impl Store for Measured {
     }
 
     fn watch(&self, under: &str, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
-        self.store.watch(under, after)
+        let (asked, received) = (self.store.watch(under, after), self.metrics.received(under));
+        Box::pin(async move {
+            let watch = asked.await?;
+            let frontier = watch.frontier();
+            let counted = watch.inspect(move |item| {
+                if let Ok(WatchItem::Event(_)) = item {
+                    received.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            Ok(Watch::new(counted.boxed(), frontier))
+        })
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
@@ -207,6 +244,10 @@ impl Store for Measured {
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.compact(revision)
+    }
+
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        self.store.size()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -255,13 +296,14 @@ mod tests {
             objects: Some(1),
         };
         let mut text = String::new();
-        metrics.render(&mut text, &[pods]);
+        metrics.render(&mut text, &[pods], Some(4096));
         for line in [
             "etcd_requests_total{group=\"\",operation=\"create\",resource=\"pods\"} 2",
             "etcd_requests_total{group=\"\",operation=\"update\",resource=\"pods\"} 1",
             "etcd_requests_total{group=\"\",operation=\"get\",resource=\"pods\"} 1",
             "etcd_request_errors_total{group=\"\",operation=\"create\",resource=\"pods\"} 0",
             "apiserver_storage_objects{resource=\"pods\"} 1",
+            "apiserver_storage_size_bytes{storage_cluster_id=\"etcd-0\"} 4096",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -28,8 +28,9 @@ use crate::scan;
 /// What a request learns of its row before anything else: that the version is deprecated, or that nothing can be made any more.
 pub fn announce(call: &Call<'_>, row: &Resource) -> Result<(), Status> {
     let Some(custom) = &row.custom else {
-        if let Some(text) = deprecated::warning(&row.group, &row.version, &row.kind) {
+        if let Some((text, until)) = deprecated::warning(&row.group, &row.version, &row.kind) {
             call.warnings.add(text);
+            call.core.metrics.deprecated(call.info, &until);
         }
         return Ok(());
     };
@@ -40,6 +41,7 @@ pub fn announce(call: &Call<'_>, row: &Resource) -> Result<(), Status> {
     }
     if let Some(text) = &custom.deprecation {
         call.warnings.add(text.clone());
+        call.core.metrics.deprecated(call.info, "");
     }
     if custom.terminating && info.verb == "create" {
         let text = "create not allowed while custom resource definition is terminating";

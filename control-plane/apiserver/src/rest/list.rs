@@ -124,6 +124,7 @@ impl Op<'_> {
 
     /// A list as the client wants it.
     pub async fn answer_list(&self, found: List, output: Output) -> Result<Response<Body>, Status> {
+        self.check_partial(output, true)?;
         let found = self.current_list(found);
         let token = found
             .continue_after

@@ -124,6 +124,7 @@ async fn serve_resource<'r>(
     match info.verb {
         "get" => read::get(&op).await,
         "list" => list::list(&op).await,
+        "watch" if crate::socket::asked(&parts.headers) => watch::over_socket(&op, parts).await,
         "watch" => watch::watch(&op).await,
         "create" => create::post(&op, body).await,
         "update" => update::put(&op, "", body).await,
@@ -157,7 +158,8 @@ impl Op<'_> {
             "create" => info.name.is_empty() || !info.subresource.is_empty(),
             _ => true,
         };
-        if verbs.has_name(verb) && scoped && named {
+        // Upstream has no routes for HEAD, which is authorized as a GET.
+        if verbs.has_name(verb) && scoped && named && *self.call.method != http::Method::HEAD {
             return Ok(());
         }
         // A watch comes by the way of a list.

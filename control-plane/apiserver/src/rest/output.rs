@@ -8,14 +8,14 @@ use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::json::{self, EncodeOptions};
 use keelson_api::schema::Verbs;
-use keelson_api::status::Status;
+use keelson_api::status::{Reason, Status};
 use keelson_api::{proto, yaml};
 use std::io::Write as _;
 
 use super::{Op, table};
 use crate::body::Body;
 use crate::cache::{Form, Object, Part};
-use crate::negotiate::{self, Encoding, Offer, Output, Shape};
+use crate::negotiate::{self, Encoding, Offer, Output, Partial, Shape};
 use crate::{respond, scan};
 
 /// Answers shorter than this are not compressed (upstream's threshold).
@@ -36,6 +36,21 @@ impl Op<'_> {
         })?;
         output.pretty = negotiate::pretty(self.call.headers, self.call.query, output);
         Ok(output)
+    }
+
+    /// 406 where the metadata of a list was asked for and the answer is none, or the other way around.
+    pub(super) fn check_partial(&self, output: Output, list: bool) -> Result<(), Status> {
+        let (asked, text, kind) = match (output.partial, list) {
+            (Partial::Object, true) => ("PartialObjectMetadata", "a list", &self.row.list_kind),
+            (Partial::List, false) => ("PartialObjectMetadataList", "not a list", &self.row.kind),
+            _ => return Ok(()),
+        };
+        if !matches!(output.shape, Shape::Metadata(_)) {
+            return Ok(());
+        }
+        let of = keelson_api::kinds::internal_type(&self.row.group, kind, self.row.custom.is_some());
+        let text = format!("you requested {asked}, but the requested object is {text} ({of})");
+        Err(Status::other(406, Reason::NotAcceptable, text))
     }
 
     /// The members that come first in every object of the row: `"kind":…,"apiVersion":…,`.
@@ -67,6 +82,7 @@ impl Op<'_> {
         revision: u64,
         output: Output,
     ) -> Result<Response<Body>, Status> {
+        self.check_partial(output, false)?;
         let stored = &*self.current_bytes(stored);
         match (output.shape, output.encoding) {
             (Shape::Whole, Encoding::Json) if self.stored_as_requested() => {

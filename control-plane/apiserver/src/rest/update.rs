@@ -2,10 +2,10 @@
 
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
-use keelson_api::field_errors::{ErrorList, FieldPath};
+use keelson_api::field_errors::{ErrorList, FieldPath, quoted};
 use keelson_api::json::{self, EncodeOptions, FieldValidation};
 use keelson_api::patch::{self, PatchError};
-use keelson_api::status::{GroupResource, Status};
+use keelson_api::status::{GroupResource, Reason, Status};
 use keelson_store::{Expect, Transaction, Write};
 
 use super::apply::Configuration;
@@ -384,6 +384,13 @@ fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, 
             Err(Status::invalid(&op.gk(), name, &errors))
         }
         version if version == old.resource_version() => Ok(op.info().verb == "update"),
+        // As upstream, whose server takes it for a mistake of its own.
+        version if version.parse::<u64>().is_err() => {
+            let digits = version.bytes().all(|byte| byte.is_ascii_digit());
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            let text = format!("strconv.ParseUint: parsing {}: {why}", quoted(version));
+            Err(Status::other(500, Reason::Unknown, text))
+        }
         _ => Err(Status::modified(&op.gr(), name)),
     }
 }

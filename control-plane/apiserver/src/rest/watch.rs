@@ -23,8 +23,9 @@ use crate::body::Body;
 use crate::cache::{
     CacheError, Delivery, EventKind, Form, Part, ReadAt, Start, WatchItem, WatchQuery, WatchStream,
 };
-use crate::negotiate::{self, Encoding, Offer, Shape};
+use crate::negotiate::{self, Encoding, Offer, Partial, Shape};
 use crate::options::{ListOptions, Version};
+use crate::socket::Messages;
 use crate::{respond, scan};
 
 /// Without `timeoutSeconds` a watch ends after a random time between this and twice this, as upstream's.
@@ -35,6 +36,9 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let offer = Offer { protobuf: op.row.ty.is_some(), shapes: true, stream: true };
     let output = negotiate::negotiate(op.call.headers, offer)
         .ok_or_else(|| Status::not_acceptable(&negotiate::STREAM_TYPES))?;
+    // Upstream cannot make a list of an event's object, and sends it as it is.
+    let list = matches!(output.shape, Shape::Metadata(_)) && output.partial == Partial::List;
+    let shape = if list { Shape::Whole } else { output.shape };
     let mut options = ListOptions::parse(op.call.query, true)?;
     // The old /watch/… paths may name one object.
     if !op.info().name.is_empty() && options.fields.requires_exact("metadata.name").is_none() {
@@ -52,7 +56,7 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
         start,
         bookmarks: options.bookmarks,
     };
-    let frames = Frames::new(op, output.encoding, output.shape, include);
+    let frames = Frames::new(op, output.encoding, shape, include);
     let body = match op.cache.watch(query).await {
         Ok(stream) => {
             let timeout = options
@@ -74,6 +78,14 @@ pub async fn watch(op: &Op<'_>) -> Result<Response<Body>, Status> {
     let mut response = respond::with_body(StatusCode::OK, media_type, body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     Ok(response)
+}
+
+/// The same over the client's WebSocket, a message per event.
+pub async fn over_socket(op: &Op<'_>, parts: &http::request::Parts) -> Result<Response<Body>, Status> {
+    let answer = watch(op).await?;
+    let json = answer.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == negotiate::JSON);
+    let messages = if json { Messages::Text } else { Messages::Frames };
+    crate::socket::watch(parts, answer, messages, &op.core.stop)
 }
 
 /// Upstream's meaning of resourceVersion and sendInitialEvents.
@@ -108,13 +120,18 @@ fn stream_body(
             () = stop.cancelled_owned() => {}
         }
     };
+    let initial = op.core.metrics.watch_list(op.info());
+    let begun = std::time::Instant::now();
     let mut frames = frames;
     let items = stream.into_stream().take_until(end).map(move |item| {
         let _held = (&open, &place);
         let frame = match item {
             Ok(WatchItem::Event(delivery)) => frames.event(&delivery),
             Ok(WatchItem::Bookmark(revision)) => frames.bookmark(revision, false),
-            Ok(WatchItem::InitialEventsEnd(revision)) => frames.bookmark(revision, true),
+            Ok(WatchItem::InitialEventsEnd(revision)) => {
+                initial.observe(begun.elapsed().as_secs_f64());
+                frames.bookmark(revision, true)
+            }
             // The resource is served no more: the stream ends.
             Err(CacheError::Gone { .. }) => Bytes::new(),
             Err(error) => frames.error(&cache_status(error)),

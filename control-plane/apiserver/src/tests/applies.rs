@@ -360,6 +360,21 @@ async fn applies_are_idempotent_and_owners_own_what_is_there() {
     }
 }
 
+/// A null in a list's key is what the field holds without it: the same item is found again.
+#[tokio::test]
+async fn a_key_that_is_null_is_the_fields_default() {
+    let (lab, _) = lab().await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 80, "protocol": null, "name": "a"}]}});
+    let path = "/api/v1/namespaces/default/services/s?fieldManager=m";
+    let once = lab.patch(path, "apply-patch+yaml", &service).await.expect(201);
+    assert_eq!(once["spec"]["ports"].as_array().unwrap().len(), 1);
+    let owned = &once["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:ports"];
+    assert!(owned.get("k:{\"port\":80,\"protocol\":\"TCP\"}").is_some(), "{owned}");
+    let twice = lab.patch(path, "apply-patch+yaml", &service).await.expect(200);
+    assert_eq!(once, twice);
+}
+
 #[tokio::test]
 async fn every_write_names_its_manager() {
     let (lab, _) = lab().await;

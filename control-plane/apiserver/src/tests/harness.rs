@@ -10,7 +10,10 @@ use http_body_util::{BodyExt as _, Full};
 use keelson_daemon::{Context, DrainTrigger};
 use keelson_pki::{ClusterPki, PkiParams};
 use keelson_store::{MemoryStore, Store};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tower::Service as _;
 
 use crate::body::Body;
@@ -18,6 +21,9 @@ use crate::{ApiServer, ApiServerConfig, UserInfo};
 
 /// Everything a test waits for comes within this time or never.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// A client's connection.
+pub type Connection = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// A server and who talks to it.
 pub struct Lab {
@@ -205,6 +211,19 @@ impl Lab {
         let response = self.raw(admin(), request.body(Full::new(Bytes::new())).unwrap()).await;
         assert_eq!(response.status(), 200);
         Frames { body: response.into_body(), buffer: Vec::new() }
+    }
+
+    /// A connection of the administrator's that speaks HTTP/1.1.
+    pub async fn connect(&self) -> Connection {
+        let mut config = keelson_pki::client_config(
+            &[self.pki.ca.certificate().clone()],
+            Some((self.pki.admin.chain(), self.pki.admin.key())),
+        )
+        .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let stream = TcpStream::connect(self.api.address()).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 
     pub async fn revision(&self) -> u64 {

@@ -466,3 +466,30 @@ async fn reviews_have_no_table() {
         assert_eq!(lab.send("POST", path, &headers, review.to_string()).await.code, code, "{accept}");
     }
 }
+
+#[tokio::test]
+async fn metadata_of_a_list_is_not_that_of_an_object() {
+    let lab = Lab::start().await;
+    lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let shape = |kind: &str| format!("application/json;as={kind};v=v1;g=meta.k8s.io");
+    let refused = async |path: &str, kind: &str| {
+        let answer = lab.send("GET", path, &[("accept", &shape(kind))], "").await.expect(406);
+        assert_eq!(answer["reason"], "NotAcceptable");
+        answer["message"].as_str().unwrap().to_owned()
+    };
+    let (object, list) = ("PartialObjectMetadata", "PartialObjectMetadataList");
+    assert_eq!(
+        refused(CONFIG_MAPS, object).await,
+        "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)"
+    );
+    assert_eq!(
+        refused(&format!("{CONFIG_MAPS}/a"), list).await,
+        "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)"
+    );
+    // What else the client takes is not asked: the shape was acceptable.
+    let accept = format!("{},application/json", shape(object));
+    assert_eq!(lab.send("GET", CONFIG_MAPS, &[("accept", &accept)], "").await.code, 406);
+    // An event's object is no list, and is sent as it is.
+    let mut frames = lab.watch(&format!("{CONFIG_MAPS}?watch"), &[("accept", &shape(list))]).await;
+    assert_eq!(frames.next().await.unwrap()["object"]["kind"], "ConfigMap");
+}

@@ -13,6 +13,7 @@ mod proxies;
 mod renewal;
 mod selectable;
 mod services;
+mod sockets;
 mod streams;
 mod tls;
 mod upkeep;

@@ -9,10 +9,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use keelson_streams::{Role, Session};
-use rustls_pki_types::ServerName;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -20,7 +19,7 @@ use super::harness::*;
 
 /// A kubelet on loopback: `/containerLogs/…` answers a text, `/exec/…` echoes stdin to stdout in capitals and ends with
 /// exit code 3.
-async fn kubelet(lab: &Lab) -> u16 {
+pub async fn kubelet(lab: &Lab) -> u16 {
     let pki = &lab.pki;
     let mut config = keelson_pki::server_config(
         pki.node_serving.chain(),
@@ -95,7 +94,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
 }
 
 /// A pod bound to a node whose kubelet listens on loopback.
-async fn pod_on(lab: &Lab, port: u16) {
+pub async fn pod_on(lab: &Lab, port: u16) {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
     lab.post("/api/v1/nodes", &node).await.expect(201);
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
@@ -127,22 +126,11 @@ async fn exec_relays_a_websocket_to_spdy() {
     let lab = Lab::start().await;
     let port = kubelet(&lab).await;
     pod_on(&lab, port).await;
-    let mut config = keelson_pki::client_config(
-        &[lab.pki.ca.certificate().clone()],
-        Some((lab.pki.admin.chain(), lab.pki.admin.key())),
-    )
-    .unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = TcpStream::connect(lab.api.address()).await.unwrap();
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(ServerName::try_from("127.0.0.1").unwrap(), stream)
-        .await
-        .unwrap();
     let mut request = format!("wss://127.0.0.1{PODS}/p/exec?command=tr&stdin=true&stdout=true")
         .into_client_request()
         .unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
-    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::client_async(request, lab.connect().await).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
     socket.send(Message::binary(&b"\x00hello "[..])).await.unwrap();
     socket.send(Message::binary(&b"\x00world"[..])).await.unwrap();

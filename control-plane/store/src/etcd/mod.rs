@@ -214,6 +214,9 @@ async fn ask_members(members: &Members) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// How long a member may take to say how large it is.
+const SIZE: Duration = Duration::from_secs(2);
+
 fn is_supported(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (3, 4)
@@ -267,6 +270,18 @@ impl Store for EtcdStore {
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         async move { self.shared.compact(revision).await }.boxed()
+    }
+
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        async move {
+            self.shared.check_open()?;
+            let mut client = self.shared.members.pick().1.client().maintenance_client();
+            let status = tokio::time::timeout(SIZE, client.status()).await;
+            let status = status.map_err(|_| StoreError::Unavailable("no answer in time".to_owned()))?;
+            let status = status.map_err(|error| read::unread(members::Failure::of(error)))?;
+            Ok(u64::try_from(status.db_size()).ok())
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

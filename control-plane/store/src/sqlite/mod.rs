@@ -12,6 +12,7 @@ mod answers;
 mod beside;
 mod checkpoint;
 mod expiry;
+mod formats;
 mod history;
 #[cfg(test)]
 pub(crate) mod inline;
@@ -48,6 +49,7 @@ use crate::{
 };
 
 pub use self::beside::SqliteReader;
+pub use self::formats::{FORMAT, convert, format};
 pub use self::reopening::ReopeningStore;
 pub use self::site::DATABASE;
 
@@ -638,6 +640,13 @@ impl Store for SqliteStore {
             answered.await.unwrap_or_else(|_| Err(self.closed()))
         }
         .boxed()
+    }
+
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        self.shared.read(|connection| {
+            let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+            Ok(Some(u64::from(sweep::pages(connection)?.0) * u64::from(page)))
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

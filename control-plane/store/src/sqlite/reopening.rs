@@ -166,6 +166,11 @@ impl Store for ReopeningStore {
         async move { self.heed(current.compact(revision).await) }.boxed()
     }
 
+    fn size(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        let current = self.current();
+        async move { self.heed(current.size().await) }.boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.shared.ended.store(true, Ordering::Release);
         let current = self.current();

@@ -5,22 +5,18 @@
 //! reading a value. The row with the greatest id is never compacted, so the revision survives. `created` is the
 //! revision at which the key came to be. Revisions in the database start at 1 and are told to the world with
 //! `meta.base` added: a restored database raises the base, and no revision is handed out twice. Beside it a table of the
-//! keys that expire ([`expiry`]).
+//! keys that expire ([`super::expiry`]) and what later formats add ([`formats`]).
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{OpenError, expiry};
+use super::{OpenError, formats};
 use crate::Revision;
 
 /// "KLSN"
 const APPLICATION_ID: i32 = 0x4b4c_534e;
-/// The format this code reads and writes.
-pub(super) const FORMAT: i32 = 2;
-/// Without the table of keys that expire; brought up to date when it is opened.
-const BEFORE_EXPIRY: i32 = 1;
-
-const CREATE: &str = "
+/// What every format has.
+pub(super) const CREATE: &str = "
 CREATE TABLE log (
     id INTEGER PRIMARY KEY,
     created INTEGER NOT NULL,
@@ -108,8 +104,8 @@ pub(super) fn look(connection: &Connection) -> Result<Look, OpenError> {
     if filled && application != APPLICATION_ID {
         return Err(OpenError::NotOurs);
     }
-    if (filled || format != 0) && format != FORMAT && !(filled && format == BEFORE_EXPIRY) {
-        return Err(OpenError::Format { found: format, known: FORMAT });
+    if (filled || format != 0) && !(filled && formats::known(format)) {
+        return Err(OpenError::Format { found: format, known: formats::FORMAT });
     }
     Ok(Look { filled, format })
 }
@@ -135,15 +131,11 @@ pub(super) fn prepare_writer(connection: &mut Connection, synchronous: &str) -> 
     if !filled {
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(CREATE).map_err(failed)?;
-        transaction.execute_batch(expiry::CREATE).map_err(failed)?;
+        formats::create(&transaction).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-    } else if format == BEFORE_EXPIRY {
-        let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(expiry::CREATE).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
+    } else {
+        formats::go(connection, format, formats::FORMAT).map_err(failed)?;
     }
     read_meta(connection).map_err(failed)
 }

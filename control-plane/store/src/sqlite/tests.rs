@@ -181,10 +181,13 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
 
     change("PRAGMA user_version = 7");
     let error = SqliteStore::open(SqliteOptions::new(folder.path())).err().expect("refused");
-    assert!(matches!(error, OpenError::Format { found: 7, known: 2 }), "{error}");
-    assert!(error.to_string().contains("format 7, this version of keelson knows format 2"), "{error}");
+    assert!(matches!(error, OpenError::Format { found: 7, known: FORMAT }), "{error}");
+    assert!(
+        error.to_string().contains(&format!("format 7, this version of keelson knows format {FORMAT}")),
+        "{error}"
+    );
 
-    change("PRAGMA user_version = 2; PRAGMA application_id = 5");
+    change(&format!("PRAGMA user_version = {FORMAT}; PRAGMA application_id = 5"));
     let error = SqliteStore::open(SqliteOptions::new(folder.path())).err().expect("refused");
     assert!(matches!(error, OpenError::NotOurs), "{error}");
 
@@ -216,7 +219,7 @@ async fn the_first_format_is_brought_up_to_date() {
     let expiring = Transaction { guards: Vec::new(), writes: vec![Write::Expiring { key, value, ttl }] };
     store.commit(expiring).await.unwrap();
     store.close().await.unwrap();
-    assert_eq!(version(), 2);
+    assert_eq!(version(), FORMAT);
 }
 
 #[tokio::test]

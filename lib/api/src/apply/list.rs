@@ -3,7 +3,7 @@
 use compact_str::CompactString;
 
 use super::element::PathElement;
-use super::shape::{List, Relation};
+use super::shape::{Fields, List, Map, Relation};
 use super::view::View;
 use crate::doc::Value;
 
@@ -47,10 +47,13 @@ pub fn item_element(list: &List<'_>, item: View<'_>) -> Result<PathElement, Item
     if !item.is_map() {
         return Err(ItemError::NoMap);
     }
+    // A built-in type's field holds no null: what is written as one is as if it were not there, and the item is found by that
+    // again. (Upstream's key has the null, and the item comes anew with each apply.)
+    let typed = || matches!(list.element.atom().map, Some(Map { fields: Fields::Struct(_), .. }));
     let mut fields: Vec<(CompactString, Value)> = Vec::with_capacity(list.keys.len());
     for at in 0..list.keys.len() {
         let name = list.keys.name(at);
-        let value = match item.member(&name) {
+        let value = match item.member(&name).filter(|view| !(view.is_null() && typed())) {
             Some(view) => Some(view.to_untyped()),
             None => list.element.atom().map.and_then(|map| map.default_of(&name)),
         };

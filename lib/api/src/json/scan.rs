@@ -210,7 +210,7 @@ impl<'a> Scanner<'a> {
                     let raw = &rest[..i];
                     return Ok(match std::str::from_utf8(raw) {
                         Ok(text) => Cow::Borrowed(text),
-                        Err(_) => Cow::Owned(String::from_utf8_lossy(raw).into_owned()),
+                        Err(_) => Cow::Owned(valid(raw).into_owned()),
                     });
                 }
                 b'\\' => return self.escaped_string(start, start + i).map(Cow::Owned),
@@ -231,10 +231,7 @@ impl<'a> Scanner<'a> {
                 None => return syntax("unexpected end of JSON input"),
                 Some(b'"') => {
                     self.pos += 1;
-                    return Ok(match String::from_utf8(out) {
-                        Ok(text) => text,
-                        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-                    });
+                    return Ok(String::from_utf8(out).unwrap_or_else(|e| valid(e.as_bytes()).into_owned()));
                 }
                 Some(b'\\') => {
                     self.pos += 1;
@@ -341,9 +338,22 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Text in which U+FFFD stands for every byte that is not UTF-8, as Go reads it (and not for every broken character).
+pub(crate) fn valid(raw: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(raw) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(raw.len() + 16);
+    for chunk in raw.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
+    }
+    Cow::Owned(out)
+}
+
 /// JSON text without the white space between its tokens, and as valid UTF-8.
 pub(crate) fn compact(raw: &[u8]) -> String {
-    let text = String::from_utf8_lossy(raw);
+    let text = valid(raw);
     if !text.bytes().any(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t')) {
         return text.into_owned();
     }

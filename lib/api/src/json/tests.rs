@@ -195,6 +195,17 @@ fn strings_are_escaped_and_broken_utf8_replaced() {
         encoded(&doc, EncodeOptions::STORED),
         "{\"metadata\":{},\"data\":{\"a\":\"é😀\u{fffd} \\n\\\"\\u0001<\u{fffd}>\"}}"
     );
+    // One for each byte, as Go does it: two of a character of three bytes, and one that would be a surrogate.
+    let (doc, _) = decode(
+        t::core_v1::CONFIG_MAP,
+        b"{\"data\":{\"a\":\"\xe2\x82.\xed\xa0\x80\",\"b\":\"\\n\xe2\x82\"}}",
+        FieldValidation::Strict,
+    )
+    .expect("decodes");
+    assert_eq!(
+        encoded(&doc, EncodeOptions::STORED),
+        "{\"metadata\":{},\"data\":{\"a\":\"\u{fffd}\u{fffd}.\u{fffd}\u{fffd}\u{fffd}\",\"b\":\"\\n\u{fffd}\u{fffd}\"}}"
+    );
 }
 
 #[test]

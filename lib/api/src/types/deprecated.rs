@@ -1,8 +1,8 @@
 //! Versions of built-in types on their way out, which every answer says (apiserver `endpoints/deprecation`; the facts are upstream's
 //! `zz_generated.prerelease-lifecycle.go` and `core/v1/lifecycle.go`, as far as they are deprecated by v1.35).
 
-/// The text of the warning for a served version of a kind.
-pub fn warning(group: &str, version: &str, kind: &str) -> Option<String> {
+/// The text of the warning for a served version of a kind, and the release that no longer has it (empty where none is named).
+pub fn warning(group: &str, version: &str, kind: &str) -> Option<(String, String)> {
     // Minor releases of 1: deprecated in, not served from.
     let (since, until, replacement) = match (group, version, kind) {
         ("", _, "ComponentStatus") => (19, None, ""),
@@ -30,7 +30,7 @@ pub fn warning(group: &str, version: &str, kind: &str) -> Option<String> {
     if !replacement.is_empty() {
         text.push_str(&format!("; use {replacement}"));
     }
-    Some(text)
+    Some((text, until.map_or_else(String::new, |minor| format!("1.{minor}"))))
 }
 
 #[cfg(test)]
@@ -40,7 +40,8 @@ mod tests {
     #[test]
     fn texts_are_upstreams() {
         let check = |group: &str, version: &str, kind: &str, expected: &str| {
-            assert_eq!(warning(group, version, kind).as_deref().unwrap_or(""), expected);
+            let text = warning(group, version, kind).map(|(text, _)| text);
+            assert_eq!(text.as_deref().unwrap_or(""), expected);
         };
         check(
             "",
