@@ -8,7 +8,6 @@
 //! anew (which [`ReopeningStore`] does by itself); a full disk refuses writes while reads go on and compaction runs from a reserve; a second opener is refused; a
 //! clean close leaves one file.
 
-mod answers;
 mod beside;
 mod checkpoint;
 mod expiry;

@@ -80,37 +80,6 @@ async fn watches_are_woken_though_an_answer_is_kept_or_left() {
     }
 }
 
-#[test]
-fn answers_come_though_the_runtime_is_held_up_or_gone() {
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = {
-        let _entered = runtime.enter();
-        Arc::new(open(folder.path()))
-    };
-    let (tell, told) = std::sync::mpsc::channel();
-    let commit = |name: &'static str| {
-        let (store, tell) = (store.clone(), tell.clone());
-        std::thread::spawn(move || {
-            let done = futures::executor::block_on(store.commit(put(&format!("/registry/{name}"), "1")));
-            tell.send((name, done.is_ok())).unwrap();
-        });
-        told.recv_timeout(Duration::from_secs(30)).expect("an answer")
-    };
-    assert_eq!(commit("served"), ("served", true));
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let (begun, begins) = std::sync::mpsc::channel();
-    runtime.spawn(async move {
-        begun.send(()).unwrap();
-        held.recv().unwrap_err();
-    });
-    begins.recv().unwrap();
-    assert_eq!(commit("held"), ("held", true));
-    drop(release);
-    drop(runtime);
-    assert_eq!(commit("gone"), ("gone", true));
-}
-
 #[tokio::test]
 async fn files_are_private_and_a_clean_end_leaves_one() {
     let parent = tempfile::tempdir().unwrap();

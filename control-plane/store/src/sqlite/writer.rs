@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::answers::{Answers, Settled};
 use super::expiry;
 use super::history::History;
 use super::mark;
@@ -35,7 +34,7 @@ const VACUUM_ALONE: u32 = 64;
 /// A checkpoint that keeps writes waiting for longer is told of.
 const SLOW: Duration = Duration::from_millis(200);
 
-/// So long answers may wait for the runtime, and the wakes of watches for whoever was answered; then the writer sees to it.
+/// So long the wakes of watches may lie with whoever was answered; then the writer sees to it.
 const LATE: Duration = Duration::from_millis(5);
 
 /// What the store's users ask of the writer.
@@ -61,6 +60,9 @@ pub(super) struct Pace {
     pub rest: Duration,
 }
 
+/// The settled answer to a commit, sent when the turn is durable.
+type Settled = (oneshot::Sender<Result<Committed, CommitError>>, Result<Committed, CommitError>);
+
 pub(super) struct Writer {
     connection: Connection,
     site: Arc<dyn Site>,
@@ -80,7 +82,6 @@ pub(super) struct Writer {
     /// After a failed turn nothing is done unasked until then.
     rest_until: Option<Instant>,
     closed: Arc<OnceLock<String>>,
-    answers: Answers,
     /// The watches told lately; they are woken here when nobody else has done it in time.
     told: VecDeque<(Instant, Told)>,
     /// Pages in the WAL after the last commit.
@@ -142,7 +143,6 @@ impl Writer {
             pace,
             rest_until: None,
             closed,
-            answers: Answers::new(),
             told: VecDeque::new(),
             wal_pages,
         };
@@ -192,14 +192,10 @@ impl Writer {
         [rests.or(expires), late].into_iter().flatten().min()
     }
 
-    /// Answers and wakes what was left to others a while ago and is not done; what is done is forgotten.
+    /// Wakes the watches that were left to others a while ago and have not looked; those that have are forgotten.
     fn catch_up(&mut self) {
         while let Some((since, told)) = self.told.front() {
-            let late = since.elapsed() >= LATE;
-            if late {
-                self.answers.flush();
-            }
-            if !late && !(told.is_settled() && self.answers.is_empty()) {
+            if since.elapsed() < LATE && !told.is_settled() {
                 return;
             }
             self.told.pop_front();
@@ -298,7 +294,7 @@ impl Writer {
     }
 
     /// Answers and tells: the turn is durable.
-    fn settle(&mut self, mut settled: Vec<Settled>, work: Work) {
+    fn settle(&mut self, settled: Vec<Settled>, work: Work) {
         self.meta.revision = work.revision;
         self.history.wrote(work.history);
         let told = match work.events.is_empty() {
@@ -309,13 +305,11 @@ impl Writer {
         if settled.is_empty() {
             return;
         }
-        for (_, result) in &mut settled {
-            if let Ok(committed) = result {
-                committed.told = told.clone();
-            }
+        for (answer, result) in settled {
+            // An answer that nobody waits for any more is dropped, and wakes.
+            let _ = answer.send(result.map(|committed| Committed { told: told.clone(), ..committed }));
         }
-        self.answers.send(settled);
-        if !told.is_settled() || !self.answers.is_empty() {
+        if !told.is_settled() {
             self.told.push_back((Instant::now(), told));
         }
     }
