@@ -119,7 +119,9 @@ fn config(runtime: &Runtime, data: &Path, run: &Path) -> String {
          [{cri}]\n  sandbox_image = \"{sandbox}\"\n  restrict_oom_score_adj = {restrict}\n\
          \x20 stream_server_address = \"127.0.0.1\"\n  stream_server_port = \"0\"\n\
          [{cri}.cni]\n  bin_dir = \"{bin}\"\n  conf_dir = \"{conf}\"\n\
-         [{cri}.registry]\n  config_path = \"{data}/containerd/certs.d\"\n",
+         [{cri}.registry]\n  config_path = \"{data}/containerd/certs.d\"\n\
+         # Later versions listen at a path that all of them on a machine share.\n\
+         [plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n",
         data = data.display(),
         run = run.display(),
         socket = runtime.socket.display(),

@@ -119,6 +119,9 @@ state = "{dir}/state"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{dir}/cni/bin"
     conf_dir = "{dir}/cni/conf"
+# Later versions listen at a path that all of them on a machine share.
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
 "#
         );
         std::fs::write(self.folder().join("config.toml"), config)?;
