@@ -1,4 +1,4 @@
-//! What a fleet of simulated nodes costs the control plane: memory, leases and statuses at upstream's periods, scheduling.
+//! What a fleet of simulated nodes costs the control plane: leases and statuses at upstream's periods, scheduling.
 //!
 //! A node here is what its kubelet would make and keep: a Node, a Lease renewed every ten seconds, a status written every five
 //! minutes. Each connection stands for several nodes.
@@ -33,7 +33,7 @@ fn name(index: usize) -> String {
 fn beat() -> Value {
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition = |kind: &str, status: &str, reason: &str| {
-        json!({ "type": kind, "status": status, "reason": reason, "message": "simulated",
+        json!({ "type": kind, "status": status, "reason": reason, "message": "told by make bench-fleet",
                 "lastHeartbeatTime": now, "lastTransitionTime": now })
     };
     json!([
@@ -151,7 +151,6 @@ pub async fn measure(bench: &mut Bench, count: usize) -> Result<()> {
     remove(&mut connection).await?;
     seed::clean(&bench.kubeconfig).await?;
     seed::namespace(&bench.kubeconfig, NAMESPACE).await?;
-    let before = bench.process.pss_kib()?;
     let seeded = seed::fill(&bench.kubeconfig, 0..count, node).await?;
     seed::fill(&bench.kubeconfig, 0..count, lease).await?;
     println!("# {count} nodes of {} bytes as answered", seeded.bytes / count);
@@ -161,7 +160,6 @@ pub async fn measure(bench: &mut Bench, count: usize) -> Result<()> {
     println!("# {} renewals, p50 {:.2} ms", samples.len(), percentile(&mut samples, 0.5));
     bench.report.add("fleet_cpu_percent", cpu, "%", 100.0);
     bench.report.add("fleet_lease_p99_ms", percentile(&mut samples, 0.99), "ms", 100.0);
-    bench.report.add("fleet_rss_mib", (bench.process.pss_kib()? - before) / 1024.0, "MiB", 500.0);
     // The nodes live on while pods are bound to them.
     let kubeconfig = bench.kubeconfig.clone();
     let keeping = tokio::spawn(async move {
