@@ -2,7 +2,8 @@
 //! beside it: on a stick with the label KEELSON, or into /boot or /etc.
 //!
 //! The image holds no identity: keys are made, and names taken, when the file is first acted on. Each step is one that may be
-//! interrupted and run again (`keelson init`, `keelson join`), so a power cut leaves a machine that goes on at its next boot.
+//! interrupted and run again (`keelson init`, `keelson join`), so a power cut leaves a machine that goes on at its next boot; a
+//! stick stays in until it is done.
 //! The unit is left disabled by the package; whoever makes an image enables it. A machine that was reset with all its state is
 //! new again: its next boot acts on the file once more.
 
@@ -13,6 +14,7 @@ use keelson_daemon::config::Config;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -228,13 +230,22 @@ fn act(config: &Config, config_file: &Path, path: &Path, text: &str) -> Result<S
     }
     let own = std::env::current_exe().context("cannot tell which program this is")?;
     let arguments = wanted.arguments();
-    // Its progress goes to the journal as it comes.
-    let child =
-        std::process::Command::new(own).args(&arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let ended = child.and_then(std::process::Child::wait_with_output).context("cannot run keelson itself")?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    eprint!("{said}");
-    if !ended.status.success() {
+    let mut child = std::process::Command::new(own)
+        .args(&arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run keelson itself")?;
+    // Its progress goes to the journal as it comes; the end of it says why it failed.
+    let mut said = String::new();
+    for line in child.stderr.take().into_iter().flat_map(|pipe| BufReader::new(pipe).lines()) {
+        let line = line.context("cannot read what keelson says")?;
+        eprintln!("{line}");
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let ended = child.wait().context("cannot wait for keelson itself")?;
+    if !ended.success() {
         let last = said.rsplit_once("error: ").map_or(said.trim(), |(_, last)| last.trim());
         bail!("`keelson {}` failed: {last}", arguments.first().map_or("", String::as_str));
     }
