@@ -9,6 +9,7 @@ mod checks;
 mod control_plane;
 mod docs;
 mod first_boot;
+mod hashed;
 mod install;
 mod kubelet;
 mod migrate;

@@ -1,6 +1,7 @@
 //! The file of a bundle: a tar with `bundle.json` first, its signature second, and then the files that it lists, in its
 //! order, each with its SHA-256. What is read is checked while it is read: nothing unlisted, nothing missing, nothing altered.
 
+use crate::hashed::Hashed;
 use anyhow::{Context as _, Result, bail};
 use keelson_pki::signing::{self, SigningKey};
 use serde::{Deserialize, Serialize};
@@ -84,23 +85,6 @@ impl Source {
             .with_context(|| format!("cannot read {}", path.display()))?;
         let part = Part { kind, name, bytes, sha256: hex(hashed.hash), holds };
         Ok(Source { path: path.to_owned(), part })
-    }
-}
-
-struct Hashed<W> {
-    inner: W,
-    hash: Sha256,
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

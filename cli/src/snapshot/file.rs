@@ -3,6 +3,7 @@
 //!
 //! A file is written under another name, synced, and renamed: what has its name is whole.
 
+use crate::hashed::Hashed;
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
@@ -87,24 +88,6 @@ pub enum SnapshotError {
     Altered { path: PathBuf },
     #[error("the value of {key} is no text")]
     Value { key: String },
-}
-
-/// Hashes what passes.
-struct Hashed<W> {
-    inner: W,
-    hash: Sha256,
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 /// A snapshot that is being written. Dropped before [`Writer::finish`], nothing is left of it.
