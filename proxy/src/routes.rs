@@ -3,6 +3,7 @@
 //! Nodes on one link reach each other's pod ranges by plain routes through the nodes' addresses, all others through a
 //! tunnel ([`crate::tunnel`]). The service ranges are routed to the interface of cluster DNS, so that the node itself
 //! reaches services without any default route; translation replaces the address before a packet would leave by it.
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use keelson_base::cidr::Cidr;
@@ -172,20 +173,23 @@ fn spec(wanted: &Wanted) -> RouteSpec {
 
 /// Makes the kernel's routes of ours the planned ones, those of the tunnel through `device`. Returns how many changed.
 pub fn apply(plan: &RoutePlan, device: Option<u32>) -> Result<usize, RouteError> {
-    let wanted = plan.all(device);
+    // Sets: with thousands of nodes, one node's change compares no route with all others.
+    let wanted: BTreeSet<Wanted> = plan.all(device).into_iter().collect();
+    let targets: BTreeSet<Cidr> = wanted.iter().map(|route| route.dst).collect();
     let failed = |step| move |source| RouteError { step, source };
     let mut rtnl = Rtnl::open().map_err(failed("open rtnetlink for routes"))?;
-    let held: Vec<Wanted> = rtnl.routes().map_err(failed("list routes"))?.iter().filter_map(ours).collect();
+    let held: BTreeSet<Wanted> =
+        rtnl.routes().map_err(failed("list routes"))?.iter().filter_map(ours).collect();
     let mut batch = Batch::new();
     let mut changes = 0;
-    for old in held.iter().filter(|h| !wanted.contains(h)) {
+    for old in held.difference(&wanted) {
         // A replaced gateway is replaced below, without a moment in between.
-        if !wanted.iter().any(|w| w.dst == old.dst) {
+        if !targets.contains(&old.dst) {
             batch.delete_route(&spec(old));
             changes += 1;
         }
     }
-    for new in wanted.iter().filter(|w| !held.contains(w)) {
+    for new in wanted.difference(&held) {
         batch.replace_route(&spec(new));
         changes += 1;
     }
