@@ -95,8 +95,10 @@ const KEEP: Duration = Duration::from_secs(600);
 /// Documents kept per table; paths are bounded by the table's groups, so this only guards against mistakes.
 const MAX_KEPT: usize = 512;
 const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// The name that clients ask by first; it is no media type that their parsers read, so it is not answered with.
+const V3_PROTO: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// The names that clients ask by first; they are no media types that their parsers read, so they are not answered with.
 const V2_PROTO_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V3_PROTO_OLD: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 
 impl Cache {
     pub fn new(server_address: String) -> Cache {
@@ -209,7 +211,7 @@ enum Form {
     Protobuf,
     /// Aggregated discovery of this version; true: as protobuf.
     Aggregated(discovery::Aggregated, bool),
-    /// OpenAPI v2 as gnostic's protobuf.
+    /// OpenAPI as gnostic's protobuf.
     Gnostic,
 }
 
@@ -225,6 +227,7 @@ impl Form {
             if open_api {
                 return match kind {
                     V2_PROTO | V2_PROTO_OLD if path == "/openapi/v2" => Some(Form::Gnostic),
+                    V3_PROTO | V3_PROTO_OLD if path.starts_with("/openapi/v3/") => Some(Form::Gnostic),
                     _ => any.then_some(Form::Json),
                 };
             }
@@ -288,24 +291,32 @@ fn build_version() -> String {
 
 fn open_api(table: &Table, rest: &[&str], form: Form) -> Result<Document, Status> {
     let version = build_version();
-    let v3 = |group: &str, served: &str| {
-        openapi::v3(table, group, served, &version, &Descriptions::new())
-            .ok_or_else(Status::resource_not_found)
+    let (encoding, media_type) = match form {
+        Form::Gnostic => (openapi::Encoding::Proto, V3_PROTO),
+        _ => (openapi::Encoding::Json, JSON),
     };
-    match (rest, form) {
+    let v3 = |group: &str, served: &str| {
+        openapi::v3(table, group, served, &version, &Descriptions::new(), encoding)
+    };
+    let document = match (rest, form) {
         (["v2"], Form::Gnostic) => {
-            Ok(Document::new(&openapi::v2_proto(table, &version, &Descriptions::new()), V2_PROTO))
+            let document = openapi::v2_proto(table, &version, &Descriptions::new());
+            return Ok(Document::new(&document, V2_PROTO));
         }
-        (["v2"], _) => Ok(Document::new(&openapi::v2(table, &version, &Descriptions::new()), JSON)),
-        (["v3"], _) => Ok(Document::new(openapi::v3_index(table, &version).to_string().as_bytes(), JSON)),
-        (["v3", "api", served], _) => Ok(Document::new(&v3("", served)?, JSON)),
-        (["v3", "apis", group, served], _) => Ok(Document::new(&v3(group, served)?, JSON)),
+        (["v2"], _) => {
+            return Ok(Document::new(&openapi::v2(table, &version, &Descriptions::new()), JSON));
+        }
+        (["v3"], _) => {
+            return Ok(Document::new(openapi::v3_index(table, &version).to_string().as_bytes(), JSON));
+        }
+        (["v3", "api", served], _) => v3("", served),
+        (["v3", "apis", group, served], _) => v3(group, served),
         (["v3", place @ ..], _) => {
-            let root = openapi::v3_root(table, &place.join("/"), &version, &Descriptions::new());
-            Ok(Document::new(&root.ok_or_else(Status::resource_not_found)?, JSON))
+            openapi::v3_root(table, &place.join("/"), &version, &Descriptions::new(), encoding)
         }
-        _ => Err(Status::resource_not_found()),
-    }
+        _ => None,
+    };
+    Ok(Document::new(&document.ok_or_else(Status::resource_not_found)?, media_type))
 }
 
 /// A v3 path that carries the hash that the index gave for it may be cached for ever; its ETag is that hash.

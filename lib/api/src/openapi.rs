@@ -7,6 +7,7 @@ mod custom;
 mod descriptions;
 mod enums;
 mod gnostic;
+mod gnostic_v3;
 mod operations;
 mod paths;
 mod schemas;
@@ -98,38 +99,67 @@ pub fn v3_root_hash(place: &str, version: &str) -> String {
     sum.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// The v3 document of `api`, `apis`, `apis/<group>`, `version` and the like; `None` where there is none of this name.
-pub fn v3_root(table: &Table, place: &str, version: &str, source: &dyn Source) -> Option<Vec<u8>> {
-    let item = paths::roots(table).into_iter().find_map(|(name, item)| (name == place).then_some(item))?;
-    Some(v3_document(vec![item], &[], version, source))
+/// The forms that a v3 document is served in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    /// Gnostic's protobuf (`application/com.github.proto-openapi.spec.v3.v1.0+protobuf`).
+    Proto,
 }
 
-/// One group version's v3 document as JSON; `None` where it is not served.
-pub fn v3(table: &Table, group: &str, served: &str, version: &str, source: &dyn Source) -> Option<Vec<u8>> {
+/// The v3 document of `api`, `apis`, `apis/<group>`, `version` and the like; `None` where there is none of this name.
+pub fn v3_root(
+    table: &Table,
+    place: &str,
+    version: &str,
+    source: &dyn Source,
+    encoding: Encoding,
+) -> Option<Vec<u8>> {
+    let item = paths::roots(table).into_iter().find_map(|(name, item)| (name == place).then_some(item))?;
+    Some(v3_document(&[item], &[], version, source, encoding))
+}
+
+/// One group version's v3 document; `None` where it is not served.
+pub fn v3(
+    table: &Table,
+    group: &str,
+    served: &str,
+    version: &str,
+    source: &dyn Source,
+    encoding: Encoding,
+) -> Option<Vec<u8>> {
     if !table.versions(group).iter().any(|v| v == served) {
         return None;
     }
     let rows: Vec<&Resource> = table.rows_of(group, served).map(|row| &**row).collect();
-    Some(v3_document(paths::group_version(table, group, served), &rows, version, source))
+    Some(v3_document(&paths::group_version(table, group, served), &rows, version, source, encoding))
 }
 
-fn v3_document(items: Vec<PathItem>, rows: &[&Resource], version: &str, source: &dyn Source) -> Vec<u8> {
+fn v3_document(
+    items: &[PathItem],
+    rows: &[&Resource],
+    version: &str,
+    source: &dyn Source,
+    encoding: Encoding,
+) -> Vec<u8> {
+    let mut used = BTreeSet::new();
+    items.iter().for_each(|item| item.definitions(&mut used));
+    schemas::closure(&mut used);
+    let paths = items.iter().map(|item| (item.path.clone(), operations::v3(item)));
+    let definitions =
+        used.iter().map(|name| (name.clone(), schemas::definition(name, Dialect::V3, rows, source)));
+    if encoding == Encoding::Proto {
+        return gnostic_v3::document(TITLE, version, paths, definitions, &security());
+    }
     let mut out = Vec::with_capacity(16 * 1024);
     out.extend_from_slice(br#"{"openapi":"3.0.0","info":"#);
     push(&json!({"title": TITLE, "version": version}), &mut out);
     out.extend_from_slice(br#","paths":{"#);
     let mut first = true;
-    let mut used = BTreeSet::new();
-    for item in items {
-        entry(&item.path, &operations::v3(&item), &mut first, &mut out);
-        item.definitions(&mut used);
-    }
+    paths.for_each(|(path, item)| entry(&path, &item, &mut first, &mut out));
     out.extend_from_slice(br#"},"components":{"schemas":{"#);
     first = true;
-    schemas::closure(&mut used);
-    for definition in &used {
-        entry(definition, &schemas::definition(definition, Dialect::V3, rows, source), &mut first, &mut out);
-    }
+    definitions.for_each(|(name, definition)| entry(&name, &definition, &mut first, &mut out));
     out.extend_from_slice(br#"},"securitySchemes":"#);
     push(&security(), &mut out);
     out.extend_from_slice(b"}}");

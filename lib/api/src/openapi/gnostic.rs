@@ -6,31 +6,31 @@ use crate::proto::wire::{put_bytes, put_message, put_varint_field};
 
 type Object = Map<String, Value>;
 
-fn text(number: u32, of: &Object, key: &str, out: &mut Vec<u8>) {
+pub(super) fn text(number: u32, of: &Object, key: &str, out: &mut Vec<u8>) {
     if let Some(text) = of.get(key).and_then(Value::as_str) {
         put_bytes(number, text.as_bytes(), out);
     }
 }
 
-fn texts(number: u32, of: &Object, key: &str, out: &mut Vec<u8>) {
+pub(super) fn texts(number: u32, of: &Object, key: &str, out: &mut Vec<u8>) {
     for text in of.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         put_bytes(number, text.as_bytes(), out);
     }
 }
 
-fn flag(number: u32, of: &Object, key: &str, out: &mut Vec<u8>) {
+pub(super) fn flag(number: u32, of: &Object, key: &str, out: &mut Vec<u8>) {
     if of.get(key) == Some(&Value::Bool(true)) {
         put_varint_field(number, 1, out);
     }
 }
 
 /// `Any`, whose YAML is JSON.
-fn any(number: u32, value: &Value, out: &mut Vec<u8>) {
+pub(super) fn any(number: u32, value: &Value, out: &mut Vec<u8>) {
     put_message(number, out, |out| put_bytes(2, format!("{value}\n").as_bytes(), out));
 }
 
-/// Extensions (`x-…`) as `NamedAny`.
-fn extensions(number: u32, of: &Object, out: &mut Vec<u8>) {
+/// Extensions (`x-…`) as `NamedAny`, in both versions.
+pub(super) fn extensions(number: u32, of: &Object, out: &mut Vec<u8>) {
     for (name, value) in of.iter().filter(|(name, _)| name.starts_with("x-")) {
         put_message(number, out, |out| {
             put_bytes(1, name.as_bytes(), out);
@@ -39,13 +39,13 @@ fn extensions(number: u32, of: &Object, out: &mut Vec<u8>) {
     }
 }
 
-fn object(value: &Value) -> &Object {
+pub(super) fn object(value: &Value) -> &Object {
     static EMPTY: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Object::new);
     value.as_object().unwrap_or(&EMPTY)
 }
 
 /// A name and a value in a message of two fields.
-fn named(number: u32, name: &str, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn named(number: u32, name: &str, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     put_message(number, out, |out| {
         put_bytes(1, name.as_bytes(), out);
         put_message(2, out, write);

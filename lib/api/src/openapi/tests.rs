@@ -52,7 +52,7 @@ fn v3_documents_hold_together() {
     );
     for group in table.groups() {
         for served in table.versions(group) {
-            let bytes = v3(&table, group, served, "v1.35.0", &Bare).expect("served");
+            let bytes = v3(&table, group, served, "v1.35.0", &Bare, Encoding::Json).expect("served");
             let document: Value = serde_json::from_slice(&bytes).expect("JSON");
             check_references(&document, "#/components/schemas/", &document["components"]["schemas"]);
             check_ids(&document);
@@ -143,7 +143,7 @@ fn custom_resources_bring_their_schema() {
         table.add(row);
     }
     let document: Value =
-        serde_json::from_slice(&v3(&table, "example.com", "v1", "v1.35.0", &One).expect("served"))
+        serde_json::from_slice(&v3(&table, "example.com", "v1", "v1.35.0", &One, Encoding::Json).expect("served"))
             .expect("JSON");
     let schemas = &document["components"]["schemas"];
     assert_eq!(
@@ -275,7 +275,7 @@ fn every_document_of_the_index_is_there() {
     for place in ["api", "apis", "apis/apps", "version", "openid/v1/jwks", ".well-known/openid-configuration"]
     {
         assert!(index["paths"].get(place).is_some(), "{place} is not in the index");
-        let bytes = v3_root(&table, place, "v1.35.0", &Bare).expect("a document");
+        let bytes = v3_root(&table, place, "v1.35.0", &Bare, Encoding::Json).expect("a document");
         let document: Value = serde_json::from_slice(&bytes).expect("JSON");
         let path = format!("/{place}/");
         assert!(document["paths"][&path]["get"]["operationId"].is_string(), "{place}: {document}");
@@ -286,6 +286,6 @@ fn every_document_of_the_index_is_there() {
             assert!(document["components"]["schemas"].get(name).is_some(), "{reference} leads nowhere");
         }
     }
-    assert!(v3_root(&table, "apis/none", "v1.35.0", &Bare).is_none());
+    assert!(v3_root(&table, "apis/none", "v1.35.0", &Bare, Encoding::Json).is_none());
     assert_ne!(v3_root_hash("api", "1"), v3_root_hash("api", "2"));
 }

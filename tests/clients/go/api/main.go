@@ -53,6 +53,7 @@ func main() {
 	}
 	everyType(ctx, clients)
 	reviews(ctx, clients)
+	check("OpenAPI v3 as protobuf", openAPIAsProtobuf(typed.Discovery()))
 	for _, encoding := range []struct {
 		name   string
 		config *rest.Config
