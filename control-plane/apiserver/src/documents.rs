@@ -218,7 +218,8 @@ enum Form {
 impl Form {
     /// The first form that the client accepts, by quality and then by order; none is a 406.
     fn of(path: &str, accept: &str) -> Option<Form> {
-        if accept.trim().is_empty() {
+        // Upstream asks nobody about the form of the index: clients read it whose other requests are for protobuf alone.
+        if accept.trim().is_empty() || path.trim_end_matches('/') == "/openapi/v3" {
             return Some(Form::Json);
         }
         let open_api = path.starts_with("/openapi");
@@ -429,7 +430,10 @@ mod tests {
             ("/apis/apps", AGGREGATED, Ok(JSON)),
             ("/openapi/v2", "text/plain", Err(406)),
             ("/openapi/v2", "application/json;as=anything", Ok(JSON)),
-            ("/openapi/v3", "application/yaml", Err(406)),
+            ("/openapi/v3", PROTOBUF, Ok(JSON)),
+            ("/openapi/v3/api/v1", "application/yaml", Err(406)),
+            ("/openapi/v3/api/v1", V3_PROTO, Ok(V3_PROTO)),
+            ("/openapi/v3/apis/apps", V3_PROTO_OLD, Ok(V3_PROTO)),
             ("/openapi/v3/api/v1", V2_PROTO, Err(406)),
         ] {
             assert_eq!(form(path, accept), expected, "{path} {accept}");

@@ -35,7 +35,9 @@ fn main() -> std::io::Result<()> {
             if let Some(list) = discovery::resource_list(&table, group, version) {
                 std::fs::write(folder.join(format!("{name}.json")), text(&list))?;
             }
-            if let Some(document) = openapi::v3(&table, group, version, "v1.35.0", &texts, openapi::Encoding::Json) {
+            if let Some(document) =
+                openapi::v3(&table, group, version, "v1.35.0", &texts, openapi::Encoding::Json)
+            {
                 std::fs::write(folder.join(format!("{name}_openapi.json")), document)?;
             }
         }

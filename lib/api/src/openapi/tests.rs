@@ -142,9 +142,10 @@ fn custom_resources_bring_their_schema() {
     for row in crate::structural::custom::rows(&definition).expect("rows") {
         table.add(row);
     }
-    let document: Value =
-        serde_json::from_slice(&v3(&table, "example.com", "v1", "v1.35.0", &One, Encoding::Json).expect("served"))
-            .expect("JSON");
+    let document: Value = serde_json::from_slice(
+        &v3(&table, "example.com", "v1", "v1.35.0", &One, Encoding::Json).expect("served"),
+    )
+    .expect("JSON");
     let schemas = &document["components"]["schemas"];
     assert_eq!(
         schemas["com.example.v1.Foo"]["properties"]["spec"]["properties"]["size"],
