@@ -28,6 +28,15 @@ fn choose() {
     assert!(TARGET.set((target, seconds)).is_ok(), "chosen once");
 }
 
+/// More CPU time than any input may take, in seconds. libFuzzer's own limit is of the clock on the wall, which goes on while a busy
+/// machine does other things.
+const LONGEST: i64 = 10;
+
+/// Seconds of CPU time of this thread so far.
+fn spent() -> i64 {
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |used| used.user_time().tv_sec())
+}
+
 /// Asks libFuzzer to end (its flag `-handle_usr1`) when the CPU time is spent.
 fn look_at_the_clock(seconds: i64) {
     let runs = RUNS.get().wrapping_add(1);
@@ -42,5 +51,7 @@ fn look_at_the_clock(seconds: i64) {
 libfuzzer_sys::fuzz_target!(init: choose(), |data: &[u8]| {
     let (target, seconds) = TARGET.get().expect("chosen at the start");
     look_at_the_clock(*seconds);
+    let before = spent();
     keelson_fuzz::run(target, data);
+    assert!(spent() - before <= LONGEST, "one input took more than {LONGEST} seconds of CPU time");
 });
