@@ -290,10 +290,10 @@ fn rules(input: &[u8]) {
 /// A definition of a custom resource, and an object of it.
 fn custom_resource(input: &[u8]) {
     let (definition, body) = parts(input);
-    if json::peek_type_meta(definition).map(|(_, kind)| kind).as_deref() != Ok("CustomResourceDefinition") {
+    let Some((definition, row)) = object(definition) else { return };
+    if row.kind != "CustomResourceDefinition" {
         return;
     }
-    let Some((definition, _)) = object(definition) else { return };
     let Ok(rows) = custom::rows(&definition) else { return };
     for row in rows {
         let Some(custom) = &row.custom else { continue };

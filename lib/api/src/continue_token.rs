@@ -52,10 +52,12 @@ pub fn decode(text: &str) -> Result<(Option<u64>, String), Status> {
     }
     // Only a clean path stays below the prefix that it is joined to.
     let path = token.start.strip_prefix('/').unwrap_or(token.start);
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+    let start = path.strip_suffix('\0').unwrap_or(path);
+    let last = start.rsplit('/').next();
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) || matches!(last, Some("." | "..")) {
         return Err(bad(token.start));
     }
-    Ok((u64::try_from(token.rv).ok(), path.strip_suffix('\0').unwrap_or(path).to_owned()))
+    Ok((u64::try_from(token.rv).ok(), start.to_owned()))
 }
 
 /// Go's text.
@@ -144,6 +146,7 @@ mod tests {
             ),
             (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"/a//b"}"#, "/a//b"),
             (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/./b"}"#, "a/./b"),
+            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/..\u0000"}"#, "a/..\0"),
         ] {
             let message = decode(&URL_SAFE_NO_PAD.encode(token)).unwrap_err().message;
             assert_eq!(message, format!("invalid continue token: continue key is not valid: {why}"));
