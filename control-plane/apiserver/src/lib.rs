@@ -37,6 +37,7 @@ mod socket;
 mod streaming;
 #[cfg(test)]
 mod tests;
+pub mod text;
 mod upgrade;
 mod upkeep;
 

@@ -5,49 +5,7 @@
 
 use std::ops::Range;
 
-/// The end of the value that starts at `at`.
-pub fn skip_value(bytes: &[u8], at: usize) -> Option<usize> {
-    match bytes.get(at)? {
-        b'"' => skip_string(bytes, at),
-        b'{' | b'[' => {
-            let mut depth = 0usize;
-            let mut at = at;
-            loop {
-                match bytes.get(at)? {
-                    b'"' => {
-                        at = skip_string(bytes, at)?;
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => {
-                        depth -= 1;
-                        if depth == 0 {
-                            return Some(at + 1);
-                        }
-                    }
-                    _ => {}
-                }
-                at += 1;
-            }
-        }
-        _ => {
-            let rest = &bytes[at..];
-            Some(at + rest.iter().position(|b| matches!(b, b',' | b'}' | b']')).unwrap_or(rest.len()))
-        }
-    }
-}
-
-/// The end of the string that starts (with its quote) at `at`.
-fn skip_string(bytes: &[u8], at: usize) -> Option<usize> {
-    let mut at = at + 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
+use crate::text::{string_end as skip_string, value_end as skip_value};
 
 /// The value of a member of the object that starts at `object`.
 pub fn member(bytes: &[u8], object: usize, key: &str) -> Option<Range<usize>> {
@@ -69,20 +27,6 @@ pub fn member(bytes: &[u8], object: usize, key: &str) -> Option<Range<usize>> {
         at = end + 1;
     }
     None
-}
-
-/// The members of the object that starts at `object`, in order: their names and where their values lie. Ends early where the
-/// text is no object.
-pub fn members(bytes: &[u8], object: usize) -> impl Iterator<Item = (&[u8], Range<usize>)> {
-    let mut at = (bytes.get(object) == Some(&b'{')).then_some(object + 1);
-    std::iter::from_fn(move || {
-        let from = at.take().filter(|from| bytes.get(*from) == Some(&b'"'))?;
-        let key_end = skip_string(bytes, from)?;
-        let value = key_end + 1;
-        let end = skip_value(bytes, value)?;
-        at = (bytes.get(end) == Some(&b',')).then_some(end + 1);
-        Some((&bytes[from + 1..key_end - 1], value..end))
-    })
 }
 
 /// Where the object's metadata lies.

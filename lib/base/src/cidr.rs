@@ -73,6 +73,18 @@ impl Cidr {
         let step = Cidr::new(self.network, prefix).ok().filter(|s| s.prefix >= self.prefix)?.size();
         Cidr::new(self.nth(n.checked_mul(step)?)?, prefix).ok()
     }
+
+    /// Which of the ranges of `prefix` bits inside this one holds an address: the other way of [`Cidr::subnet`].
+    pub fn subnet_of(&self, prefix: u8, address: IpAddr) -> Option<u128> {
+        let step = Cidr::new(self.network, prefix).ok().filter(|s| s.prefix >= self.prefix)?.size();
+        self.contains(address).then(|| (bits(address) - bits(self.network)) / step)
+    }
+
+    /// The last address.
+    pub fn last(&self) -> IpAddr {
+        let all = if self.network.is_ipv4() { u128::from(u32::MAX) } else { u128::MAX };
+        from_bits(self.network, bits(self.network) | (all & !mask(self.network, self.prefix)))
+    }
 }
 
 fn bits(address: IpAddr) -> u128 {
@@ -140,6 +152,14 @@ mod tests {
         assert_eq!(pods.subnet(24, 256), None);
         assert_eq!(pods.nth(10).unwrap().to_string(), "10.244.0.10");
         assert_eq!(pods.nth(65536), None);
+        assert_eq!(pods.last().to_string(), "10.244.255.255");
+        assert_eq!(
+            "::/0".parse::<Cidr>().unwrap().last().to_string(),
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+        );
+        assert_eq!(pods.subnet_of(24, "10.244.3.200".parse().unwrap()), Some(3));
+        assert_eq!(pods.subnet_of(24, "10.245.0.0".parse().unwrap()), None);
+        assert_eq!(pods.subnet_of(8, "10.244.0.0".parse().unwrap()), None);
         assert!(pods.contains("10.244.255.255".parse().unwrap()));
         assert!(!pods.contains("10.245.0.0".parse().unwrap()));
         assert!(pods.overlaps(&"10.0.0.0/8".parse().unwrap()));

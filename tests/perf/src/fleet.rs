@@ -172,6 +172,7 @@ pub async fn measure(bench: &mut Bench, count: usize) -> Result<()> {
     let bound = schedule(bench).await;
     keeping.abort();
     bench.report.add("fleet_pods_bound_per_s", bound?, "1/s", 100.0);
-    remove(&mut connection).await?;
+    // The first connection was idle for too long to be there still.
+    remove(&mut bench.kubeconfig.connect().await?).await?;
     seed::remove(bench).await
 }

@@ -192,7 +192,7 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 
 /// Microseconds of the server's CPU for a page of 100 config maps.
 pub async fn page(kubeconfig: &Kubeconfig, process: Process) -> Result<f64> {
-    const PAGES: usize = 1000;
+    const PAGES: usize = 5000;
     let mut connection = kubeconfig.connect().await?;
     let path = format!("{CONFIG_MAPS}?limit=100");
     let answer: Value = serde_json::from_slice(&connection.call("GET", &path, Bytes::new()).await?)?;

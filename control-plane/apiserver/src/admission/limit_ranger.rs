@@ -2,6 +2,7 @@
 
 use super::pod_refs::structs;
 use super::{Admission, AdmissionAttributes, ClusterReads, Operation};
+use crate::authn::reads::Parsed;
 use keelson_api::doc::{Doc, Map, Struct, Value};
 use keelson_api::f::core_v1 as c;
 use keelson_api::quantity::Quantity;
@@ -17,6 +18,8 @@ const CLAIMS: &str = "persistentvolumeclaims";
 
 pub(super) struct LimitRanger {
     reads: Arc<dyn ClusterReads>,
+    /// Of all LimitRanges of a namespace.
+    parsed: Parsed<Vec<Limit>>,
 }
 
 type Amounts = BTreeMap<String, Quantity>;
@@ -71,19 +74,26 @@ fn resources(within: &Struct, field: Field) -> Resources {
 
 impl LimitRanger {
     pub(super) fn new(reads: Arc<dyn ClusterReads>) -> LimitRanger {
-        LimitRanger { reads }
+        LimitRanger { reads, parsed: Parsed::default() }
     }
 
-    fn limits(&self, namespace: &str) -> Vec<Limit> {
+    fn limits(&self, namespace: &str) -> Arc<Vec<Limit>> {
         let ranges = self.reads.list("", "limitranges", namespace);
-        let parsed = ranges.iter().filter_map(|bytes| match serde_json::from_slice::<LimitRange>(bytes) {
-            Ok(range) => Some(range.spec.limits),
-            Err(error) => {
-                tracing::error!(namespace, %error, "a stored LimitRange cannot be read");
-                None
-            }
+        if ranges.is_empty() {
+            return Arc::default();
+        }
+        let told = self.parsed.of((namespace, ""), &ranges, |ranges| {
+            let parsed =
+                ranges.iter().filter_map(|bytes| match serde_json::from_slice::<LimitRange>(bytes) {
+                    Ok(range) => Some(range.spec.limits),
+                    Err(error) => {
+                        tracing::error!(namespace, %error, "a stored LimitRange cannot be read");
+                        None
+                    }
+                });
+            Some(parsed.flatten().collect())
         });
-        parsed.flatten().collect()
+        told.unwrap_or_default()
     }
 }
 
@@ -129,10 +139,10 @@ impl Admission for LimitRanger {
     ) -> Result<(), Status> {
         let Some(object) = object.filter(|_| concerned(old, a)) else { return Ok(()) };
         let mut errors = Vec::new();
-        for limit in self.limits(a.namespace) {
+        for limit in self.limits(a.namespace).iter() {
             match (a.resource, limit.r#type.as_str()) {
-                ("pods", "Container" | "Pod") => check_pod(object, &limit, &mut errors),
-                (CLAIMS, "PersistentVolumeClaim") => check_claim(object, &limit, &mut errors),
+                ("pods", "Container" | "Pod") => check_pod(object, limit, &mut errors),
+                (CLAIMS, "PersistentVolumeClaim") => check_claim(object, limit, &mut errors),
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 //! namespaces never go.
 
 use super::{Admission, AdmissionAttributes, ClusterReads, Operation};
-use crate::authn::reads;
+use crate::authn::reads::Parsed;
 use keelson_api::doc::Doc;
 use keelson_api::status::{Cause, GroupResource, Status};
 use serde::Deserialize;
@@ -13,6 +13,7 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 pub(super) struct NamespaceLifecycle {
     reads: Arc<dyn ClusterReads>,
+    parsed: Parsed<Namespace>,
 }
 
 #[derive(Default, Deserialize)]
@@ -29,7 +30,7 @@ struct NamespaceStatus {
 
 impl NamespaceLifecycle {
     pub(super) fn new(reads: Arc<dyn ClusterReads>) -> NamespaceLifecycle {
-        NamespaceLifecycle { reads }
+        NamespaceLifecycle { reads, parsed: Parsed::default() }
     }
 
     fn check(&self, object: Option<&Doc>, a: &AdmissionAttributes<'_>) -> Result<(), Status> {
@@ -45,7 +46,7 @@ impl NamespaceLifecycle {
         if a.namespace.is_empty() || a.operation == Operation::Delete || review {
             return Ok(());
         }
-        let found: Option<Namespace> = reads::read(self.reads.as_ref(), "", "namespaces", "", a.namespace);
+        let found = self.parsed.read(self.reads.as_ref(), "", "namespaces", "", a.namespace);
         let Some(namespace) = found else {
             return Err(Status::not_found(&GroupResource::new("", "namespaces"), a.namespace));
         };

@@ -1,7 +1,7 @@
 //! Priority: a pod's priority is its class's, never its own choice; one class at most is the default.
 
 use super::{Admission, AdmissionAttributes, ClusterReads, Operation};
-use crate::authn::reads::{self, HeadMeta};
+use crate::authn::reads::{self, HeadMeta, Parsed};
 use keelson_api::doc::{Doc, Value};
 use keelson_api::f::{core_v1 as c, scheduling_v1 as s};
 use keelson_api::schema::Field;
@@ -19,9 +19,11 @@ const POLICY: [Field; 2] = [c::pod::SPEC, c::pod_spec::PREEMPTION_POLICY];
 
 pub(super) struct Priority {
     reads: Arc<dyn ClusterReads>,
+    /// The default among all classes.
+    default: Parsed<Option<PriorityClass>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PriorityClass {
     metadata: HeadMeta,
@@ -32,14 +34,18 @@ struct PriorityClass {
 
 impl Priority {
     pub(super) fn new(reads: Arc<dyn ClusterReads>) -> Priority {
-        Priority { reads }
+        Priority { reads, default: Parsed::default() }
     }
 
     /// Of several defaults the one with the lowest value.
     fn default_class(&self) -> Option<PriorityClass> {
         let classes = self.reads.list(GROUP, CLASSES, "");
-        let parsed = classes.iter().filter_map(|bytes| serde_json::from_slice::<PriorityClass>(bytes).ok());
-        parsed.filter(|class| class.global_default).min_by_key(|class| class.value)
+        let told = self.default.of(("", ""), &classes, |classes| {
+            let parsed =
+                classes.iter().filter_map(|bytes| serde_json::from_slice::<PriorityClass>(bytes).ok());
+            Some(parsed.filter(|class| class.global_default).min_by_key(|class| class.value))
+        });
+        told.and_then(|class| class.as_ref().clone())
     }
 
     fn create(&self, pod: &mut Doc, a: &AdmissionAttributes<'_>) -> Result<(), Status> {

@@ -5,7 +5,7 @@ use super::pod_refs::{
     ContainerKind, containers, env_secrets, is_mirror, projections, refers_to_secrets, spec, structs,
 };
 use super::{Admission, AdmissionAttributes, ClusterReads, Operation};
-use crate::authn::reads;
+use crate::authn::reads::Parsed;
 use keelson_api::doc::{Doc, Struct, Value};
 use keelson_api::f::core_v1 as c;
 use keelson_api::status::Status;
@@ -25,6 +25,7 @@ const ENFORCE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
 
 pub(super) struct ServiceAccount {
     reads: Arc<dyn ClusterReads>,
+    parsed: Parsed<Account>,
 }
 
 #[derive(Default, Deserialize)]
@@ -64,10 +65,10 @@ pub(super) fn awaits_default<'a>(
 
 impl ServiceAccount {
     pub(super) fn new(reads: Arc<dyn ClusterReads>) -> ServiceAccount {
-        ServiceAccount { reads }
+        ServiceAccount { reads, parsed: Parsed::default() }
     }
 
-    fn account(&self, pod: &Doc, a: &AdmissionAttributes<'_>) -> Result<(String, Account), Status> {
+    fn account(&self, pod: &Doc, a: &AdmissionAttributes<'_>) -> Result<(String, Arc<Account>), Status> {
         let name = pod.str(&[c::pod::SPEC, c::pod_spec::SERVICE_ACCOUNT_NAME]).to_owned();
         let namespace = a.namespace;
         if name.is_empty() {
@@ -77,7 +78,7 @@ impl ServiceAccount {
                 format!("no service account specified for pod {namespace}/{pod_name}"),
             ));
         }
-        match reads::read(self.reads.as_ref(), "", "serviceaccounts", namespace, &name) {
+        match self.parsed.read(self.reads.as_ref(), "", "serviceaccounts", namespace, &name) {
             Some(account) => Ok((name, account)),
             None => {
                 let why = format!(

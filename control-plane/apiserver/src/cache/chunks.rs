@@ -14,10 +14,32 @@ const CHUNK: usize = 256;
 
 type Chunk = Vec<Arc<Object>>;
 
+/// A chunk in the run. How long it is stands here too: what is counted over many chunks reads the run alone, and not a place
+/// in memory for each.
+#[derive(Clone)]
+struct Link {
+    chunk: Arc<Chunk>,
+    len: usize,
+}
+
+impl Link {
+    fn new(chunk: Chunk) -> Link {
+        Link { len: chunk.len(), chunk: Arc::new(chunk) }
+    }
+
+    /// Changes the chunk, of its own if a snapshot shares it.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Chunk) -> T) -> T {
+        let chunk = Arc::make_mut(&mut self.chunk);
+        let changed = change(chunk);
+        self.len = chunk.len();
+        changed
+    }
+}
+
 /// The objects at one moment; cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Chunks {
-    chunks: Arc<Vec<Arc<Chunk>>>,
+    run: Arc<Vec<Link>>,
     len: usize,
 }
 
@@ -32,12 +54,12 @@ impl Chunks {
     /// From objects in strictly ascending key order.
     pub fn from_sorted(objects: Vec<Arc<Object>>) -> Chunks {
         let len = objects.len();
-        let mut chunks = Vec::with_capacity(len / (CHUNK / 2) + 1);
+        let mut run = Vec::with_capacity(len / (CHUNK / 2) + 1);
         let mut objects = objects.into_iter().peekable();
         while objects.peek().is_some() {
-            chunks.push(Arc::new(objects.by_ref().take(CHUNK / 2).collect::<Chunk>()));
+            run.push(Link::new(objects.by_ref().take(CHUNK / 2).collect()));
         }
-        Chunks { chunks: Arc::new(chunks), len }
+        Chunks { run: Arc::new(run), len }
     }
 
     pub fn len(&self) -> usize {
@@ -46,11 +68,11 @@ impl Chunks {
 
     /// The chunk that holds `key` or is where it belongs.
     fn chunk_of(&self, key: &str) -> usize {
-        self.chunks.partition_point(|chunk| chunk[0].key() <= key).saturating_sub(1)
+        self.run.partition_point(|link| link.chunk[0].key() <= key).saturating_sub(1)
     }
 
     pub fn get(&self, key: &str) -> Option<&Arc<Object>> {
-        let chunk = self.chunks.get(self.chunk_of(key))?;
+        let chunk = &self.run.get(self.chunk_of(key))?.chunk;
         let at = chunk.binary_search_by(|object| object.key().cmp(key)).ok()?;
         Some(&chunk[at])
     }
@@ -58,24 +80,28 @@ impl Chunks {
     /// Puts an object in and gives back the one it replaces.
     pub fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let index = self.chunk_of(object.key());
-        let chunks = Arc::make_mut(&mut self.chunks);
-        let Some(shared) = chunks.get_mut(index) else {
-            chunks.push(Arc::new(vec![object]));
+        let run = Arc::make_mut(&mut self.run);
+        let Some(link) = run.get_mut(index) else {
+            run.push(Link::new(vec![object]));
             self.len = 1;
             return None;
         };
-        let chunk = Arc::make_mut(shared);
-        match chunk.binary_search_by(|other| other.key().cmp(object.key())) {
-            Ok(at) => Some(std::mem::replace(&mut chunk[at], object)),
+        match link.chunk.binary_search_by(|other| other.key().cmp(object.key())) {
+            Ok(at) => Some(link.change(|chunk| std::mem::replace(&mut chunk[at], object))),
             Err(at) => {
-                chunk.insert(at, object);
+                let right = link.change(|chunk| {
+                    chunk.insert(at, object);
+                    (chunk.len() > CHUNK).then(|| {
+                        // Keys that only grow fill the left half for good, so the split leaves it fuller.
+                        let keep = if at == CHUNK { CHUNK * 7 / 8 } else { CHUNK / 2 };
+                        let right = chunk.split_off(keep);
+                        chunk.shrink_to_fit();
+                        right
+                    })
+                });
                 self.len += 1;
-                if chunk.len() > CHUNK {
-                    // Keys that only grow fill the left half for good, so the split leaves it fuller.
-                    let keep = if at == CHUNK { CHUNK * 7 / 8 } else { CHUNK / 2 };
-                    let right = chunk.split_off(keep);
-                    chunk.shrink_to_fit();
-                    chunks.insert(index + 1, Arc::new(right));
+                if let Some(right) = right {
+                    run.insert(index + 1, Link::new(right));
                 }
                 None
             }
@@ -84,17 +110,17 @@ impl Chunks {
 
     pub fn remove(&mut self, key: &str) -> Option<Arc<Object>> {
         let index = self.chunk_of(key);
-        let at = self.chunks.get(index)?.binary_search_by(|object| object.key().cmp(key)).ok()?;
-        let chunks = Arc::make_mut(&mut self.chunks);
-        let removed = Arc::make_mut(&mut chunks[index]).remove(at);
+        let at = self.run.get(index)?.chunk.binary_search_by(|object| object.key().cmp(key)).ok()?;
+        let run = Arc::make_mut(&mut self.run);
+        let removed = run[index].change(|chunk| chunk.remove(at));
         self.len -= 1;
-        if chunks[index].is_empty() {
-            chunks.remove(index);
-        } else if let Some(right) = chunks.get(index + 1)
-            && chunks[index].len() + right.len() < CHUNK / 4
+        if run[index].len == 0 {
+            run.remove(index);
+        } else if let Some(right) = run.get(index + 1)
+            && run[index].len + right.len < CHUNK / 4
         {
-            let right = chunks.remove(index + 1);
-            Arc::make_mut(&mut chunks[index]).extend(right.iter().cloned());
+            let right = run.remove(index + 1);
+            run[index].change(|chunk| chunk.extend(right.chunk.iter().cloned()));
         }
         Some(removed)
     }
@@ -102,8 +128,8 @@ impl Chunks {
     /// The place before the first object whose key is not less than `key` (or, with `after`, greater than it).
     pub fn seek(&self, key: &str, after: bool) -> Cursor {
         let chunk = self.chunk_of(key);
-        let at = self.chunks.get(chunk).map_or(0, |objects| {
-            objects.partition_point(|object| match object.key().cmp(key) {
+        let at = self.run.get(chunk).map_or(0, |link| {
+            link.chunk.partition_point(|object| match object.key().cmp(key) {
                 Ordering::Less => true,
                 Ordering::Equal => after,
                 Ordering::Greater => false,
@@ -115,8 +141,8 @@ impl Chunks {
     /// The object after the place, which moves on.
     pub fn next(&self, cursor: &mut Cursor) -> Option<&Arc<Object>> {
         loop {
-            let chunk = self.chunks.get(cursor.chunk)?;
-            if let Some(object) = chunk.get(cursor.at) {
+            let link = self.run.get(cursor.chunk)?;
+            if let Some(object) = link.chunk.get(cursor.at) {
                 cursor.at += 1;
                 return Some(object);
             }
@@ -127,15 +153,12 @@ impl Chunks {
 
     /// How many objects lie between two places.
     pub fn between(&self, from: Cursor, to: Cursor) -> usize {
-        let position = |cursor: Cursor| -> usize {
-            self.chunks[..cursor.chunk.min(self.chunks.len())].iter().map(|chunk| chunk.len()).sum::<usize>()
-                + cursor.at
-        };
-        position(to).saturating_sub(position(from))
+        let Some(links) = self.run.get(from.chunk..to.chunk) else { return 0 };
+        (links.iter().map(|link| link.len).sum::<usize>() + to.at).saturating_sub(from.at)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        self.run.iter().flat_map(|link| link.chunk.iter())
     }
 }
 
@@ -171,6 +194,7 @@ mod tests {
                 assert_eq!(chunks.remove(&key).map(|object| object.revision()), map.remove(&key));
             }
             assert_eq!(chunks.len(), map.len());
+            assert!(chunks.run.iter().all(|link| link.len == link.chunk.len() && link.len > 0));
             if revision % 1000 == 0 {
                 snapshots.push((chunks.clone(), content(&chunks)));
             }

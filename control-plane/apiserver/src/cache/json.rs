@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use crate::text::{Outline, members};
+
+pub(super) const METADATA_NAME: &str = "metadata";
 pub(super) const METADATA: &[u8] = br#""metadata":"#;
 /// What is spliced in; the closing quote and a comma follow the number.
 pub(super) const RESOURCE_VERSION: &[u8] = br#""resourceVersion":""#;
@@ -22,24 +25,23 @@ pub(super) struct Extents {
     pub splice_first: bool,
 }
 
-/// Finds the extents of an object.
-pub(super) fn extents(json: &[u8]) -> Result<Extents, &'static str> {
+/// Finds the extents of an object in its outline, which was asked for [`METADATA_NAME`].
+pub(super) fn extents(json: &[u8], outline: &Outline<'_>) -> Result<Extents, &'static str> {
     if json.len() >= u32::MAX as usize {
         return Err("it is too large");
     }
-    let metadata =
-        Members::new(json, 0).find(|member| member.key == b"metadata").ok_or("it has no metadata")?;
+    let metadata = outline.member(METADATA_NAME).ok_or("it has no metadata")?;
     if json.get(metadata.start) != Some(&b'{') {
         return Err("its metadata is not an object");
     }
     let mut splice = None;
     let mut labels_start = json.len();
     let mut empty = true;
-    for member in Members::new(json, metadata.start) {
+    for member in outline.within(METADATA_NAME) {
         empty = false;
-        match member.key {
-            b"uid" => splice = Some(member.end),
-            b"labels" => labels_start = member.start,
+        match member.name {
+            b"uid" => splice = Some(member.value.end),
+            b"labels" => labels_start = member.value.start,
             _ => {}
         }
     }
@@ -58,122 +60,13 @@ pub(super) fn extents(json: &[u8]) -> Result<Extents, &'static str> {
     })
 }
 
-/// A member of an object: its key's text between the quotes, and where its value begins and ends.
-struct Member<'a> {
-    key: &'a [u8],
-    start: usize,
-    end: usize,
-}
-
-/// Walks the members of the object that begins at `at`; stops at its end and at the first thing that is not JSON.
-struct Members<'a> {
-    json: &'a [u8],
-    at: usize,
-    first: bool,
-}
-
-impl<'a> Members<'a> {
-    fn new(json: &'a [u8], at: usize) -> Members<'a> {
-        Members { json, at, first: true }
-    }
-
-    fn step(&mut self) -> Option<Member<'a>> {
-        let at = skip_space(self.json, self.at);
-        let expected = if self.first { b'{' } else { b',' };
-        if self.json.get(at) != Some(&expected) {
-            return None;
-        }
-        self.first = false;
-        let key_start = skip_space(self.json, at + 1);
-        let key_end = string_end(self.json, key_start)?;
-        let colon = skip_space(self.json, key_end);
-        if self.json.get(colon) != Some(&b':') {
-            return None;
-        }
-        let start = skip_space(self.json, colon + 1);
-        let end = value_end(self.json, start)?;
-        self.at = end;
-        Some(Member { key: &self.json[key_start + 1..key_end - 1], start, end })
-    }
-}
-
-impl<'a> Iterator for Members<'a> {
-    type Item = Member<'a>;
-
-    fn next(&mut self) -> Option<Member<'a>> {
-        let member = self.step();
-        if member.is_none() {
-            self.at = self.json.len();
-        }
-        member
-    }
-}
-
-fn skip_space(json: &[u8], mut at: usize) -> usize {
-    while matches!(json.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-        at += 1;
-    }
-    at
-}
-
-/// The end (after the closing quote) of the string that begins at `at`.
-fn string_end(json: &[u8], at: usize) -> Option<usize> {
-    if json.get(at) != Some(&b'"') {
-        return None;
-    }
-    let mut from = at + 1;
-    loop {
-        let found = from + memchr::memchr2(b'"', b'\\', json.get(from..)?)?;
-        if json[found] == b'"' {
-            return Some(found + 1);
-        }
-        from = found + 2;
-    }
-}
-
-/// The end of the value that begins at `at`.
-fn value_end(json: &[u8], at: usize) -> Option<usize> {
-    match json.get(at)? {
-        b'"' => string_end(json, at),
-        b'{' | b'[' => {
-            let mut depth = 0usize;
-            let mut from = at;
-            loop {
-                match json.get(from)? {
-                    b'"' => {
-                        from = string_end(json, from)?;
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => {
-                        depth -= 1;
-                        if depth == 0 {
-                            return Some(from + 1);
-                        }
-                    }
-                    _ => {}
-                }
-                from += 1;
-            }
-        }
-        _ => {
-            let rest = json.get(at..)?;
-            let len = rest
-                .iter()
-                .position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\n'))
-                .unwrap_or(rest.len());
-            (len > 0).then_some(at + len)
-        }
-    }
-}
-
 /// The text of the member at a path of object members.
 pub(super) fn member_at<'a>(json: &'a [u8], path: &[Box<str>]) -> Option<&'a [u8]> {
     let mut at = 0;
     let mut end = json.len();
     for name in path {
-        let member = Members::new(json, at).find(|member| member.key == name.as_bytes())?;
-        (at, end) = (member.start, member.end);
+        let member = members(json, at).find(|member| member.name == name.as_bytes())?;
+        (at, end) = (member.value.start, member.value.end);
     }
     json.get(at..end)
 }
@@ -189,8 +82,7 @@ pub(super) fn scalar(value: &[u8]) -> Option<Cow<'_, str>> {
 
 /// The members of an object of strings.
 pub(super) fn string_members(json: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    Members::new(json, 0)
-        .filter_map(|member| Some((unquote(member.key)?, scalar(&json[member.start..member.end])?)))
+    members(json, 0).filter_map(|member| Some((unquote(member.name)?, scalar(&json[member.value])?)))
 }
 
 /// A text that has to be decoded first stands in the way.
@@ -200,12 +92,12 @@ pub struct Escaped;
 /// The value of one member of an object of strings, as its text stands; nothing else is decoded or kept.
 pub(super) fn plain_string_member<'a>(json: &'a [u8], key: &str) -> Result<Option<&'a str>, Escaped> {
     let plain = |text: &[u8]| memchr::memchr(b'\\', text).is_none();
-    for member in Members::new(json, 0) {
-        if !plain(member.key) {
+    for member in members(json, 0) {
+        if !plain(member.name) {
             return Err(Escaped);
         }
-        if member.key == key.as_bytes() {
-            return match &json[member.start..member.end] {
+        if member.name == key.as_bytes() {
+            return match &json[member.value] {
                 [b'"', text @ .., b'"'] if plain(text) => {
                     std::str::from_utf8(text).map(Some).map_err(|_| Escaped)
                 }

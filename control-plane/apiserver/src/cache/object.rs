@@ -10,6 +10,7 @@ use bytes::Bytes;
 use keelson_store::Revision;
 
 use super::json::{self, Escaped, Extents};
+use crate::text::Outline;
 
 /// An object beside which nothing else is kept: about 190 bytes above its JSON, key and fields included.
 pub struct Object {
@@ -57,8 +58,13 @@ pub trait Fields: Send + Sync + 'static {
     /// are always there and not among them.
     fn labels(&self) -> &[Box<str>];
 
-    /// Calls `put` once per label, in order, with its value; `""` where the object has none.
-    fn values(&self, json: &[u8], put: &mut dyn FnMut(&str));
+    /// The members of the object that the values lie in, so far as one walk through it can tell them.
+    fn wanted(&self) -> &[Box<str>] {
+        &[]
+    }
+
+    /// Calls `put` once per label, in order, with its value; `""` where the object has none. `outline` has what is wanted.
+    fn values(&self, json: &[u8], outline: &Outline<'_>, put: &mut dyn FnMut(&str));
 }
 
 /// The usual [`Fields`]: strings, numbers and booleans at fixed paths.
@@ -90,7 +96,7 @@ impl Fields for JsonPaths {
         &self.labels
     }
 
-    fn values(&self, json: &[u8], put: &mut dyn FnMut(&str)) {
+    fn values(&self, json: &[u8], _: &Outline<'_>, put: &mut dyn FnMut(&str)) {
         for path in &self.paths {
             let value = json::member_at(json, path).and_then(json::scalar);
             put(value.as_deref().unwrap_or(""));
@@ -108,13 +114,15 @@ impl Object {
         fields: &dyn Fields,
     ) -> Result<Object, ObjectError> {
         let fail = |reason| ObjectError { key: key.to_owned(), reason };
-        let extents = json::extents(json).map_err(fail)?;
+        let wanted = fields.wanted().iter().map(|name| &**name);
+        let outline = Outline::of(json, wanted.chain([json::METADATA_NAME]));
+        let extents = json::extents(json, &outline).map_err(fail)?;
         let namespace_len =
             if namespaced { key.find('/').ok_or_else(|| fail("its key has no namespace"))? } else { 0 };
         let key_len = u16::try_from(key.len()).map_err(|_| fail("its key is too long"))?;
         let mut head = String::with_capacity(key.len() + 16 * fields.labels().len());
         head.push_str(key);
-        fields.values(json, &mut |value| {
+        fields.values(json, &outline, &mut |value| {
             head.push('\0');
             head.extend(value.chars().filter(|c| *c != '\0'));
         });

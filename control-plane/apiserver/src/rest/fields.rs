@@ -11,10 +11,10 @@ use keelson_api::structural::custom::Custom;
 use keelson_api::structural::selectable::SelectableField;
 use keelson_api::table::Resource;
 use keelson_api::types::{self, Strategy};
-use smallvec::SmallVec;
 
 use crate::cache::Fields;
 use crate::scan;
+use crate::text::Outline;
 
 /// How one field is read.
 enum Source {
@@ -50,7 +50,7 @@ impl Fields for CustomFields {
         &self.labels
     }
 
-    fn values(&self, bytes: &[u8], put: &mut dyn FnMut(&str)) {
+    fn values(&self, bytes: &[u8], _: &Outline<'_>, put: &mut dyn FnMut(&str)) {
         for field in &self.fields {
             put(&custom_text(bytes, field));
         }
@@ -76,6 +76,8 @@ fn custom_text<'b>(bytes: &'b [u8], field: &'b SelectableField) -> Cow<'b, str> 
 pub struct TypeFields {
     labels: Vec<Box<str>>,
     sources: Vec<Source>,
+    /// The first names of the paths, each once.
+    wanted: Vec<Box<str>>,
     ty: Option<TypeId>,
     strategy: &'static Strategy,
 }
@@ -85,60 +87,26 @@ impl TypeFields {
     pub fn of(hub: &Resource) -> TypeFields {
         let strategy = types::strategy(hub.ty);
         let labels: Vec<Box<str>> = strategy.selectable.iter().map(|label| (*label).into()).collect();
-        let sources = strategy.selectable.iter().map(|label| source(hub.ty, label)).collect();
-        TypeFields { labels, sources, ty: hub.ty, strategy }
-    }
-
-    /// Where the values at the paths lie: found in one walk, as every write of an object comes by here.
-    fn find(&self, bytes: &[u8]) -> SmallVec<[Option<Range<usize>>; 12]> {
-        let mut found = SmallVec::from_elem(None, self.sources.len());
-        let mut left = self.sources.iter().filter(|source| matches!(source, Source::Path(..))).count();
-        for (name, at) in scan::members(bytes, 0) {
-            if left == 0 {
-                break;
-            }
-            left -= self.find_in(bytes, name, at, &mut found);
-        }
-        found
-    }
-
-    /// Looks into one member of the object; how many paths begin with it.
-    fn find_in(
-        &self,
-        bytes: &[u8],
-        name: &[u8],
-        at: Range<usize>,
-        found: &mut [Option<Range<usize>>],
-    ) -> usize {
-        let paths = || {
-            self.sources.iter().enumerate().filter_map(|(index, source)| match source {
-                Source::Path(path, _) if path.first().is_some_and(|first| first.as_bytes() == name) => {
-                    Some((index, &path[1..]))
-                }
-                _ => None,
-            })
-        };
-        let count = paths().count();
-        if count == 0 {
-            return 0;
-        }
-        for (index, rest) in paths() {
-            match rest {
-                [] => found[index] = Some(at.clone()),
-                [_] => {}
-                _ => found[index] = below(bytes, at.clone(), rest),
+        let sources: Vec<Source> = strategy.selectable.iter().map(|label| source(hub.ty, label)).collect();
+        let mut wanted: Vec<Box<str>> = Vec::new();
+        for source in &sources {
+            if let Source::Path(path, _) = source
+                && let Some(first) = path.first()
+                && !wanted.iter().any(|known| **known == **first)
+            {
+                wanted.push((*first).into());
             }
         }
-        for (name, at) in scan::members(bytes, at.start) {
-            let here = paths().filter(|(_, rest)| matches!(rest, [last] if last.as_bytes() == name));
-            here.for_each(|(index, _)| found[index] = Some(at.clone()));
-        }
-        count
+        TypeFields { labels, sources, wanted, ty: hub.ty, strategy }
     }
-}
 
-fn below(bytes: &[u8], object: Range<usize>, path: &[&str]) -> Option<Range<usize>> {
-    path.iter().try_fold(object, |at, name| scan::member(bytes, at.start, name))
+    /// Where the value of a path lies.
+    fn find(bytes: &[u8], outline: &Outline<'_>, path: &[&str]) -> Option<Range<usize>> {
+        let (first, rest) = path.split_first()?;
+        let Some((second, below)) = rest.split_first() else { return outline.member(first) };
+        let found = outline.within(first).find(|member| member.name == second.as_bytes())?;
+        below.iter().try_fold(found.value.clone(), |at, name| scan::member(bytes, at.start, name))
+    }
 }
 
 fn source(ty: Option<TypeId>, label: &'static str) -> Source {
@@ -162,15 +130,20 @@ impl Fields for TypeFields {
         &self.labels
     }
 
-    fn values(&self, bytes: &[u8], put: &mut dyn FnMut(&str)) {
+    fn wanted(&self) -> &[Box<str>] {
+        &self.wanted
+    }
+
+    fn values(&self, bytes: &[u8], outline: &Outline<'_>, put: &mut dyn FnMut(&str)) {
         let mut by_rules = None;
-        let found = self.find(bytes);
-        for ((label, source), at) in self.labels.iter().zip(&self.sources).zip(found) {
+        for (label, source) in self.labels.iter().zip(&self.sources) {
             match source {
-                Source::Path(_, absent) => match at.and_then(|at| scalar(bytes, at)) {
-                    Some(value) => put(&value),
-                    None => put(absent),
-                },
+                Source::Path(path, absent) => {
+                    match TypeFields::find(bytes, outline, path).and_then(|at| scalar(bytes, at)) {
+                        Some(value) => put(&value),
+                        None => put(absent),
+                    }
+                }
                 Source::Rules => {
                     let fields = by_rules.get_or_insert_with(|| {
                         json::decode_any(self.ty, bytes, FieldValidation::Ignore)

@@ -1,6 +1,7 @@
 //! Watches leases and conditions; marks silent nodes, taints unhealthy ones, marks their pods not ready.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -28,9 +29,30 @@ struct Sign {
     seen: Instant,
 }
 
+/// How many nodes are healthy: counted as they change, for every node's turn asks whether one is.
+#[derive(Default)]
+struct Healthy(AtomicUsize);
+
+impl Healthy {
+    /// Whether the change makes the first one healthy, or leaves none.
+    fn change(&self, old: Option<&NodeView>, new: Option<&NodeView>) -> bool {
+        let ready = |node: Option<&NodeView>| node.is_some_and(|node| readiness(node) == Readiness::Ready);
+        match (ready(old), ready(new)) {
+            (false, true) => self.0.fetch_add(1, Ordering::Relaxed) == 0,
+            (true, false) => self.0.fetch_sub(1, Ordering::Relaxed) == 1,
+            _ => false,
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
 struct Controller {
     base: Base,
     grace: Duration,
+    healthy: Arc<Healthy>,
     signs: Mutex<AHashMap<Box<str>, Sign>>,
     /// Nodes whose pods were marked not ready since they were last ready.
     marked: Mutex<AHashMap<Box<str>, bool>>,
@@ -45,11 +67,12 @@ pub fn start(
 ) -> impl Future<Output = ()> + use<> {
     let base = Base::new(client, "node-controller", shared, ctx);
     let (queue, nodes) = (base.queue.clone(), shared.nodes.clone());
+    let healthy = Arc::new(Healthy::default());
+    let counted = healthy.clone();
     shared.nodes.on_change(move |change| {
         queue.add(change.key.clone());
         // Whether any node is healthy decides about all.
-        let health = |n: &Option<Arc<NodeView>>| n.as_ref().map(|n| readiness(n) == Readiness::Ready);
-        if health(&change.old) != health(&change.new) {
+        if counted.change(change.old.as_deref(), change.new.as_deref()) {
             nodes.for_each(|key, _| queue.add(key.clone()));
         }
     });
@@ -61,8 +84,8 @@ pub fn start(
             queue.add(key);
         }
     });
-    let controller =
-        Arc::new(Controller { base: base.clone(), grace, signs: Mutex::default(), marked: Mutex::default() });
+    let (signs, marked) = (Mutex::default(), Mutex::default());
+    let controller = Arc::new(Controller { base: base.clone(), grace, healthy, signs, marked });
     async move {
         let shared = base.shared.clone();
         let synced = async move {
@@ -123,7 +146,7 @@ impl Controller {
         if silence >= grace {
             self.give_up(&api, &node).await?;
         }
-        let may_evict = self.some_node_is_healthy();
+        let may_evict = self.healthy.any();
         if let Some(wanted) = taints(&node, may_evict) {
             let now = self.base.ctx.clock.now();
             let list: Vec<Value> = wanted.iter().map(|t| taint_json(t, now)).collect();
@@ -136,12 +159,6 @@ impl Controller {
         }
         self.mark_pods(&node).await?;
         Ok((silence < grace).then(|| grace - silence + Duration::from_secs(1)))
-    }
-
-    fn some_node_is_healthy(&self) -> bool {
-        let mut healthy = false;
-        self.base.shared.nodes.for_each(|_, node| healthy |= readiness(node) == Readiness::Ready);
-        healthy
     }
 
     async fn give_up(&self, api: &Api<Node>, node: &NodeView) -> Result<(), ReconcileError> {
@@ -209,5 +226,34 @@ impl Reconcile for Controller {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Option<Duration>, ReconcileError> {
         self.sync(key).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_and_the_last_healthy_node_decide_about_all() {
+        let node = |status: &str| {
+            let conditions = json!([{ "type": "Ready", "status": status }]);
+            let node = json!({ "metadata": { "name": "n" }, "status": { "conditions": conditions } });
+            NodeView::new(&serde_json::from_value(node).expect("a node"))
+        };
+        let (ready, silent) = (node("True"), node("Unknown"));
+        let healthy = Healthy::default();
+        for (old, new, decides, any) in [
+            (None, Some(&silent), false, false),
+            (None, Some(&ready), true, true),
+            (None, Some(&ready), false, true),
+            (Some(&ready), Some(&ready), false, true),
+            (Some(&silent), Some(&ready), false, true),
+            (Some(&ready), Some(&silent), false, true),
+            (Some(&ready), None, false, true),
+            (Some(&ready), None, true, false),
+            (Some(&silent), None, false, false),
+        ] {
+            assert_eq!((healthy.change(old, new), healthy.any()), (decides, any));
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::element::PathElement;
 use super::shape::{Atom, Fields, List, Map, Scalar, Shape};
 use crate::doc::{Struct, Value};
 use crate::json::{self, Absent};
-use crate::schema::{FieldDef, TypeId};
+use crate::schema::{FieldDef, StructDef, TypeId};
 
 /// A value, or a struct by value that is absent.
 #[derive(Clone, Copy)]
@@ -138,8 +138,8 @@ impl<'v> View<'v> {
     pub fn members<'s>(self, map: &Map<'s>) -> Members<'v, 's> {
         let source = match self {
             View::Value(Value::Map(map)) => Source::Map(map.entries().iter()),
-            View::Value(Value::Struct(inner)) => Source::Struct(inner.ty(), Some(inner), 0),
-            View::Empty(ty) => Source::Struct(ty, None, 0),
+            View::Value(Value::Struct(inner)) => Source::Struct(StructFields::of(inner.ty(), Some(inner))),
+            View::Empty(ty) => Source::Struct(StructFields::of(ty, None)),
             View::Value(_) => Source::None,
         };
         Members { source, map: *map }
@@ -206,7 +206,32 @@ pub fn parsed(text: &str) -> Value {
 enum Source<'v> {
     None,
     Map(std::slice::Iter<'v, (CompactString, Value)>),
-    Struct(TypeId, Option<&'v Struct>, usize),
+    Struct(StructFields<'v>),
+}
+
+/// The fields of a struct, by name.
+struct StructFields<'v> {
+    def: &'static StructDef,
+    of: Option<&'v Struct>,
+    at: usize,
+    /// A bit for each of the first fields that is set: most are not, and need not be looked for.
+    set: u64,
+}
+
+impl<'v> StructFields<'v> {
+    fn of(ty: TypeId, of: Option<&'v Struct>) -> StructFields<'v> {
+        let indices = of.into_iter().flat_map(Struct::iter).map(|(index, _)| u32::from(index));
+        let set = indices.filter(|index| *index < u64::BITS).fold(0, |set, index| set | 1 << index);
+        StructFields { def: ty.def(), of, at: 0, set }
+    }
+
+    fn next(&mut self) -> Option<(&'static FieldDef, Option<&'v Value>)> {
+        let index = *self.def.by_name.get(self.at)?;
+        self.at += 1;
+        let may_be_set = u32::from(index) >= u64::BITS || self.set >> index & 1 == 1;
+        let value = self.of.filter(|_| may_be_set).and_then(|of| of.get_index(index));
+        Some((&self.def.fields[index as usize], value))
+    }
 }
 
 /// See [`View::members`].
@@ -231,23 +256,17 @@ impl<'v, 's> Iterator for Members<'v, 's> {
                     declared: field.is_some(),
                 })
             }
-            Source::Struct(ty, present, at) => {
-                let def = ty.def();
-                loop {
-                    let index = *def.by_name.get(*at)?;
-                    *at += 1;
-                    let field = &def.fields[index as usize];
-                    let value = present.and_then(|of| of.get_index(index));
-                    if let Some(view) = shown(field, value) {
-                        return Some(Member {
-                            name: Name::Static(field.json),
-                            view,
-                            shape: Some(Shape::Field(field)),
-                            declared: true,
-                        });
-                    }
+            Source::Struct(fields) => loop {
+                let (field, value) = fields.next()?;
+                if let Some(view) = shown(field, value) {
+                    return Some(Member {
+                        name: Name::Static(field.json),
+                        view,
+                        shape: Some(Shape::Field(field)),
+                        declared: true,
+                    });
                 }
-            }
+            },
         }
     }
 }

@@ -73,6 +73,9 @@ struct Decoder<'a> {
 /// Why a value has no place in the tree: it is null, or was noted as of the wrong type.
 type Absent = Option<Value>;
 
+/// So many fields after the last one are looked at before the name is searched for.
+const AHEAD: usize = 6;
+
 impl<'a> Decoder<'a> {
     fn new(bytes: &'a [u8], strict: bool) -> Decoder<'a> {
         Decoder {
@@ -258,10 +261,11 @@ impl<'a> Decoder<'a> {
         let mut seen = Seen::default();
         let mut first = true;
         while let Some(key) = self.scan.key(first)? {
-            // Objects mostly come in schema order.
-            let index = match def.fields.get(expected) {
-                Some(field) if field.json == key => Some(expected as u16),
-                _ => def.field_index(&key),
+            // Objects mostly come in schema order, with a few fields left out.
+            let ahead = def.fields.get(expected..).unwrap_or_default().iter().take(AHEAD);
+            let index = match ahead.map(|field| field.json).position(|name| name == key) {
+                Some(at) => Some((expected + at) as u16),
+                None => def.field_index(&key),
             };
             match index {
                 Some(index) => {

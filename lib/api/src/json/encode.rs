@@ -1,6 +1,7 @@
 //! Documents as canonical JSON: schema order, Go's rules on empty values, sorted map keys, no white space.
 
 use super::EncodeOptions;
+use super::scan::plain_end;
 use crate::canonical::push_float;
 use crate::doc::{Doc, Map, Struct, Value};
 use crate::schema::{FieldDef, Flags, Kind, StructDef, TypeId};
@@ -118,7 +119,7 @@ fn object_meta(meta: Option<&Struct>, out: &mut Vec<u8>, resource_version: bool)
                 continue;
             }
             if !is_omitted(field, inner) {
-                key(field.json, out, &mut first);
+                field_key(field, out, &mut first);
                 value(inner, out);
             }
         }
@@ -141,11 +142,11 @@ fn fields(
             Some(Value::Struct(meta))
                 if !resource_version && meta.ty() == t::meta_v1::OBJECT_META && field.json == "metadata" =>
             {
-                key(field.json, out, first);
+                field_key(field, out, first);
                 object_meta(Some(meta), out, false);
             }
             Some(inner) => {
-                key(field.json, out, first);
+                field_key(field, out, first);
                 value(inner, out);
             }
             None => write_absent(field, out, first),
@@ -206,7 +207,7 @@ pub(crate) fn absent(field: &'static FieldDef) -> Option<Absent> {
 
 fn write_absent(field: &'static FieldDef, out: &mut Vec<u8>, first: &mut bool) {
     let Some(what) = absent(field) else { return };
-    key(field.json, out, first);
+    field_key(field, out, first);
     match what {
         Absent::Struct(ty) => structure(ty.def(), None, out),
         Absent::Null => out.extend_from_slice(b"null"),
@@ -226,36 +227,74 @@ fn key(name: &str, out: &mut Vec<u8>, first: &mut bool) {
     out.push(b':');
 }
 
+/// The name of a schema's field, in which nothing has to be escaped.
+#[inline]
+fn field_key(field: &FieldDef, out: &mut Vec<u8>, first: &mut bool) {
+    let name = field.json.as_bytes();
+    debug_assert_eq!(plain_end(name, 0), name.len());
+    out.reserve(name.len() + 4);
+    if !std::mem::replace(first, false) {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name);
+    out.extend_from_slice(b"\":");
+}
+
 /// A JSON string. Only what JSON must escape is escaped.
 pub(super) fn string(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
     let bytes = text.as_bytes();
-    let mut start = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
-        let escape = match byte {
-            b'"' | b'\\' => byte,
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0..0x20 => 0,
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[start..i]);
-        if escape == 0 {
-            out.extend_from_slice(&[
-                b'\\',
-                b'u',
-                b'0',
-                b'0',
-                HEX[(byte >> 4) as usize],
-                HEX[(byte & 15) as usize],
-            ]);
-        } else {
-            out.extend_from_slice(&[b'\\', escape]);
-        }
-        start = i + 1;
-    }
-    out.extend_from_slice(&bytes[start..]);
+    out.reserve(bytes.len() + 2);
     out.push(b'"');
+    let mut start = 0;
+    loop {
+        let at = plain_end(bytes, start);
+        out.extend_from_slice(&bytes[start..at]);
+        let Some(byte) = bytes.get(at) else { break };
+        escape(*byte, out);
+        start = at + 1;
+    }
+    out.push(b'"');
+}
+
+#[cold]
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            let (high, low) = (HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]);
+            return out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every byte that may be escaped at every place around the eight that are looked at together.
+    #[test]
+    fn what_must_be_escaped_is_wherever_it_stands() {
+        for length in 0..20 {
+            for at in 0..=length {
+                for special in
+                    (0..=0x24u8).chain([b'[', b'\\', b']', 0x7f]).map(char::from).chain(['ä', '\u{2028}'])
+                {
+                    let mut text = "x".repeat(length);
+                    text.insert(at, special);
+                    let mut out = Vec::new();
+                    string(&text, &mut out);
+                    let read: String = serde_json::from_slice(&out).expect("a string");
+                    assert_eq!(read, text);
+                    let plain = special >= ' ' && !matches!(special, '"' | '\\');
+                    assert_eq!(out.len() == text.len() + 2, plain, "{text:?}");
+                }
+            }
+        }
+    }
 }

@@ -203,22 +203,20 @@ impl<'a> Scanner<'a> {
     pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         let start = self.pos + 1;
         let rest = &self.bytes[start.min(self.bytes.len())..];
-        for (i, &byte) in rest.iter().enumerate() {
-            match byte {
-                b'"' => {
-                    self.pos = start + i + 1;
-                    let raw = &rest[..i];
-                    return Ok(match std::str::from_utf8(raw) {
-                        Ok(text) => Cow::Borrowed(text),
-                        Err(_) => Cow::Owned(valid(raw).into_owned()),
-                    });
-                }
-                b'\\' => return self.escaped_string(start, start + i).map(Cow::Owned),
-                0..0x20 => return syntax(format!("invalid character {} in string literal", quote(byte))),
-                _ => {}
+        let end = plain_end(rest, 0);
+        match rest.get(end) {
+            Some(b'"') => {
+                self.pos = start + end + 1;
+                let raw = &rest[..end];
+                Ok(match std::str::from_utf8(raw) {
+                    Ok(text) => Cow::Borrowed(text),
+                    Err(_) => Cow::Owned(valid(raw).into_owned()),
+                })
             }
+            Some(b'\\') => self.escaped_string(start, start + end).map(Cow::Owned),
+            Some(byte) => syntax(format!("invalid character {} in string literal", quote(*byte))),
+            None => syntax("unexpected end of JSON input"),
         }
-        syntax("unexpected end of JSON input")
     }
 
     #[cold]
@@ -374,4 +372,29 @@ pub(crate) fn compact(raw: &[u8]) -> String {
         }
     }
     out
+}
+
+/// The place of the next byte that cannot stand in a string as it is (a quote, a backslash, a control character), or the end;
+/// looked for eight bytes at a time.
+#[inline]
+pub(super) fn plain_end(bytes: &[u8], from: usize) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The high bit of each byte below `n` (at most 128), exact up to the first such byte.
+    let below = |word: u64, n: u64| word.wrapping_sub(EACH * n) & !word & HIGH;
+    let mut at = from;
+    while let Some(eight) = bytes.get(at..at + 8).and_then(|eight| eight.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*eight);
+        let quotes = below(word ^ (EACH * u64::from(b'"')), 1);
+        let slashes = below(word ^ (EACH * u64::from(b'\\')), 1);
+        let found = below(word, 0x20) | quotes | slashes;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + bytes[at..]
+        .iter()
+        .position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))
+        .unwrap_or(bytes.len() - at)
 }

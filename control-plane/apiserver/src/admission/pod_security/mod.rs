@@ -4,7 +4,7 @@
 mod checks;
 
 use super::{Admission, AdmissionAttributes, ClusterReads, Operation};
-use crate::authn::reads::{self, ObjectHead};
+use crate::authn::reads::{self, ObjectHead, Parsed};
 use checks::{PodView, violations};
 use k8s_openapi::api::core::v1::PodSpec;
 use keelson_api::doc::{Doc, Struct, Value};
@@ -131,6 +131,8 @@ fn labels_of(doc: &Doc) -> Labels {
 
 pub(super) struct PodSecurity {
     reads: Arc<dyn ClusterReads>,
+    /// Of namespaces.
+    policies: Parsed<Policy>,
 }
 
 /// Where the pod is, in an object that makes pods.
@@ -197,12 +199,16 @@ fn significant(new: &Doc, old: &Doc) -> bool {
 
 impl PodSecurity {
     pub(super) fn new(reads: Arc<dyn ClusterReads>) -> PodSecurity {
-        PodSecurity { reads }
+        PodSecurity { reads, policies: Parsed::default() }
     }
 
     fn namespace_policy(&self, namespace: &str) -> Option<Policy> {
-        let head: ObjectHead = reads::read(self.reads.as_ref(), "", "namespaces", "", namespace)?;
-        Some(policy(&head.metadata.labels).0)
+        let text = self.reads.get("", "namespaces", "", namespace)?;
+        let told = self.policies.of(("", namespace), std::slice::from_ref(&text), |_| {
+            let head: ObjectHead = reads::parse(&text, "namespaces", "", namespace)?;
+            Some(policy(&head.metadata.labels).0)
+        });
+        told.map(|policy| *policy)
     }
 
     /// The pod that a request to `pods` makes or changes, if the standards look at it.

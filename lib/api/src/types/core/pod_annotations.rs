@@ -6,7 +6,7 @@ use crate::field_errors::{ErrorList, FieldPath, quoted};
 use crate::schema::Field;
 use crate::types::core::security::{app_armor_of, app_armor_valid};
 use crate::types::core::volumes::descending_path;
-use crate::types::core::warnings::{APP_ARMOR, app_armor_text};
+use crate::types::core::warnings::{APP_ARMOR, SECCOMP_CONTAINER as SECCOMP, app_armor_text, of_container};
 use crate::types::walk::{child_entry, present, structs, structs_mut};
 
 const METADATA: FieldPath<'static> = FieldPath::new("metadata");
@@ -14,7 +14,6 @@ const SPEC: FieldPath<'static> = FieldPath::new("spec");
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const LISTS: [Field; 2] = [c::pod_spec::INIT_CONTAINERS, c::pod_spec::CONTAINERS];
 
 fn annotations(doc: &Doc) -> Option<&Map> {
@@ -98,12 +97,12 @@ pub fn agreement(annotations: Option<&Map>, spec: &Struct, path: &FieldPath<'_>,
             let at = base.index(i);
             let at = at.child("securityContext");
             let profile = context.and_then(|context| context.child(c::security_context::SECCOMP_PROFILE));
-            if let (Some(annotation), Some(profile)) = (all.get_str(&format!("{SECCOMP}{name}")), profile) {
+            if let (Some((_, annotation)), Some(profile)) = (of_container(all, SECCOMP, name), profile) {
                 seccomp_agrees(annotation, profile, &at.child("seccompProfile"), errors);
             }
             let profile = context.and_then(|context| context.child(c::security_context::APP_ARMOR_PROFILE));
-            if let (Some(annotation), Some(profile), false) =
-                (all.get_str(&format!("{APP_ARMOR}{name}")), profile.or(pod_profile), is_windows(spec))
+            if let (Some((_, annotation)), Some(profile), false) =
+                (of_container(all, APP_ARMOR, name), profile.or(pod_profile), is_windows(spec))
             {
                 app_armor_agrees(annotation, profile, &at.child("appArmorProfile"), errors);
             }
@@ -202,9 +201,8 @@ pub fn sync_app_armor(doc: &mut Doc) {
             let has = one
                 .child(c::container::SECURITY_CONTEXT)
                 .is_some_and(|context| present(context, c::security_context::APP_ARMOR_PROFILE));
-            let Some(annotation) = all.get_str(&format!("{APP_ARMOR}{}", one.str(c::container::NAME))) else {
-                continue;
-            };
+            let found = of_container(&all, APP_ARMOR, one.str(c::container::NAME));
+            let Some((_, annotation)) = found else { continue };
             let profile = app_armor_of(annotation).filter(app_armor_valid);
             if has || profile == pod_profile {
                 continue;
@@ -223,14 +221,14 @@ pub fn app_armor_warnings(doc: &Doc, spec: &Struct, out: &mut Vec<String>) {
     let Some(all) = annotations(doc).filter(|_| !is_windows(spec)) else { return };
     for list in LISTS {
         for (_, one) in structs(spec, list) {
-            let key = format!("{APP_ARMOR}{}", one.str(c::container::NAME));
-            let Some(annotation) = all.get_str(&key) else { continue };
+            let found = of_container(all, APP_ARMOR, one.str(c::container::NAME));
+            let Some((key, annotation)) = found else { continue };
             let profile = one
                 .child(c::container::SECURITY_CONTEXT)
                 .and_then(|context| context.child(c::security_context::APP_ARMOR_PROFILE));
             let meant = app_armor_of(annotation).filter(app_armor_valid);
             if meant.is_none() || profile == meant.as_ref() {
-                out.push(app_armor_text("", &key));
+                out.push(app_armor_text("", key));
             }
         }
     }

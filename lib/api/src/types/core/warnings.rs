@@ -1,5 +1,6 @@
 //! Warnings about pod specs, wherever one stands (upstream `pkg/api/pod/warnings.go`), and about addresses and node labels.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::doc::{Doc, Map, Struct, Value};
@@ -32,6 +33,7 @@ const ANNOTATIONS: [(&str, &str); 3] = [
 ];
 const SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
 pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub(super) const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
 /// What a node label of old should be replaced with.
@@ -174,7 +176,7 @@ pub fn pod(spec: &Struct, annotations: Option<&Map>, prefix: &str) -> Vec<String
     volume_plugins(spec, prefix, &mut out);
     super::warnings_paths::overlapping(spec, &mut out);
     repeated(spec, prefix, &mut out);
-    amounts(spec.map(ps::OVERHEAD), &format!("{prefix}spec.overhead"), &mut out);
+    amounts(spec.map(ps::OVERHEAD), format_args!("{prefix}spec.overhead"), &mut out);
     let context = spec.child(ps::SECURITY_CONTEXT);
     let annotated = |key: &str| annotations.and_then(|all| all.get_str(key));
     const POD_SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
@@ -190,11 +192,11 @@ pub fn pod(spec: &Struct, annotations: Option<&Map>, prefix: &str) -> Vec<String
             let (limits, requests) = (c::resource_requirements::LIMITS, c::resource_requirements::REQUESTS);
             for name in ["memory", "ephemeral-storage"] {
                 for (field, part) in [(limits, "limits"), (requests, "requests")] {
-                    amount(resources.map(field), name, &format!("{path}.resources.{part}"), &mut out);
+                    amount(resources.map(field), name, format_args!("{path}.resources.{part}"), &mut out);
                 }
             }
         }
-        hidden_variables(container, &path, &mut out);
+        hidden_variables(container, path, &mut out);
     }
     ports(spec, prefix, &mut out);
     if spec.int(ps::TERMINATION_GRACE_PERIOD_SECONDS).is_some_and(|seconds| seconds < 0) {
@@ -214,14 +216,39 @@ pub fn pod(spec: &Struct, annotations: Option<&Map>, prefix: &str) -> Vec<String
     out
 }
 
-/// Init containers, containers and ephemeral containers with their paths.
-fn containers<'a>(spec: &'a Struct, prefix: &str) -> Vec<(&'a Struct, String)> {
-    [ps::INIT_CONTAINERS, ps::CONTAINERS]
-        .into_iter()
-        .flat_map(|list| {
-            structs(spec, list).map(move |(i, one)| (one, format!("{prefix}spec.{}[{i}]", list.def().json)))
-        })
-        .collect()
+/// Where a container lies; made a text only where something is to be said of it.
+#[derive(Clone, Copy)]
+struct ContainerPath<'a> {
+    prefix: &'a str,
+    list: &'static str,
+    index: usize,
+}
+
+impl fmt::Display for ContainerPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}spec.{}[{}]", self.prefix, self.list, self.index)
+    }
+}
+
+/// Where a container's port lies.
+#[derive(Clone, Copy)]
+struct PortPath<'a>(ContainerPath<'a>, usize);
+
+impl fmt::Display for PortPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.ports[{}]", self.0, self.1)
+    }
+}
+
+/// Init containers and containers with their paths.
+fn containers<'a>(
+    spec: &'a Struct,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a Struct, ContainerPath<'a>)> {
+    [ps::INIT_CONTAINERS, ps::CONTAINERS].into_iter().flat_map(move |list| {
+        let path = move |index| ContainerPath { prefix, list: list.def().json, index };
+        structs(spec, list).map(move |(index, one)| (one, path(index)))
+    })
 }
 
 fn labels_of_nodes(spec: &Struct, prefix: &str, out: &mut Vec<String>) {
@@ -308,19 +335,24 @@ fn repeated(spec: &Struct, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
-fn amounts(map: Option<&Map>, path: &str, out: &mut Vec<String>) {
+fn amounts(map: Option<&Map>, path: fmt::Arguments<'_>, out: &mut Vec<String>) {
     for name in ["memory", "ephemeral-storage"] {
         amount(map, name, path, out);
     }
 }
 
-fn amount(map: Option<&Map>, name: &str, path: &str, out: &mut Vec<String>) {
+fn amount(map: Option<&Map>, name: &str, path: fmt::Arguments<'_>, out: &mut Vec<String>) {
     let Some(map) = map.filter(|map| map.contains_key(name)) else { return };
     if let Some((_, size)) =
         resources::amounts(Some(map)).find(|(one, size)| *one == name && size.milli_value() % 1000 != 0)
     {
         out.push(format!("{path}[{name}]: fractional byte value \"{size}\" is invalid, must be an integer"));
     }
+}
+
+/// The annotation (key and value) that is a container's by its key: a prefix and the container's name.
+pub(super) fn of_container<'a>(annotations: &'a Map, prefix: &str, name: &str) -> Option<(&'a str, &'a str)> {
+    annotations.str_pairs().find(|(key, _)| key.strip_prefix(prefix) == Some(name))
 }
 
 fn security(
@@ -334,17 +366,17 @@ fn security(
     let name = container.str(c::container::NAME);
     let context = container.child(c::container::SECURITY_CONTEXT);
     let has = |field: Field| context.is_some_and(|context| present(context, field));
-    let key = format!("container.seccomp.security.alpha.kubernetes.io/{name}");
-    if !has(c::security_context::SECCOMP_PROFILE) && annotations.contains_key(&key) {
+    if !has(c::security_context::SECCOMP_PROFILE)
+        && let Some((key, _)) = of_container(annotations, SECCOMP_CONTAINER, name)
+    {
         out.push(format!("{prefix}metadata.annotations[{key}]: {SECCOMP}"));
     }
-    let key = format!("{APP_ARMOR}{name}");
     if !prefix.is_empty()
         && !has(c::security_context::APP_ARMOR_PROFILE)
-        && let Some(annotation) = annotations.get_str(&key)
+        && let Some((key, annotation)) = of_container(annotations, APP_ARMOR, name)
         && (pod_profile.is_none() || super::security::app_armor_of(annotation).as_ref() != pod_profile)
     {
-        out.push(app_armor_text(prefix, &key));
+        out.push(app_armor_text(prefix, key));
     }
 }
 
@@ -355,7 +387,7 @@ pub(super) fn app_armor_text(prefix: &str, key: &str) -> String {
     )
 }
 
-fn hidden_variables(container: &Struct, path: &str, out: &mut Vec<String>) {
+fn hidden_variables(container: &Struct, path: ContainerPath<'_>, out: &mut Vec<String>) {
     let mut seen: Vec<&str> = Vec::new();
     for (i, variable) in structs(container, c::container::ENV) {
         let (name, value) = (variable.str(c::env_var::NAME), variable.str(c::env_var::VALUE));
@@ -375,20 +407,16 @@ fn hidden_variables(container: &Struct, path: &str, out: &mut Vec<String>) {
 
 fn ports(spec: &Struct, prefix: &str, out: &mut Vec<String>) {
     use c::container_port as p;
-    let all = containers(spec, prefix);
     let each = || {
-        all.iter().flat_map(|(container, path)| {
-            structs(container, c::container::PORTS).map(move |(i, port)| (port, path, i))
+        containers(spec, prefix).flat_map(|(container, path)| {
+            structs(container, c::container::PORTS).map(move |(i, port)| (port, PortPath(path, i)))
         })
     };
-    if each().next().is_none() {
-        return;
-    }
     let host = |port: &Struct| port.int(p::HOST_PORT).unwrap_or(0);
     let number = |port: &Struct| port.int(p::CONTAINER_PORT).unwrap_or(0);
-    let mut seen: Vec<(&Struct, String)> = Vec::new();
-    for (port, path, i) in each() {
-        let (ip, path) = (port.str(p::HOST_IP), format!("{path}.ports[{i}]"));
+    let mut seen: Vec<(&Struct, PortPath<'_>)> = Vec::new();
+    for (port, path) in each() {
+        let ip = port.str(p::HOST_IP);
         if !ip.is_empty() && host(port) == 0 {
             out.push(format!(
                 "{path}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{ip}}}",
@@ -415,9 +443,9 @@ fn ports(spec: &Struct, prefix: &str, out: &mut Vec<String>) {
         }
         seen.push((port, path));
     }
-    let mut names: Vec<(&str, String)> = Vec::new();
-    for (port, path, i) in each().filter(|(port, ..)| !port.str(p::NAME).is_empty()) {
-        let (name, path) = (port.str(p::NAME), format!("{path}.ports[{i}]"));
+    let mut names: Vec<(&str, PortPath<'_>)> = Vec::new();
+    for (port, path) in each().filter(|(port, ..)| !port.str(p::NAME).is_empty()) {
+        let name = port.str(p::NAME);
         match names.iter().find(|(other, _)| *other == name) {
             Some((_, at)) => out.push(format!(
                 "{path}: duplicate port name {} with {at}, services and probes that select ports by name will use {at}",

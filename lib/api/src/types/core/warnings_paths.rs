@@ -49,10 +49,10 @@ fn check(known: &mut Vec<Item>, new: Vec<Item>, mut report: impl FnMut(String)) 
 pub(super) fn overlapping(spec: &Struct, out: &mut Vec<String>) {
     use c::volume as v;
     for (_, volume) in structs(spec, c::pod_spec::VOLUMES) {
-        let name = quoted(volume.str(v::NAME));
+        let name = volume.str(v::NAME);
         let mut alone = |what: String, found: Vec<Item>| {
             check(&mut Vec::new(), found, |text| {
-                out.push(format!("volume {name} ({what}): overlapping paths: {text}"));
+                out.push(format!("volume {} ({what}): overlapping paths: {text}", quoted(name)));
             });
         };
         if let Some(source) = volume.child(v::CONFIG_MAP) {
@@ -74,7 +74,7 @@ pub(super) fn overlapping(spec: &Struct, out: &mut Vec<String>) {
             alone("DownwardAPI".to_owned(), items(source, s::ITEMS, c::downward_api_volume_file::PATH, ""));
         }
         if let Some(source) = volume.child(v::PROJECTED) {
-            projected(source, &name, out);
+            projected(source, name, out);
         }
     }
 }
@@ -83,11 +83,11 @@ fn projected(source: &Struct, name: &str, out: &mut Vec<String>) {
     let mut known = Vec::new();
     for (_, one) in structs(source, c::projected_volume_source::SOURCES) {
         let Some(found) = sources(one) else {
-            out.push(format!("volume {name} (Projected) has no sources provided"));
+            out.push(format!("volume {} (Projected) has no sources provided", quoted(name)));
             continue;
         };
         check(&mut known, found, |text| {
-            out.push(format!("volume {name} (Projected): overlapping paths: {text}"));
+            out.push(format!("volume {} (Projected): overlapping paths: {text}", quoted(name)));
         });
     }
 }
