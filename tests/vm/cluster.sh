@@ -41,6 +41,7 @@ factory() {
 cluster() {
     local begun
     if [ -f "$GUESTS/cluster.img" ]; then
+        cp "$work/pods.cluster" "$work/pods"
         machine_new "$1" "$GUESTS/cluster.img"
         machine_up "$1" "$2" "${MEDIUM[@]}"
         use "$1"

@@ -58,7 +58,7 @@ machines_base() {
     for number in 1 2 3; do card "20-link-$number" "${LINK}0$number" "$LINK_NET.$number"; done
     agent >"$tree/usr/local/sbin/agent"
     chmod +x "$tree/usr/local/sbin/agent"
-    printf '[Service]\nExecStart=/usr/local/sbin/agent\nRestart=always\n[Install]\nWantedBy=multi-user.target\n' >"$tree/etc/systemd/system/agent.service"
+    printf '[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/usr/local/sbin/agent\nRestart=always\n[Install]\nWantedBy=multi-user.target\n' >"$tree/etc/systemd/system/agent.service"
     local unit
     for unit in agent systemd-networkd; do chroot "$tree" systemctl --quiet enable "$unit.service"; done
     for unit in systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer getty.target keyboard-setup.service \
@@ -103,8 +103,8 @@ agent() {
 #!/bin/bash
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
 cd /
-until [ -e /dev/virtio-ports/agent ]; do sleep 0.2; done
-exec 3<>/dev/virtio-ports/agent
+# Not udev's name for it, which comes late.
+until port=$(ls /dev/vport*p1 2>/dev/null) && exec 3<>"$port"; do sleep 0.2; done
 while read -r -u 3 id command; do
     said=$(bash -c "$(base64 -d <<<"$command")" 2>&1 3>&- </dev/null)
     code=$?
@@ -122,8 +122,8 @@ machine_new() {
 }
 
 # The ports of this host that lead to a machine's API server and to its Service's node port.
-api_port() { echo $((26440 + $(cat "$GUESTS/$1/number"))); }
-service_port() { echo $((26450 + $(cat "$GUESTS/$1/number"))); }
+api_port() { echo $((${PORTS:-26440} + $(cat "$GUESTS/$1/number"))); }
+service_port() { echo $((${PORTS:-26440} + 10 + $(cat "$GUESTS/$1/number"))); }
 
 # machine_up NAME NUMBER [QEMU's arguments…]: the power is on. With $nic its network cards; with $kernel more of the kernel's
 # command line. Returns when the machine can be asked.
@@ -146,6 +146,8 @@ machine_on() {
         -device virtio-serial -chardev "pipe,id=agent,path=$dir/agent" -device virtserialport,chardev=agent,name=agent \
         -device virtio-rng-pci $cards "$@" </dev/null >"$dir/qemu.log" 2>&1 &
     echo $! >"$dir/qemu.pid"
+    # Its end is no news to the shell.
+    disown
 }
 runs() { kill -0 "$(cat "$GUESTS/$1/qemu.pid")" 2>/dev/null; }
 
@@ -188,10 +190,11 @@ machine_cut() {
     for _ in $(seq 100); do kill -0 $pids 2>/dev/null || return 0; sleep 0.1; done
 }
 
-# machine_down NAME: off, and its folder goes.
+# machine_down NAME: off, and its folder goes; what its console said stays with the reports.
 machine_down() {
     [ -d "$GUESTS/$1" ] || return 0
     machine_cut "$1"
+    cp "$GUESTS/$1/console.log" "target/reports/vm-$1.log" 2>/dev/null || true
     rm -rf "${GUESTS:?}/$1"
 }
 machines_down() {
