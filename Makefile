@@ -55,3 +55,6 @@ packages: ## Build .deb and .rpm packages and a signed apt repository into targe
 
 e2e-systemd: ## Install the packages on machines of systemd-nspawn and use them (root)
 	@xtask/bootstrap && tests/systemd/run
+
+e2e-vm: ## Install them on guests of QEMU: cgroup v2, first boot, power cuts, a read-only root (root); CUTS=5
+	@xtask/bootstrap && CUTS=$(or $(CUTS),1) tests/vm/run

@@ -1,6 +1,7 @@
 //! `keelson all-in-one`: every component as a task of one process on one SQLite file.
 
 use crate::control_plane::ControlPlane;
+use crate::install::alone;
 use crate::node;
 use crate::service::{self, Components, Signals};
 use crate::settings::{self, ServingFiles};
@@ -14,6 +15,7 @@ use keelson_daemon::{Clock, Health, Readiness};
 pub async fn run(config: Config) -> Result<()> {
     let mut signals = Signals::take()?;
     let node = node::identify(&config.node)?;
+    alone::ensure(node.address)?;
     let clock = Clock::system();
     let readiness = Readiness::default();
     let health = Health::default();

@@ -4,11 +4,12 @@
 //! The image holds no identity: keys are made, and names taken, when the file is first acted on. Each step is one that may be
 //! interrupted and run again (`keelson init`, `keelson join`), so a power cut leaves a machine that goes on at its next boot; a
 //! stick stays in until it is done.
-//! The unit is left disabled by the package; whoever makes an image enables it. A machine that was reset with all its state is
+//! The unit is left disabled by the package; whoever makes an image enables it, or runs `keelson first-boot prepare` where the
+//! image's root is to be read-only ([`sealed`]). A machine that was reset with all its state is
 //! new again: its next boot acts on the file once more.
 
 use crate::install::progress::Output;
-use crate::install::run;
+use crate::install::{run, sealed};
 use anyhow::{Context as _, Result, bail};
 use keelson_daemon::config::Config;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub enum Command {
     },
     /// Tell how far it is. Ends with an error until it is done.
     Status,
+    /// Make a disk image ready for machines whose root is read-only (root, in the image): what they cannot write is put in
+    /// place, without any identity, and leads below /var.
+    Prepare,
 }
 
 /// The file.
@@ -160,13 +164,27 @@ pub fn work(command: Command, config: &Config, config_file: &Path, output: Outpu
             anyhow::ensure!(status.done, "first boot is not done");
             Ok(())
         }
+        Command::Prepare => {
+            anyhow::ensure!(nix::unistd::Uid::effective().is_root(), "this needs root: run it with sudo");
+            sealed::prepare(config, config_file)
+        }
         Command::Run { file } => {
             anyhow::ensure!(nix::unistd::Uid::effective().is_root(), "this needs root: run it with sudo");
+            keep_name(config)?;
             if status(config).is_some_and(|status| status.done) {
+                sealed::resume(config)?;
                 println!("first boot was done before; nothing is changed");
                 return Ok(());
             }
-            let (path, text) = find(file)?;
+            let (path, text) = match find(file) {
+                Ok(found) => found,
+                // By hand, on a machine that no file was ever meant for.
+                Err(_) if status(config).is_none() && !sealed::resume(config)?.is_empty() => {
+                    println!("this machine was set up without a file");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             let outcome = act(config, config_file, &path, &text);
             let text = match &outcome {
                 Ok(words) => words.clone(),
@@ -175,6 +193,19 @@ pub fn work(command: Command, config: &Config, config_file: &Path, output: Outpu
             note(config, &Status { done: outcome.is_ok(), file: path, text })?;
             outcome.map(|words| println!("{words}"))
         }
+    }
+}
+
+/// The host name where /etc cannot be written.
+fn name_file(config: &Config) -> PathBuf {
+    config.paths.state.join("hostname")
+}
+
+/// Sets the host name that could not be written where the boot reads it.
+fn keep_name(config: &Config) -> Result<()> {
+    match fs::read_to_string(name_file(config)) {
+        Ok(name) => nix::unistd::sethostname(name.trim()).context("the host name cannot be set"),
+        Err(_) => Ok(()),
     }
 }
 
@@ -216,7 +247,10 @@ fn act(config: &Config, config_file: &Path, path: &Path, text: &str) -> Result<S
     let begun = Status { done: false, file: path.to_owned(), text: "at work".to_owned() };
     note(config, &begun)?;
     if let Some(name) = &wanted.host_name {
-        fs::write("/etc/hostname", format!("{name}\n")).context("cannot write /etc/hostname")?;
+        let place = Path::new("/etc/hostname");
+        let place = if sealed::is(place) { name_file(config) } else { place.to_owned() };
+        fs::write(&place, format!("{name}\n"))
+            .with_context(|| format!("cannot write {}", place.display()))?;
         nix::unistd::sethostname(name).context("the host name cannot be set")?;
     }
     if let Some(more) = &wanted.configuration {

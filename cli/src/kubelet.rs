@@ -1,5 +1,6 @@
 //! `keelson kubelet`: the kubelet as a process of its own, with its own identity.
 
+use crate::install::alone;
 use crate::node;
 use crate::node_certs::{self, NodeFiles};
 use crate::service::{self, Components, Signals};
@@ -13,6 +14,7 @@ use keelson_daemon::{Clock, Readiness};
 pub async fn run(config: Config) -> Result<()> {
     let mut signals = Signals::take()?;
     let node = node::identify(&config.node)?;
+    alone::ensure(node.address)?;
     let clock = Clock::system();
     tokio::select! {
         made = node_certs::first_identity(&config, &node, &clock) => made?,

@@ -4,7 +4,7 @@
 
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::Progress;
-use crate::install::{self, containerd, machine, units};
+use crate::install::{self, alone, containerd, machine, units};
 use crate::node;
 use anyhow::{Context, Result, bail};
 use keelson_daemon::config::Config;
@@ -42,6 +42,8 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
         left.extend(remove_cgroups(Path::new("/sys/fs/cgroup"), &config.kubelet.pods_cgroup()));
         let network = keelson_proxy::reset(&config.proxy.cni_conf_dir, &config.paths.cni());
         left.extend(network.iter().map(|error| format!("network: {}", chain(error))));
+        let alone = config.node.address.map_or(Ok(()), alone::remove);
+        left.extend(alone.err().map(|error| format!("network: {error:#}")));
         Ok(left)
     })?);
     if !ledger.is_empty() {

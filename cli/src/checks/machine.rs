@@ -2,7 +2,7 @@
 
 use super::{Found, Role, Subject, good, notice, wrong};
 use crate::install::containerd::Effective;
-use crate::install::{etcd, machine, units};
+use crate::install::{alone, etcd, machine, units};
 use keelson_base::cidr::Cidr;
 use keelson_daemon::config::{CgroupDriver, Config};
 use std::net::IpAddr;
@@ -122,6 +122,9 @@ pub fn address(subject: &Subject<'_>) -> Vec<Found> {
 fn owned(address: IpAddr, installed: Option<(Role, bool)>) -> Found {
     if machine::addresses().iter().any(|one| one.address == address) {
         return good(address.to_string());
+    }
+    if address == alone::ADDRESS && installed.is_none() {
+        return good(format!("{address}, which only this machine knows: it has no network"));
     }
     let has: Vec<String> = machine::addresses().iter().map(|one| one.address.to_string()).collect();
     let new = has.first().map_or("IP", String::as_str);

@@ -2,7 +2,7 @@
 //! CNI, the cgroup driver. What has to change goes into a drop-in; containerd is restarted only then.
 
 use super::ledger::{Entry, Ledger};
-use super::run;
+use super::{run, sealed};
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -60,6 +60,12 @@ impl Effective {
         (of("bin_dir", keelson_base::consts::CNI_BIN_DIR), of("conf_dir", keelson_base::consts::CNI_CONF_DIR))
     }
 
+    /// Where images and containers lie.
+    fn root(&self) -> PathBuf {
+        let value = self.dump.lines().find_map(|line| line.strip_prefix("root = "));
+        PathBuf::from(value.map_or("/var/lib/containerd", |value| value.trim_matches(['"', '\''])))
+    }
+
     /// Whether runc is told to use systemd for cgroups.
     pub fn systemd_cgroup(&self) -> bool {
         self.value("runtimes.runc.options", "SystemdCgroup").as_deref() == Some("true")
@@ -105,14 +111,28 @@ pub fn has_images() -> bool {
 }
 
 /// Makes containerd use our sandbox image and imports it. Whether containerd was restarted.
-pub fn configure(ledger: &Ledger, socket: &Path) -> Result<bool> {
+pub fn configure(ledger: &Ledger, state: &Path, socket: &Path) -> Result<bool> {
     let archive = PAUSE_ARCHIVES.iter().map(Path::new).find(|path| path.exists());
     let Some(archive) = archive else {
         // Without the package of images the sandbox image must come from where the administrator has it.
         return Ok(false);
     };
-    import(ledger, socket, archive)?;
+    import(ledger, state, socket, archive)?;
+    let changed = name_sandbox_image(ledger)?;
+    if changed {
+        restart()?;
+        let now = Effective::read()?.sandbox_image();
+        if now != PAUSE {
+            bail!("containerd still uses the sandbox image {now:?} after {DROP_IN} was written");
+        }
+    }
+    Ok(changed)
+}
+
+/// Writes the drop-in, and the line that makes containerd read it, where it uses another sandbox image. Whether it was.
+pub fn name_sandbox_image(ledger: &Ledger) -> Result<bool> {
     let Some(text) = Effective::read()?.drop_in() else { return Ok(false) };
+    sealed::check(Path::new(DROP_IN))?;
     let mut changed = ledger.write(Path::new(DROP_IN), text.as_bytes(), 0o644)?;
     let main = std::fs::read_to_string(MAIN).unwrap_or_default();
     let reads =
@@ -126,13 +146,6 @@ pub fn configure(ledger: &Ledger, socket: &Path) -> Result<bool> {
         }
         changed |= ledger.write(Path::new(MAIN), format!("{IMPORTS}{main}").as_bytes(), 0o644)?;
     }
-    if changed {
-        restart()?;
-        let now = Effective::read()?.sandbox_image();
-        if now != PAUSE {
-            bail!("containerd still uses the sandbox image {now:?} after {DROP_IN} was written");
-        }
-    }
     Ok(changed)
 }
 
@@ -143,20 +156,61 @@ pub fn restart() -> Result<()> {
         .context("containerd cannot be restarted; restart it yourself and run this again")
 }
 
-fn import(ledger: &Ledger, socket: &Path, archive: &Path) -> Result<()> {
+/// An import that a power cut may fall into. containerd flushes nothing of what it unpacks: after a cut, layers may be there by
+/// their names with files that are empty, and importing them again would find them done. So it is noted until all is flushed,
+/// and what the note names is removed before it is imported anew.
+pub struct Import {
+    note: PathBuf,
+}
+
+impl Import {
+    /// Notes the images that are about to be imported, by whom.
+    pub fn begin(state: &Path, by: &str, images: &[String]) -> Result<Import> {
+        let note = Import::note(state, by);
+        keelson_pki::write_atomic(&note, &serde_json::to_vec(images)?, 0o644)?;
+        Ok(Import { note })
+    }
+
+    /// Flushes what was unpacked and forgets the note.
+    pub fn end(self) -> Result<()> {
+        let root = Effective::read()?.root();
+        std::fs::File::open(&root)
+            .and_then(|folder| Ok(nix::unistd::syncfs(folder)?))
+            .with_context(|| format!("cannot flush {}", root.display()))?;
+        std::fs::remove_file(&self.note).with_context(|| format!("cannot remove {}", self.note.display()))
+    }
+
+    /// The images whose import was not flushed.
+    pub fn unfinished(state: &Path, by: &str) -> Vec<String> {
+        let text = std::fs::read(Import::note(state, by)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn note(state: &Path, by: &str) -> PathBuf {
+        state.join(format!("importing-{by}.json"))
+    }
+}
+
+fn import(ledger: &Ledger, state: &Path, socket: &Path, archive: &Path) -> Result<()> {
     let socket = socket.to_string_lossy();
     let ctr = |arguments: &[&str]| {
         let mut all = vec!["--address", &socket, "--namespace", "k8s.io"];
         all.extend(arguments);
         run("ctr", &all)
     };
+    const BY: &str = "init";
     if ctr(&["images", "list", "--quiet"])?.lines().any(|name| name == PAUSE) {
-        return Ok(());
+        if Import::unfinished(state, BY).is_empty() {
+            return Ok(());
+        }
+        ctr(&["images", "remove", "--sync", PAUSE])?;
     }
     ledger.note(Entry::Image { name: PAUSE.to_owned() })?;
+    let under_way = Import::begin(state, BY, &[PAUSE.to_owned()])?;
     ctr(&["images", "import", &archive.to_string_lossy()])?;
     // Never collected: there is no registry it could come back from.
-    ctr(&["images", "label", PAUSE, "io.cri-containerd.pinned=pinned"]).map(drop)
+    ctr(&["images", "label", PAUSE, "io.cri-containerd.pinned=pinned"])?;
+    under_way.end()
 }
 
 /// Puts the CNI plugin, and ours by the name `loopback` where there is none, into the runtime's folder.
@@ -180,6 +234,7 @@ mod tests {
     /// As Debian 12's containerd 1.6 prints it, shortened.
     const DUMP: &str = r#"disabled_plugins = []
 imports = ["/etc/containerd/config.toml"]
+root = "/data/containerd"
 version = 2
 
 [plugins]
@@ -216,6 +271,7 @@ version = 2
         assert!(!text.contains("io.containerd.internal") && !text.contains("gc.v1"));
         let again = Effective { dump: DUMP.replace("registry.k8s.io/pause:3.6", PAUSE) };
         assert_eq!(again.drop_in(), None);
+        assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
         let off = Effective { dump: "disabled_plugins = [\"cri\"]\n".into() };
         assert!(off.cri_disabled());
     }

@@ -4,7 +4,7 @@
 use super::dropin::{self, Chosen};
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{containerd, etcd, handover, machine, token, units};
+use super::{alone, containerd, etcd, handover, machine, sealed, token, units};
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, Identity, NodeFiles};
@@ -46,7 +46,8 @@ pub struct Args {
     /// One process, or a unit for each component.
     #[arg(long, value_enum, default_value = "all-in-one")]
     pub mode: Mode,
-    /// Address that the other machines know this one by.
+    /// Address that the other machines know this one by. A machine that has none but loopback's, because it has no network, is
+    /// given one that only it knows.
     #[arg(long, value_name = "IP")]
     pub apiserver_advertise_address: Option<IpAddr>,
     /// Port of the API server.
@@ -135,6 +136,7 @@ pub async fn run(args: Args) -> Result<()> {
         return plan(&file, &text, &config, units);
     }
     let ledger = Ledger::of(&config.paths.state);
+    alone::ensure(node.address)?;
     let changed =
         progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
     if args.store == StoreKind::Etcd && !etcd::folder(&config).join("etcd.yaml").exists() {
@@ -198,6 +200,12 @@ fn address(args: &Args, config: &Config) -> Result<(IpAddr, String)> {
         return Ok((address, "given by node.address".into()));
     }
     let all = machine::addresses();
+    if all.is_empty() {
+        return Ok((
+            alone::ADDRESS,
+            "this machine has no network; the address is one that only it knows".into(),
+        ));
+    }
     machine::choose_address(node::default_address().ok(), &all)
         .map_err(|why| anyhow::anyhow!("{why}. Say which one with --apiserver-advertise-address IP"))
 }
@@ -283,6 +291,7 @@ fn plan(file: &Path, text: &str, config: &Config, units: &[&str]) -> Result<()> 
 /// Writes the drop-in, and a configuration file to hang it on where there is none.
 /// Whether anything changed.
 pub fn write_config(ledger: &Ledger, file: &Path, name: &str, text: &str) -> Result<bool> {
+    sealed::check(&dropin::place(file, name))?;
     if !file.exists() {
         ledger.write(file, crate::print_config::text().as_bytes(), 0o644)?;
     }
@@ -295,7 +304,7 @@ pub fn agree_with_runtime(ledger: &Ledger, config: &Config) -> Result<()> {
     // The proxy's unit may write there, and to little else: the folders must be there before it starts.
     ledger.folder(&config.proxy.cni_conf_dir)?;
     keelson_pki::ensure_dir(&config.paths.cni(), 0o755)?;
-    containerd::configure(ledger, &config.kubelet.cri_socket).map(drop)
+    containerd::configure(ledger, &config.paths.state, &config.kubelet.cri_socket).map(drop)
 }
 
 /// Keys and certificates; with units of their own, the kubelet's and the proxy's identities, and the folders' owner.

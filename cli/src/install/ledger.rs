@@ -102,8 +102,11 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Makes a folder and those above it that are not there.
+    /// Makes a folder and those above it that are not there; where it is a link, what that leads to.
     pub fn folder(&self, path: &Path) -> Result<()> {
+        if let (Ok(target), false) = (std::fs::read_link(path), path.exists()) {
+            return self.folder(&path.parent().unwrap_or(Path::new("/")).join(target));
+        }
         let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
         for folder in missing.into_iter().rev() {
             self.note(Entry::Folder { path: folder.to_owned() })?;

@@ -4,6 +4,7 @@
 //! Every step may be interrupted and run again. What is made outside of the state folder is first written into the
 //! [`ledger`], so that reset removes exactly that.
 
+pub mod alone;
 pub mod certs;
 pub mod containerd;
 pub mod discovery;
@@ -16,6 +17,7 @@ pub mod ledger;
 pub mod machine;
 pub mod node_leave;
 pub mod progress;
+pub mod sealed;
 pub mod status;
 pub mod token;
 pub mod units;

@@ -1,7 +1,7 @@
 //! Units of the service manager.
 
 use super::ledger::{Entry, Ledger};
-use super::{machine, run};
+use super::{machine, run, sealed};
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
@@ -11,6 +11,8 @@ pub const CONTROL_PLANE: &str = "keelson-control-plane.service";
 pub const KUBELET: &str = "keelson-kubelet.service";
 pub const PROXY: &str = "keelson-proxy.service";
 pub const ETCD: &str = "keelson-etcd.service";
+/// Where systemd keeps what is enabled.
+const ENABLED: &str = "/etc/systemd/system";
 /// All of them, in the order they are stopped.
 pub const EVERY: [&str; 5] = [ALL_IN_ONE, KUBELET, PROXY, CONTROL_PLANE, ETCD];
 
@@ -29,9 +31,13 @@ pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
         ledger.note(Entry::Unit { name: (*unit).to_owned() })?;
     }
     run("systemctl", &["daemon-reload"])?;
-    let mut arguments = vec!["enable", "--quiet"];
-    arguments.extend(units);
-    run("systemctl", &arguments)?;
+    if sealed::is(Path::new(ENABLED)) {
+        sealed::check_start()?;
+    } else {
+        let mut arguments = vec!["enable", "--quiet"];
+        arguments.extend(units);
+        run("systemctl", &arguments)?;
+    }
     // The wait for readiness is the caller's, with its own words.
     let verb = if changed { "restart" } else { "start" };
     for unit in units {
@@ -42,12 +48,14 @@ pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
 
 /// Stops and disables a unit. One whose file went with its package is disabled by removing what enabled it.
 pub fn stop(unit: &str) -> Result<()> {
-    let there =
-        ["/lib/systemd/system", "/etc/systemd/system"].iter().any(|at| Path::new(at).join(unit).exists());
+    let there = ["/lib/systemd/system", ENABLED].iter().any(|at| Path::new(at).join(unit).exists());
+    if there && sealed::is(Path::new(ENABLED)) {
+        return run("systemctl", &["stop", unit]).map(drop);
+    }
     if there {
         return run("systemctl", &["disable", "--now", "--quiet", unit]).map(drop);
     }
-    let link = Path::new("/etc/systemd/system/multi-user.target.wants").join(unit);
+    let link = Path::new(ENABLED).join("multi-user.target.wants").join(unit);
     match std::fs::remove_file(&link) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", link.display()))

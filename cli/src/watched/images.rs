@@ -2,6 +2,7 @@
 //! the runtime lost is there again after a start.
 
 use super::{Notices, Stamp, archive, back_off, files};
+use crate::install::containerd::Import;
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::run;
 use anyhow::{Context as _, Result};
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// Where packages put archives.
 const PACKAGED: &str = "/usr/share/keelson/images";
+/// How notes of imports under way are told from init's.
+const BY: &str = "images";
 const ENDS: [&str; 3] = [".tar", ".tar.gz", ".tgz"];
 /// Without a notice nothing is looked at but once a day.
 const IDLE: Duration = Duration::from_secs(86_400);
@@ -105,6 +108,7 @@ async fn step(config: &Config, folders: &[PathBuf]) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let runtime = Runtime::of(config);
+    runtime.begin_anew(config, &mut taken).await?;
     let plan = plan(&found, &taken, &runtime.known().await?);
     let mut failed = Vec::new();
     for (path, stamp) in plan.import {
@@ -178,17 +182,41 @@ impl Runtime {
             let path = path.to_owned();
             tokio::task::spawn_blocking(move || archive::names(&path)).await??
         };
-        let ledger = Ledger::of(&config.paths.state);
+        let state = config.paths.state.clone();
+        let ledger = Ledger::of(&state);
         for name in &names {
             ledger.note(Entry::Image { name: name.clone() })?;
         }
+        let under_way = Import::begin(&state, BY, &names)?;
+        let brought = self.bring(path, &names).await;
+        // After a failure too: it was no power cut, and what other archives brought by the same names is whole.
+        tokio::task::spawn_blocking(move || under_way.end()).await??;
+        brought.map(|()| names)
+    }
+
+    async fn bring(&self, path: &Path, names: &[String]) -> Result<()> {
         self.ctr(&["images", "import", &path.to_string_lossy()]).await?;
-        for name in &names {
+        for name in names {
             // Never collected: there may be no registry that it could come back from.
             let pinned = self.ctr(&["images", "label", name, "io.cri-containerd.pinned=pinned"]).await;
             pinned.with_context(|| format!("{} did not bring {name}", path.display()))?;
         }
-        Ok(names)
+        Ok(())
+    }
+
+    /// What a power cut fell into comes anew: removed whole, and no longer counted as taken in.
+    async fn begin_anew(&self, config: &Config, taken: &mut Taken) -> Result<()> {
+        let unfinished = Import::unfinished(&config.paths.state, BY);
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let known = self.known().await?;
+        for name in unfinished.iter().filter(|name| known.contains(*name)) {
+            tracing::warn!(image = name, "the import of an image was cut short; it is imported anew");
+            self.ctr(&["images", "remove", "--sync", name]).await?;
+        }
+        taken.archives.retain(|_, archive| !archive.images.iter().any(|image| unfinished.contains(image)));
+        Ok(())
     }
 }
 
