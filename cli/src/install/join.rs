@@ -13,7 +13,7 @@ use crate::balancer;
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, NodeFiles};
-use crate::publish;
+use crate::{publish, upgrade};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use keelson_daemon::config::{self, Config};
@@ -160,6 +160,7 @@ impl Joining {
         let node = node::identify(&config::load_with(there, &[&named])?.node)?;
         let client = client(&kubeconfig(&found, &found.server, &token.to_string())).await?;
         let shared = shared(&client, &node, units::started(units::KUBELET), token).await?;
+        fits(&client, args.certificate_key.is_some()).await?;
         let mut texts = vec![("05-cluster.yaml", shared), ("10-join.yaml", named)];
         let keys = match &args.certificate_key {
             Some(key) => {
@@ -337,6 +338,13 @@ async fn shared(
         );
     }
     map.data.unwrap_or_default().remove(publish::CONFIG.1).context("the cluster publishes no configuration")
+}
+
+/// Refuses where this program is too old, or too new, for the cluster.
+async fn fits(client: &kube::Client, control_plane: bool) -> Result<()> {
+    let asked = tokio::time::timeout(ANSWER, client.apiserver_version()).await;
+    let version = asked.context("the API server does not answer")?.context("its version cannot be read")?;
+    upgrade::may_join(&version.git_version, control_plane)
 }
 
 /// The token as a kubeconfig, with which the kubelet asks for its certificate. Whether one was written: not where the node
