@@ -46,6 +46,7 @@ pub struct RawConfig {
     pub api_server: RawApiServer,
     pub etcd: RawEtcd,
     pub snapshots: RawSnapshots,
+    pub certificates: RawCertificates,
     pub network: RawNetwork,
     pub kubelet: RawKubelet,
     pub proxy: RawProxy,
@@ -67,6 +68,7 @@ raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: 
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String, manifests: PathBuf });
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
 raw!(/** Section `snapshots`. */ RawSnapshots { folder: PathBuf, every: String, keep: u32 });
+raw!(/** Section `certificates`. */ RawCertificates { life: String });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String, tunnel: String });
 raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_archives: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
@@ -82,6 +84,7 @@ pub struct Config {
     /// `None`: the database is an SQLite file.
     pub etcd: Option<EtcdSection>,
     pub snapshots: SnapshotsSection,
+    pub certificates: CertificatesSection,
     pub network: NetworkSection,
     pub kubelet: KubeletSection,
     pub proxy: ProxySection,
@@ -172,6 +175,13 @@ pub struct SnapshotsSection {
     pub every: Option<Duration>,
     /// At least one.
     pub keep: usize,
+}
+
+/// Section `certificates`, checked.
+#[derive(Clone, Debug)]
+pub struct CertificatesSection {
+    /// How long what this control plane issues lives, for itself and for nodes.
+    pub life: Duration,
 }
 
 /// Section `network`, checked.
@@ -363,6 +373,7 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
         node: check_node(raw.node)?,
         kubelet: check_kubelet(raw.kubelet, &state)?,
         snapshots: check_snapshots(raw.snapshots, &state)?,
+        certificates: check_certificates(raw.certificates)?,
         paths: Paths {
             pki: raw.paths.pki.unwrap_or_else(|| state.join("pki")),
             state: state.clone(),
@@ -487,6 +498,20 @@ fn check_snapshots(raw: RawSnapshots, state: &Path) -> Result<SnapshotsSection, 
         return Err(value("snapshots.keep", "must be at least 1; snapshots.every: \"0\" takes none"));
     }
     Ok(SnapshotsSection { folder, every, keep })
+}
+
+/// The shortest life of certificates: they are renewed after a third of it, which takes a moment.
+const SHORTEST_LIFE: Duration = Duration::from_secs(120);
+/// The longest: the authorities themselves live thirty years.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn check_certificates(raw: RawCertificates) -> Result<CertificatesSection, ConfigError> {
+    let text = raw.life.unwrap_or_else(|| "8760h".into());
+    let life = duration("certificates.life", &text)?;
+    if !(SHORTEST_LIFE..=LONGEST_LIFE).contains(&life) {
+        return Err(value("certificates.life", format!("must be 2m to 87600h, not {text:?}")));
+    }
+    Ok(CertificatesSection { life })
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
