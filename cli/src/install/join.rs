@@ -8,7 +8,7 @@ use super::init::{
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{dropin, etcd, machine, units};
+use super::{dropin, etcd, machine, registries, units};
 use crate::balancer;
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
@@ -74,6 +74,8 @@ pub struct Args {
     /// Socket of the container runtime.
     #[arg(long, value_name = "PATH")]
     pub cri_socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub registries: registries::Mirrors,
     /// Checks whose failure is passed over; `all` for every one.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub ignore_preflight_errors: Vec<String>,
@@ -105,6 +107,7 @@ pub async fn run(args: Args) -> Result<()> {
     )
     .await;
     checks::judge(&findings, &args.ignore_preflight_errors, progress)?;
+    registries::check(&joining.config.registries)?;
     let (node, server) = (&joining.node, &joining.found.server);
     if args.dry_run {
         println!("would join {server} as node {} at {}", node.name, node.address);
@@ -294,6 +297,7 @@ fn dropin_of(args: &Args, address: IpAddr) -> Result<Chosen> {
         chosen.set("node.labels", labels);
     }
     runtime_choices(&mut chosen, args.cri_socket.as_deref());
+    args.registries.choose(&mut chosen);
     Ok(chosen)
 }
 

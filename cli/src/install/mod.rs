@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod machine;
 pub mod node_leave;
 pub mod progress;
+pub mod registries;
 pub mod status;
 pub mod token;
 pub mod units;

@@ -47,6 +47,7 @@ pub struct RawConfig {
     pub etcd: RawEtcd,
     pub snapshots: RawSnapshots,
     pub certificates: RawCertificates,
+    pub registries: RawRegistries,
     pub network: RawNetwork,
     pub kubelet: RawKubelet,
     pub proxy: RawProxy,
@@ -69,6 +70,7 @@ raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<St
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
 raw!(/** Section `snapshots`. */ RawSnapshots { folder: PathBuf, every: String, keep: u32 });
 raw!(/** Section `certificates`. */ RawCertificates { life: String });
+raw!(/** Section `registries`. */ RawRegistries { mirrors: BTreeMap<String, Vec<String>>, ca_file: PathBuf });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String, tunnel: String });
 raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_archives: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
@@ -85,6 +87,7 @@ pub struct Config {
     pub etcd: Option<EtcdSection>,
     pub snapshots: SnapshotsSection,
     pub certificates: CertificatesSection,
+    pub registries: RegistriesSection,
     pub network: NetworkSection,
     pub kubelet: KubeletSection,
     pub proxy: ProxySection,
@@ -182,6 +185,15 @@ pub struct SnapshotsSection {
 pub struct CertificatesSection {
     /// How long what this control plane issues lives, for itself and for nodes.
     pub life: Duration,
+}
+
+/// Section `registries`, checked: where images come from in place of the registries they name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistriesSection {
+    /// `https` or `http` addresses by a registry's name; `*`: of all that have none of their own.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// The authority (PEM) of the mirrors' certificates; the machine's own ones otherwise.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Section `network`, checked.
@@ -374,6 +386,7 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
         kubelet: check_kubelet(raw.kubelet, &state)?,
         snapshots: check_snapshots(raw.snapshots, &state)?,
         certificates: check_certificates(raw.certificates)?,
+        registries: check_registries(raw.registries)?,
         paths: Paths {
             pki: raw.paths.pki.unwrap_or_else(|| state.join("pki")),
             state: state.clone(),
@@ -512,6 +525,36 @@ fn check_certificates(raw: RawCertificates) -> Result<CertificatesSection, Confi
         return Err(value("certificates.life", format!("must be 2m to 87600h, not {text:?}")));
     }
     Ok(CertificatesSection { life })
+}
+
+fn check_registries(raw: RawRegistries) -> Result<RegistriesSection, ConfigError> {
+    const KEY: &str = "registries.mirrors";
+    let mirrors = raw.mirrors.unwrap_or_default();
+    let named = |text: &str, more: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
+    };
+    for (registry, urls) in &mirrors {
+        if registry != "*" && (!named(registry, ".-:") || registry.starts_with('.')) {
+            return Err(value(KEY, format!("must name registries such as docker.io or *, not {registry:?}")));
+        }
+        for url in urls {
+            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            if !rest.is_some_and(|rest| named(rest, ".-_:/[]")) {
+                return Err(value(KEY, format!("must be https://host:port each, not {url:?}")));
+            }
+        }
+        if urls.is_empty() {
+            return Err(value(KEY, format!("name no mirror of {registry}")));
+        }
+    }
+    match &raw.ca_file {
+        Some(path) => absolute("registries.caFile", path)?,
+        None => return Ok(RegistriesSection { mirrors, ca_file: None }),
+    }
+    if mirrors.is_empty() {
+        return Err(value("registries.caFile", "is of no use without registries.mirrors"));
+    }
+    Ok(RegistriesSection { mirrors, ca_file: raw.ca_file })
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {

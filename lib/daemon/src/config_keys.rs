@@ -39,6 +39,8 @@ pub static KEYS: &[Key] = &[
     key("snapshots.every", "24h", "How often a control plane takes a snapshot by itself; 0: never."),
     key("snapshots.keep", "7", "How many of those it keeps, and how many of those taken before upgrades; the oldest go."),
     key("certificates.life", "8760h", "How long certificates live that this control plane issues, its own and nodes'; each is renewed from a third of it. Those that are there are made anew by `keelson certs renew`."),
+    key("registries.mirrors", "{}", "Where images come from in place of the registries they name: docker.io: [https://mirror:5000]; *: for all that have none of their own. containerd is told by `keelson init` and `keelson join`."),
+    key("registries.caFile", "", "The authority (PEM) of the mirrors' certificates. Default: those that the machine believes."),
     key("network.podCidr", "10.244.0.0/16", "Addresses of pods; each node gets a /24 of it."),
     key("network.serviceCidr", "10.96.0.0/12", "Addresses of Services."),
     key("network.clusterDomain", "cluster.local", "Domain of cluster DNS."),
