@@ -27,9 +27,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The life of certificates that nodes get (upstream's default).
-const SIGNED_LIFE: Duration = Duration::from_secs(365 * 86_400);
-/// How often the administrator's kubeconfig is compared with the certificate, which the API server renews.
+/// The longest time between two looks whether the administrator's kubeconfig holds the certificate that is renewed.
 const LOOK_AT_ADMIN: Duration = Duration::from_secs(3600);
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -121,7 +119,7 @@ impl ControlPlane {
         });
         let pod_cidrs = vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)];
         let mut settings = ControllersConfig::new(pod_cidrs, self.pki.ca.certificate_pem().to_owned());
-        settings.signing = Some(Signing { authority: self.pki.ca.clone(), life: SIGNED_LIFE });
+        settings.signing = Some(Signing { authority: self.pki.ca.clone(), life: config.certificates.life });
         let server = self.server.clone();
         let election = self.election(config, "kube-controller-manager");
         components.start(component_status::CONTROLLERS, move |context| {
@@ -211,6 +209,7 @@ pub fn pki_params(config: &Config, node: &NodeIdentity, clock: &Clock) -> Result
         service_address,
         node_addresses: vec![node.address],
         extra_names: config.api_server.extra_sans.clone(),
+        life: config.certificates.life,
         now: clock.now(),
     })
 }
@@ -270,23 +269,33 @@ pub fn link_admin(config: &Config) -> Result<()> {
 }
 
 /// Follows the administrator's certificate, which the API server's renewal writes.
-async fn keep_admin(config: Config, pki: Arc<ClusterPki>, drain: DrainWatcher) {
-    while drain.until(tokio::time::sleep(LOOK_AT_ADMIN)).await.is_some() {
+async fn keep_admin(config: Config, mut pki: Arc<ClusterPki>, drain: DrainWatcher) {
+    let every = keelson_pki::look_every(config.certificates.life, LOOK_AT_ADMIN);
+    while drain.until(tokio::time::sleep(every)).await.is_some() {
         let now = Clock::system().now();
-        let (config, pki) = (config.clone(), pki.clone());
-        let renewed = tokio::task::spawn_blocking(move || -> Result<()> {
-            if install::etcd::present(&config) {
-                let (params, folder) = (&pki.params, &pki.dir);
-                let Some(address) = params.node_addresses.first() else { return Ok(()) };
-                keelson_pki::ensure_etcd(folder, &params.node_name, *address, now)?;
+        let (config, known) = (config.clone(), pki.clone());
+        let renewed = tokio::task::spawn_blocking(move || renew_on_disk(&config, &known, now));
+        match renewed.await {
+            Ok(Ok(Some(renewed))) => pki = Arc::new(renewed),
+            Ok(Ok(None)) | Err(_) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %format!("{error:#}"), "the administrator's kubeconfig was not renewed");
             }
-            match pki.renew(now)? {
-                Some(pki) => write_admin(&config, &pki),
-                None => Ok(()),
-            }
-        });
-        if let Ok(Err(error)) = renewed.await {
-            tracing::warn!(error = %format!("{error:#}"), "the administrator's kubeconfig was not renewed");
         }
     }
+}
+
+/// Renews what is due of the files that nobody holds in memory: etcd's certificates and the administrator's kubeconfig.
+fn renew_on_disk(config: &Config, pki: &ClusterPki, now: jiff::Timestamp) -> Result<Option<ClusterPki>> {
+    let params = &pki.params;
+    if install::etcd::present(config)
+        && let Some(address) = params.node_addresses.first()
+    {
+        keelson_pki::ensure_etcd(&pki.dir, &params.node_name, *address, now, params.life)?;
+    }
+    let renewed = pki.renew(now)?;
+    if let Some(renewed) = &renewed {
+        write_admin(config, renewed)?;
+    }
+    Ok(renewed)
 }

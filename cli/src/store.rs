@@ -5,7 +5,11 @@ use anyhow::{Context as _, Result};
 use keelson_daemon::config::{Config, EtcdSection};
 use keelson_store::{EtcdOptions, EtcdStore, EtcdTls, OpenError, ReopeningStore, SqliteOptions, Store};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How often it is looked whether the certificates towards etcd have changed.
+const LOOK_AT_IDENTITY: Duration = Duration::from_secs(30);
 
 /// Opens etcd where its endpoints are named, else the SQLite file in the state folder.
 pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
@@ -14,7 +18,9 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>> {
         let mut options = etcd_options(section)?;
         options.compact_every = Some(retention);
         let store = EtcdStore::open(options).await.context("the database in etcd cannot be opened")?;
-        return Ok(Arc::new(store));
+        let store = Arc::new(store);
+        tokio::spawn(follow_identity(Arc::downgrade(&store), section.clone()));
+        return Ok(store);
     }
     let mut options = SqliteOptions::new(config.paths.database());
     options.retention = retention;
@@ -45,6 +51,34 @@ fn end_damaged(error: &keelson_store::OpenError) {
          snapshot in its place and keeps the broken file aside"
     );
     std::process::exit(1);
+}
+
+/// Hands the store the certificates towards etcd when their file has changed, while there is a store.
+async fn follow_identity(store: Weak<EtcdStore>, section: EtcdSection) {
+    let changed_at = || std::fs::metadata(&section.cert_file).and_then(|meta| meta.modified()).ok();
+    let mut seen = changed_at();
+    loop {
+        tokio::time::sleep(LOOK_AT_IDENTITY).await;
+        let Some(store) = store.upgrade() else { return };
+        let now = changed_at();
+        if now.is_none() || now == seen {
+            continue;
+        }
+        let taken = async {
+            let options = etcd_options(&section)?;
+            store.renew(options.tls.as_ref().context("no certificates")?).await.context("not usable")
+        };
+        match taken.await {
+            Ok(()) => {
+                seen = now;
+                tracing::info!("the certificates towards etcd are read again");
+            }
+            // The key may be about to be written too.
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), "the new certificates towards etcd are not used");
+            }
+        }
+    }
 }
 
 pub fn etcd_options(section: &EtcdSection) -> Result<EtcdOptions> {

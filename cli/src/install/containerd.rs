@@ -2,8 +2,9 @@
 //! CNI, the cgroup driver. What has to change goes into a drop-in; containerd is restarted only then.
 
 use super::ledger::{Entry, Ledger};
-use super::{run, sealed};
+use super::{registries, run, sealed};
 use anyhow::{Context as _, Result, bail};
+use keelson_daemon::config::RegistriesSection;
 use std::path::{Path, PathBuf};
 
 /// The drop-in, and the line that makes containerd read it.
@@ -71,10 +72,20 @@ impl Effective {
         self.value("runtimes.runc.options", "SystemdCgroup").as_deref() == Some("true")
     }
 
-    /// The drop-in that names our sandbox image; `None` when that needs no change. containerd takes a plugin's section of a
-    /// drop-in for the whole section, so it holds all that is in force now.
-    fn drop_in(&self) -> Option<String> {
-        if self.sandbox_image() == PAUSE {
+    /// Where files about registries are looked for.
+    fn registries(&self) -> Option<PathBuf> {
+        let old = self.value("cri\".registry", "config_path");
+        let paths = old.or_else(|| self.value("cri.v1.images\".registry", "config_path")).unwrap_or_default();
+        paths.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    /// The drop-in that names our sandbox image (where `pause`), and the folder about registries (where `mirrors`); `None` when
+    /// neither needs a change. containerd takes a plugin's section of a drop-in for the whole section, so it holds all that
+    /// is in force now.
+    fn drop_in(&self, pause: bool, mirrors: bool) -> Option<String> {
+        let pause = pause && self.sandbox_image() != PAUSE;
+        let mirrors = mirrors && self.registries().is_none();
+        if !pause && !mirrors {
             return None;
         }
         let mut text = String::from("# Written by keelson; `keelson reset` removes it.\nversion = 2\n");
@@ -88,9 +99,11 @@ impl Effective {
                 continue;
             }
             let is = |key: &str| trimmed.split_once(" = ").is_some_and(|(name, _)| name == key);
-            if is("sandbox_image") || is("sandbox") {
+            if pause && (is("sandbox_image") || is("sandbox")) {
                 let (key, _) = trimmed.split_once(" = ")?;
                 text.push_str(&format!("{key} = \"{PAUSE}\"\n"));
+            } else if mirrors && is("config_path") {
+                text.push_str(&format!("config_path = \"{}\"\n", registries::FOLDER));
             } else {
                 text.push_str(trimmed);
                 text.push('\n');
@@ -110,28 +123,39 @@ pub fn has_images() -> bool {
     PAUSE_ARCHIVES.iter().any(|path| Path::new(path).exists())
 }
 
-/// Makes containerd use our sandbox image and imports it. Whether containerd was restarted.
-pub fn configure(ledger: &Ledger, state: &Path, socket: &Path) -> Result<bool> {
+/// Makes containerd use our sandbox image, imports it, and tells it of the registries' mirrors. Whether containerd was
+/// restarted.
+pub fn configure(ledger: &Ledger, state: &Path, socket: &Path, mirrors: &RegistriesSection) -> Result<bool> {
+    // Without the package of images the sandbox image must come from where the administrator has it.
     let archive = PAUSE_ARCHIVES.iter().map(Path::new).find(|path| path.exists());
-    let Some(archive) = archive else {
-        // Without the package of images the sandbox image must come from where the administrator has it.
-        return Ok(false);
-    };
-    import(ledger, state, socket, archive)?;
-    let changed = name_sandbox_image(ledger)?;
+    if let Some(archive) = archive {
+        import(ledger, state, socket, archive)?;
+    }
+    let changed = write_drop_in(ledger, archive.is_some(), mirrors)?;
     if changed {
         restart()?;
-        let now = Effective::read()?.sandbox_image();
-        if now != PAUSE {
-            bail!("containerd still uses the sandbox image {now:?} after {DROP_IN} was written");
+        let now = Effective::read()?;
+        if archive.is_some() && now.sandbox_image() != PAUSE {
+            let image = now.sandbox_image();
+            bail!("containerd still uses the sandbox image {image:?} after {DROP_IN} was written");
+        }
+        if !mirrors.mirrors.is_empty() && now.registries().is_none() {
+            bail!("containerd still reads no {} after {DROP_IN} was written", registries::FOLDER);
         }
     }
     Ok(changed)
 }
 
-/// Writes the drop-in, and the line that makes containerd read it, where it uses another sandbox image. Whether it was.
-pub fn name_sandbox_image(ledger: &Ledger) -> Result<bool> {
-    let Some(text) = Effective::read()?.drop_in() else { return Ok(false) };
+/// Writes the mirrors' files, the drop-in and the line that makes containerd read it, where its sandbox image is not ours (with
+/// `pause`) or it looks for no mirrors. Whether the drop-in was written.
+pub fn write_drop_in(ledger: &Ledger, pause: bool, mirrors: &RegistriesSection) -> Result<bool> {
+    let effective = Effective::read()?;
+    let mirrored = !mirrors.mirrors.is_empty();
+    if mirrored {
+        let folder = effective.registries().unwrap_or_else(|| registries::FOLDER.into());
+        registries::write(ledger, &folder, mirrors)?;
+    }
+    let Some(text) = effective.drop_in(pause, mirrored) else { return Ok(false) };
     sealed::check(Path::new(DROP_IN))?;
     let mut changed = ledger.write(Path::new(DROP_IN), text.as_bytes(), 0o644)?;
     let main = std::fs::read_to_string(MAIN).unwrap_or_default();
@@ -255,6 +279,9 @@ version = 2
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
 
+    [plugins."io.containerd.grpc.v1.cri".registry]
+      config_path = ""
+
   [plugins."io.containerd.internal.v1.opt"]
     path = "/var/lib/containerd"
 "#;
@@ -265,13 +292,20 @@ version = 2
         assert_eq!(effective.sandbox_image(), "registry.k8s.io/pause:3.6");
         assert_eq!(effective.cni(), (PathBuf::from("/usr/lib/cni"), PathBuf::from("/etc/cni/net.d")));
         assert!(!effective.systemd_cgroup() && !effective.cri_disabled());
-        let text = effective.drop_in().unwrap();
+        let text = effective.drop_in(true, false).unwrap();
         assert!(text.contains("sandbox_image = \"keelson.dev/pause:1\"\nrestrict_oom_score_adj = true"));
         assert!(text.contains("bin_dir = \"/usr/lib/cni\"") && text.contains("SystemdCgroup = false"));
         assert!(!text.contains("io.containerd.internal") && !text.contains("gc.v1"));
         let again = Effective { dump: DUMP.replace("registry.k8s.io/pause:3.6", PAUSE) };
-        assert_eq!(again.drop_in(), None);
         assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
+        assert_eq!(again.drop_in(true, false), None);
+        let text = again.drop_in(true, true).unwrap();
+        assert!(text.contains("registry]\nconfig_path = \"/etc/containerd/certs.d\""), "{text}");
+        let text = effective.drop_in(false, true).unwrap();
+        assert!(text.contains("registry.k8s.io/pause:3.6") && text.contains("certs.d"));
+        let has =
+            Effective { dump: again.dump.replace("config_path = \"\"", "config_path = \"/etc/a:/etc/b\"") };
+        assert_eq!((has.registries(), has.drop_in(true, true)), (Some("/etc/a".into()), None));
         let off = Effective { dump: "disabled_plugins = [\"cri\"]\n".into() };
         assert!(off.cri_disabled());
     }

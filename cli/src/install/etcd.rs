@@ -196,7 +196,8 @@ pub async fn ailing(config: &Config) -> Result<Vec<(EtcdMember, &'static str)>> 
 }
 
 fn certificates(config: &Config, node: &NodeIdentity) -> Result<()> {
-    keelson_pki::ensure_etcd(&config.paths.pki(), &node.name, node.address, Clock::system().now())
+    let (now, life) = (Clock::system().now(), config.certificates.life);
+    keelson_pki::ensure_etcd(&config.paths.pki(), &node.name, node.address, now, life)
         .map(drop)
         .context("etcd's certificates cannot be made")
 }

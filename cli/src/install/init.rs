@@ -4,7 +4,7 @@
 use super::dropin::{self, Chosen};
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{alone, containerd, etcd, handover, machine, sealed, token, units};
+use super::{alone, containerd, etcd, handover, machine, registries, sealed, token, units};
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, Identity, NodeFiles};
@@ -93,6 +93,8 @@ pub struct Args {
     /// Socket of the container runtime.
     #[arg(long, value_name = "PATH")]
     pub cri_socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub registries: registries::Mirrors,
     /// Checks whose failure is passed over; `all` for every one.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub ignore_preflight_errors: Vec<String>,
@@ -129,6 +131,7 @@ pub async fn run(args: Args) -> Result<()> {
     let findings = checks::preflight(&config, Role::ControlPlane, address, running).await;
     checks::judge(&findings, &args.ignore_preflight_errors, progress)?;
     refuse_other(&config, args.mode)?;
+    registries::check(&config.registries)?;
     if args.store == StoreKind::Etcd {
         etcd::check().await?;
     }
@@ -222,6 +225,7 @@ fn choose(args: &Args, address: IpAddr) -> Chosen {
     chosen.set_some("network.serviceCidr", args.service_cidr.clone());
     chosen.set_some("network.clusterDomain", args.service_dns_domain.clone());
     runtime_choices(&mut chosen, args.cri_socket.as_deref());
+    args.registries.choose(&mut chosen);
     chosen
 }
 
@@ -304,7 +308,8 @@ pub fn agree_with_runtime(ledger: &Ledger, config: &Config) -> Result<()> {
     // The proxy's unit may write there, and to little else: the folders must be there before it starts.
     ledger.folder(&config.proxy.cni_conf_dir)?;
     keelson_pki::ensure_dir(&config.paths.cni(), 0o755)?;
-    containerd::configure(ledger, &config.paths.state, &config.kubelet.cri_socket).map(drop)
+    let (state, socket) = (&config.paths.state, &config.kubelet.cri_socket);
+    containerd::configure(ledger, state, socket, &config.registries).map(drop)
 }
 
 /// Keys and certificates; with units of their own, the kubelet's and the proxy's identities, and the folders' owner.

@@ -8,12 +8,12 @@ use super::init::{
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{dropin, etcd, machine, units};
+use super::{dropin, etcd, machine, registries, units};
 use crate::balancer;
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, NodeFiles};
-use crate::publish;
+use crate::{publish, upgrade};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use keelson_daemon::config::{self, Config};
@@ -74,6 +74,8 @@ pub struct Args {
     /// Socket of the container runtime.
     #[arg(long, value_name = "PATH")]
     pub cri_socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub registries: registries::Mirrors,
     /// Checks whose failure is passed over; `all` for every one.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub ignore_preflight_errors: Vec<String>,
@@ -105,6 +107,7 @@ pub async fn run(args: Args) -> Result<()> {
     )
     .await;
     checks::judge(&findings, &args.ignore_preflight_errors, progress)?;
+    registries::check(&joining.config.registries)?;
     let (node, server) = (&joining.node, &joining.found.server);
     if args.dry_run {
         println!("would join {server} as node {} at {}", node.name, node.address);
@@ -160,6 +163,7 @@ impl Joining {
         let node = node::identify(&config::load_with(there, &[&named])?.node)?;
         let client = client(&kubeconfig(&found, &found.server, &token.to_string())).await?;
         let shared = shared(&client, &node, units::started(units::KUBELET), token).await?;
+        fits(&client, args.certificate_key.is_some()).await?;
         let mut texts = vec![("05-cluster.yaml", shared), ("10-join.yaml", named)];
         let keys = match &args.certificate_key {
             Some(key) => {
@@ -293,6 +297,7 @@ fn dropin_of(args: &Args, address: IpAddr) -> Result<Chosen> {
         chosen.set("node.labels", labels);
     }
     runtime_choices(&mut chosen, args.cri_socket.as_deref());
+    args.registries.choose(&mut chosen);
     Ok(chosen)
 }
 
@@ -337,6 +342,13 @@ async fn shared(
         );
     }
     map.data.unwrap_or_default().remove(publish::CONFIG.1).context("the cluster publishes no configuration")
+}
+
+/// Refuses where this program is too old, or too new, for the cluster.
+async fn fits(client: &kube::Client, control_plane: bool) -> Result<()> {
+    let asked = tokio::time::timeout(ANSWER, client.apiserver_version()).await;
+    let version = asked.context("the API server does not answer")?.context("its version cannot be read")?;
+    upgrade::may_join(&version.git_version, control_plane)
 }
 
 /// The token as a kubeconfig, with which the kubelet asks for its certificate. Whether one was written: not where the node

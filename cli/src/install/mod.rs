@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod machine;
 pub mod node_leave;
 pub mod progress;
+pub mod registries;
 pub mod sealed;
 pub mod status;
 pub mod token;

@@ -4,6 +4,11 @@ use super::ledger::{Entry, Ledger};
 use super::{machine, run, sealed};
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long units may take to stop (their units' limit and a little), and how often it is looked.
+const STOPS: Duration = Duration::from_secs(65);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The units that a machine may run.
 pub const ALL_IN_ONE: &str = "keelson.service";
@@ -40,8 +45,29 @@ pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
     }
     // The wait for readiness is the caller's, with its own words.
     let verb = if changed { "restart" } else { "start" };
+    let before: Vec<String> = units.iter().map(|unit| invocation(unit)).collect();
     for unit in units {
         run("systemctl", &[verb, "--no-block", unit])?;
+    }
+    if changed {
+        replaced(units, &before)?;
+    }
+    Ok(())
+}
+
+/// What systemd calls this run of a unit; empty for one that has never run.
+fn invocation(unit: &str) -> String {
+    run("systemctl", &["show", "--property", "InvocationID", "--value", unit]).unwrap_or_default()
+}
+
+/// Waits until each unit runs anew: the process that goes still answers, and must not be taken for the one that comes.
+fn replaced(units: &[&str], before: &[String]) -> Result<()> {
+    let end = Instant::now() + STOPS;
+    for (unit, old) in units.iter().zip(before) {
+        while invocation(unit) == *old {
+            anyhow::ensure!(Instant::now() < end, "{unit} does not stop; `systemctl status {unit}` says why");
+            std::thread::sleep(LOOK);
+        }
     }
     Ok(())
 }

@@ -91,18 +91,40 @@ async fn now_to(config: &Config, facts: &Facts, now: Timestamp, path: &Path) -> 
     Ok(taken)
 }
 
+/// In the names of those that are taken before upgrades.
+const BEFORE: &str = "-before-";
+
 /// What tells a snapshot that was taken before a version came by its name.
 pub fn before_mark(version: &str) -> String {
-    format!("-before-{version}-")
+    format!("{BEFORE}{version}-")
 }
 
-/// Takes one before another version changes anything. Where it lies; the schedule removes none of these.
+/// Takes one before another version changes anything, and removes the oldest of this node's that were taken so, as many as
+/// `snapshots.keep` says. Where it lies; the schedule removes none of these.
 pub async fn before(config: &Config, version: &str) -> Result<PathBuf> {
     let (facts, now) = (Facts::of(config)?, Timestamp::now());
     let name = format!("{}{}{}", facts.node, before_mark(version), stamp(now));
     let path = free(&folder(config)?, &name);
     now_to(config, &facts, now, &path).await?;
+    for old in superfluous(&config.snapshots.folder, &facts.node, config.snapshots.keep)? {
+        std::fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
+    }
     Ok(path)
+}
+
+/// Of the snapshots that a node took before upgrades, those older than the newest `keep`.
+fn superfluous(folder: &Path, node: &str, keep: usize) -> Result<Vec<PathBuf>> {
+    let mark = format!("{node}{BEFORE}");
+    let mut taken = Vec::new();
+    for path in files(folder)? {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&mark)) {
+            let at = std::fs::metadata(&path).and_then(|found| found.modified());
+            taken.push((at.with_context(|| format!("cannot look at {}", path.display()))?, path));
+        }
+    }
+    taken.sort();
+    taken.truncate(taken.len().saturating_sub(keep));
+    Ok(taken.into_iter().map(|(_, path)| path).collect())
 }
 
 /// A path that nothing has yet: two of one second are told apart by a number.
@@ -240,4 +262,32 @@ pub fn show(listed: &[Listed], output: Output) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn the_oldest_taken_before_upgrades_go_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            "n1-before-0.9.0-20260101T000000Z.snapshot",
+            "n1-before-0.10.0-20260201T000000Z.snapshot",
+            "n1-before-0.11.0-20260301T000000Z.snapshot",
+            "n10-before-0.9.0-20250101T000000Z.snapshot",
+            "n1-20250101T000000Z.snapshot",
+            "auto-20250101T000000Z.snapshot",
+        ];
+        for (months, name) in names.iter().enumerate() {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_770_000_000 + 2_592_000 * months as u64);
+            file.set_modified(at).unwrap();
+        }
+        let old = |keep: usize| superfluous(folder.path(), "n1", keep).unwrap();
+        assert_eq!(old(2), [folder.path().join(names[0])]);
+        assert_eq!(old(1).len(), 2);
+        assert_eq!(old(3), Vec::<PathBuf>::new());
+    }
 }

@@ -268,6 +268,16 @@ fn space(config: &Config, format: Option<i32>) -> Option<String> {
     })
 }
 
+/// Refuses where this program is too old, or too new, to join a cluster whose API server is of `version`.
+pub fn may_join(version: &str, control_plane: bool) -> Result<()> {
+    let server =
+        Minor::parse(version).with_context(|| format!("the API server says it is of version {version:?}"))?;
+    match skew::join_problem(Release::own().kubernetes, control_plane, server) {
+        Some(problem) => bail!(problem),
+        None => Ok(()),
+    }
+}
+
 /// What runs in the cluster. A worker's own identity sees its API server alone.
 async fn seen(config: &Config, control_plane: bool) -> Result<Seen> {
     let client = match control_plane {

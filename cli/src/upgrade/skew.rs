@@ -83,6 +83,23 @@ pub fn problems(target: Minor, control_plane: bool, seen: &Seen) -> Vec<String> 
     found
 }
 
+/// Why a machine of version `own` may not join a cluster whose API server is of version `server`.
+pub fn join_problem(own: Minor, control_plane: bool, server: Minor) -> Option<String> {
+    let above = own.above(server);
+    let why = match control_plane {
+        true if above.abs() > 1 => "control planes may be one minor version apart".to_owned(),
+        false if above > 0 => "a node may not be newer".to_owned(),
+        false if -above > KUBELET_BEHIND => {
+            format!("a node may be {KUBELET_BEHIND} minor versions older at most")
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "this machine has Kubernetes {own}, the cluster's API server is {server}: {why}. Install the package of {server} here \
+         first"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +144,26 @@ mod tests {
         check(36, false, 35, &[], &["Upgrade the control planes to 1.36 first"]);
         check(35, false, 36, &[], &[]);
         check(32, false, 36, &[], &["3 minor versions older at most"]);
+    }
+
+    #[test]
+    fn too_old_and_too_new_machines_do_not_join() {
+        let check = |own: u32, control_plane: bool, server: u32, words: Option<&str>| {
+            let found = join_problem(Minor(1, own), control_plane, Minor(1, server));
+            match (&found, words) {
+                (None, None) => {}
+                (Some(found), Some(words)) => {
+                    assert!(found.contains(words) && found.contains("Install the package"), "{found}");
+                }
+                _ => panic!("{own} {control_plane} {server}: {found:?}"),
+            }
+        };
+        check(35, false, 35, None);
+        check(35, false, 38, None);
+        check(35, false, 39, Some("3 minor versions older at most"));
+        check(35, false, 34, Some("a node may not be newer"));
+        check(35, true, 36, None);
+        check(35, true, 34, None);
+        check(35, true, 37, Some("one minor version apart"));
     }
 }

@@ -34,6 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         service_address: "10.96.0.1".parse()?,
         node_addresses: vec![address],
         extra_names: vec!["localhost".into()],
+        life: keelson_pki::LEAF_LIFE,
         now: ctx.clock.now(),
     };
     let pki = Arc::new(ClusterPki::ensure(&folder.join("pki"), &params)?);

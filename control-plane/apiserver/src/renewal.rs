@@ -10,10 +10,10 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::core::Core;
 
-/// How often it looks; certificates live a year and are renewed after a third of it.
+/// The longest time between two looks.
 const EVERY: Duration = Duration::from_secs(12 * 3600);
 
-/// Why certificates could not be renewed; the next look tries again, and eight months are left for it.
+/// Why certificates could not be renewed; the next look tries again, and two thirds of their life are left for it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RenewError {
     #[error("the certificates cannot be renewed")]
@@ -39,9 +39,10 @@ pub fn towards_kubelets(pki: &ClusterPki) -> Result<ClientConfig, TlsError> {
 
 /// Runs until the server stops. New connections get the renewed certificate; open ones are not touched.
 pub async fn run(core: Arc<Core>, mut pki: Arc<ClusterPki>, tls: Arc<ArcSwap<ServerConfig>>) {
+    let every = keelson_pki::look_every(pki.params.life, EVERY);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(every) => {}
             () = core.stop.cancelled() => return,
         }
         match once(&core, &pki, &tls, core.clock.now()).await {

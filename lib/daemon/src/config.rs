@@ -46,6 +46,8 @@ pub struct RawConfig {
     pub api_server: RawApiServer,
     pub etcd: RawEtcd,
     pub snapshots: RawSnapshots,
+    pub certificates: RawCertificates,
+    pub registries: RawRegistries,
     pub network: RawNetwork,
     pub kubelet: RawKubelet,
     pub proxy: RawProxy,
@@ -67,6 +69,8 @@ raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: 
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String, manifests: PathBuf });
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
 raw!(/** Section `snapshots`. */ RawSnapshots { folder: PathBuf, every: String, keep: u32 });
+raw!(/** Section `certificates`. */ RawCertificates { life: String });
+raw!(/** Section `registries`. */ RawRegistries { mirrors: BTreeMap<String, Vec<String>>, ca_file: PathBuf });
 raw!(/** Section `network`. */ RawNetwork { pod_cidr: String, service_cidr: String, cluster_domain: String, dns_address: String, node_ports: String, tunnel: String });
 raw!(/** Section `kubelet`. */ RawKubelet { cri_socket: PathBuf, cgroup_driver: String, cgroup_root: String, bind: String, max_pods: u32, static_pods: PathBuf, image_archives: PathBuf, image_gc_high_percent: u8, image_gc_low_percent: u8 });
 raw!(/** Section `proxy`. */ RawProxy { cni_conf_dir: PathBuf, cni_bin_dir: PathBuf });
@@ -82,6 +86,8 @@ pub struct Config {
     /// `None`: the database is an SQLite file.
     pub etcd: Option<EtcdSection>,
     pub snapshots: SnapshotsSection,
+    pub certificates: CertificatesSection,
+    pub registries: RegistriesSection,
     pub network: NetworkSection,
     pub kubelet: KubeletSection,
     pub proxy: ProxySection,
@@ -172,6 +178,22 @@ pub struct SnapshotsSection {
     pub every: Option<Duration>,
     /// At least one.
     pub keep: usize,
+}
+
+/// Section `certificates`, checked.
+#[derive(Clone, Debug)]
+pub struct CertificatesSection {
+    /// How long what this control plane issues lives, for itself and for nodes.
+    pub life: Duration,
+}
+
+/// Section `registries`, checked: where images come from in place of the registries they name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistriesSection {
+    /// `https` or `http` addresses by a registry's name; `*`: of all that have none of their own.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// The authority (PEM) of the mirrors' certificates; the machine's own ones otherwise.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Section `network`, checked.
@@ -363,6 +385,8 @@ pub fn check(raw: RawConfig) -> Result<Config, ConfigError> {
         node: check_node(raw.node)?,
         kubelet: check_kubelet(raw.kubelet, &state)?,
         snapshots: check_snapshots(raw.snapshots, &state)?,
+        certificates: check_certificates(raw.certificates)?,
+        registries: check_registries(raw.registries)?,
         paths: Paths {
             pki: raw.paths.pki.unwrap_or_else(|| state.join("pki")),
             state: state.clone(),
@@ -487,6 +511,50 @@ fn check_snapshots(raw: RawSnapshots, state: &Path) -> Result<SnapshotsSection, 
         return Err(value("snapshots.keep", "must be at least 1; snapshots.every: \"0\" takes none"));
     }
     Ok(SnapshotsSection { folder, every, keep })
+}
+
+/// The shortest life of certificates: they are renewed after a third of it, which takes a moment.
+const SHORTEST_LIFE: Duration = Duration::from_secs(120);
+/// The longest: the authorities themselves live thirty years.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn check_certificates(raw: RawCertificates) -> Result<CertificatesSection, ConfigError> {
+    let text = raw.life.unwrap_or_else(|| "8760h".into());
+    let life = duration("certificates.life", &text)?;
+    if !(SHORTEST_LIFE..=LONGEST_LIFE).contains(&life) {
+        return Err(value("certificates.life", format!("must be 2m to 87600h, not {text:?}")));
+    }
+    Ok(CertificatesSection { life })
+}
+
+fn check_registries(raw: RawRegistries) -> Result<RegistriesSection, ConfigError> {
+    const KEY: &str = "registries.mirrors";
+    let mirrors = raw.mirrors.unwrap_or_default();
+    let named = |text: &str, more: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
+    };
+    for (registry, urls) in &mirrors {
+        if registry != "*" && (!named(registry, ".-:") || registry.starts_with('.')) {
+            return Err(value(KEY, format!("must name registries such as docker.io or *, not {registry:?}")));
+        }
+        for url in urls {
+            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            if !rest.is_some_and(|rest| named(rest, ".-_:/[]")) {
+                return Err(value(KEY, format!("must be https://host:port each, not {url:?}")));
+            }
+        }
+        if urls.is_empty() {
+            return Err(value(KEY, format!("name no mirror of {registry}")));
+        }
+    }
+    match &raw.ca_file {
+        Some(path) => absolute("registries.caFile", path)?,
+        None => return Ok(RegistriesSection { mirrors, ca_file: None }),
+    }
+    if mirrors.is_empty() {
+        return Err(value("registries.caFile", "is of no use without registries.mirrors"));
+    }
+    Ok(RegistriesSection { mirrors, ca_file: raw.ca_file })
 }
 
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {

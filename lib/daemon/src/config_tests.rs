@@ -33,6 +33,12 @@ fn mistakes_are_refused_with_the_key_and_what_to_write() {
     check("network: {podCidr: 10.244.0.1/16}", "did you mean 10.244.0.0/16?");
     check("network: {dnsAddress: 1.2.3.4}", "is not in serviceCidr");
     check("network: {nodePorts: '32767-30000'}", "must be first-last");
+    check("certificates: {life: 1m}", "must be 2m to 87600h");
+    check("certificates: {life: year}", "must be a duration");
+    check("registries: {mirrors: {docker.io: [mirror]}}", "must be https://host:port each");
+    check("registries: {mirrors: {'a/b': [https://m]}}", "must name registries");
+    check("registries: {mirrors: {docker.io: []}}", "name no mirror of docker.io");
+    check("registries: {caFile: /x}", "is of no use without registries.mirrors");
     check("network: {tunnel: vxlan}", "auto, always or never");
     check("kubelet: {cgroupDriver: cgroup}", "auto, cgroupfs or systemd");
     check("kubelet: {cgroupRoot: pods}", "kubelet.cgroupRoot must be absolute");

@@ -18,10 +18,11 @@ use x509_parser::prelude::{
 
 /// Life of an authority's certificate.
 pub(crate) const CA_LIFE: Duration = Duration::from_secs(30 * 365 * 86_400);
-/// Life of a certificate that we issue for ourselves.
-pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
-/// Certificates are valid from this long before they are made: other machines' clocks may be behind.
-const BACKDATE: i64 = 3600;
+/// Life of a certificate that we issue, where nobody has chosen another (upstream's).
+pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// Certificates are valid from this long before they are made: other machines' clocks may be behind. One that lives short
+/// begins at most this part of its life early, so that a third of its life is not over when it is made.
+const BACKDATE: (i64, u64) = (3600, 8);
 /// No machine of ours is older than this (2026-01-01T00:00:00Z). A clock that shows less is not set yet, and
 /// certificates made meanwhile must hold before and after it is corrected.
 const CLOCK_FLOOR: i64 = 1_767_225_600;
@@ -156,9 +157,10 @@ fn base_params(common_name: &str, now: Timestamp, life: Duration) -> Certificate
     let mut params = CertificateParams::default();
     let now = now.as_second();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let from = u64::try_from(now.min(CLOCK_FLOOR) - BACKDATE).unwrap_or(0);
+    let early = i64::try_from(life.as_secs() / BACKDATE.1).unwrap_or(BACKDATE.0).min(BACKDATE.0);
+    let from = u64::try_from(now.min(CLOCK_FLOOR) - early).unwrap_or(0);
     // A back-dated start costs nothing: what counts for renewal is the end.
-    let from = if now > CLOCK_FLOOR { u64::try_from(now - BACKDATE).unwrap_or(from) } else { from };
+    let from = if now > CLOCK_FLOOR { u64::try_from(now - early).unwrap_or(from) } else { from };
     let to = u64::try_from(now.max(CLOCK_FLOOR)).unwrap_or(0) + life.as_secs();
     params.not_before = epoch + Duration::from_secs(from);
     params.not_after = epoch + Duration::from_secs(to);

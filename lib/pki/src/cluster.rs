@@ -1,6 +1,6 @@
 //! All keys and certificates of a control plane in one folder, with kubeadm's file names.
 
-use crate::authority::{Authority, CertError, LEAF_LIFE, Profile, still_good};
+use crate::authority::{Authority, CertError, Profile, still_good};
 use crate::files::{DirLock, FileError, ensure_dir, read_optional, sync_dir, write_renamed};
 use crate::keys::{KeyError, ServiceAccountKeys, private_key};
 use crate::kubeconfig::{Kubeconfig, KubeconfigAuth};
@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the certificates must say.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct PkiParams {
     pub node_addresses: Vec<IpAddr>,
     /// Further names and addresses that clients use to reach the API server.
     pub extra_names: Vec<String>,
+    /// How long what is issued lives; [`LEAF_LIFE`](crate::LEAF_LIFE) where nobody has chosen.
+    pub life: Duration,
     pub now: Timestamp,
 }
 
@@ -90,9 +93,22 @@ pub struct ClusterPki {
     pub service_account: ServiceAccountKeys,
 }
 
+/// When a certificate is made, and how long it lives.
+#[derive(Clone, Copy)]
+pub(crate) struct Made {
+    pub now: Timestamp,
+    pub life: Duration,
+}
+
 pub(crate) struct Leaf {
     pub name: &'static str,
     pub profile: Profile,
+}
+
+/// How often to look whether certificates of this life are to be renewed: often enough in the two thirds of it that are then
+/// left, and at least every `at_most`.
+pub fn look_every(life: Duration, at_most: Duration) -> Duration {
+    (life / 24).clamp(Duration::from_secs(1), at_most)
 }
 
 impl ClusterPki {
@@ -103,9 +119,10 @@ impl ClusterPki {
         let ca = Arc::new(authority(dir, "ca", "kubernetes", params.now)?);
         let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca", params.now)?;
         let service_account = service_account(dir)?;
+        let made = Made { now: params.now, life: params.life };
         let mut written = false;
         let mut leaf =
-            |authority: &Authority, leaf: Leaf| ensure_leaf(dir, authority, leaf, params.now, &mut written);
+            |authority: &Authority, leaf: Leaf| ensure_leaf(dir, authority, leaf, made, &mut written);
         let client =
             |name, user: &str, groups: &[&str]| Leaf { name, profile: Profile::client(user, groups) };
         let node_user = format!("{}{}", identity::NODE_USER_PREFIX, params.node_name);
@@ -292,20 +309,20 @@ pub(crate) fn ensure_leaf(
     dir: &Path,
     ca: &Authority,
     leaf: Leaf,
-    now: Timestamp,
+    when: Made,
     written: &mut bool,
 ) -> Result<Identity, EnsureError> {
     let made = |source| EnsureError::Certificate { name: leaf.name, source };
     let cert_path = dir.join(format!("{}.crt", leaf.name));
     let key_path = dir.join(format!("{}.key", leaf.name));
     let old = match (read_optional(&cert_path)?, read_optional(&key_path)?) {
-        (Some(cert), Some(key)) if still_good(&cert, &key, ca, &leaf.profile, now) => Some((cert, key)),
+        (Some(cert), Some(key)) if still_good(&cert, &key, ca, &leaf.profile, when.now) => Some((cert, key)),
         _ => None,
     };
     let (cert_pem, key_pem) = match old {
         Some(pair) => pair,
         None => {
-            let (cert, key) = ca.issue(&leaf.profile, now, LEAF_LIFE).map_err(made)?;
+            let (cert, key) = ca.issue(&leaf.profile, when.now, when.life).map_err(made)?;
             // Whichever of the two a crash leaves behind does not fit its partner, and both are made anew.
             write_renamed(&key_path, key.as_bytes(), 0o600)?;
             write_renamed(&cert_path, cert.as_bytes(), 0o644)?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ClientVerifier, client_config, parse_csr, server_config};
+use crate::{ClientVerifier, LEAF_LIFE, client_config, parse_csr, server_config};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +12,7 @@ fn params() -> PkiParams {
         service_address: [10, 96, 0, 1].into(),
         node_addresses: vec![[192, 0, 2, 7].into()],
         extra_names: vec!["api.example.org".into(), "192.0.2.99".into()],
+        life: LEAF_LIFE,
         now: "2026-03-01T12:00:00Z".parse().unwrap(),
     }
 }
@@ -92,6 +93,27 @@ fn certificates_are_renewed_after_a_third_of_their_life_or_when_names_change() {
     let moved = ClusterPki::ensure(dir.path(), &later).unwrap();
     assert_ne!(moved.apiserver.cert_pem, renewed.apiserver.cert_pem);
     assert_eq!(moved.scheduler.cert_pem, renewed.scheduler.cert_pem);
+}
+
+#[test]
+fn certificates_that_live_minutes_are_renewed_after_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let short = |seconds: i64| PkiParams {
+        life: Duration::from_secs(180),
+        now: params().now + jiff::SignedDuration::from_secs(seconds),
+        ..params()
+    };
+    let first = ClusterPki::ensure(dir.path(), &short(0)).unwrap();
+    let (_, end) = crate::validity(&first.admin.cert_pem).unwrap();
+    assert_eq!(end, short(180).now);
+    assert!(first.renew(short(30).now).unwrap().is_none(), "not while two thirds are left");
+    let renewed = first.renew(short(70).now).unwrap().unwrap();
+    assert_ne!(renewed.admin.cert_pem, first.admin.cert_pem);
+    let verifier = ClientVerifier::new(&[first.ca.certificate().clone()]).unwrap();
+    let at = |seconds: i64| short(seconds).now.as_second() as u64;
+    verifier.verify(&first.admin.chain(), at(170)).unwrap();
+    assert!(verifier.verify(&first.admin.chain(), at(190)).is_err());
+    verifier.verify(&renewed.admin.chain(), at(240)).unwrap();
 }
 
 #[test]

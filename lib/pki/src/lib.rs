@@ -23,10 +23,10 @@ mod tls;
 mod token;
 
 pub use authority::{
-    Authority, CertError, CsrInfo, Profile, Usage, issued_by, make_request, parse_csr, public_key_hash,
-    self_signed, validity,
+    Authority, CertError, CsrInfo, LEAF_LIFE, Profile, Usage, issued_by, make_request, parse_csr,
+    public_key_hash, self_signed, validity,
 };
-pub use cluster::{ClusterPki, EnsureError, Identity, PkiParams};
+pub use cluster::{ClusterPki, EnsureError, Identity, PkiParams, look_every};
 pub use etcd::{ensure_etcd, etcd_certificate_files};
 pub use files::{FileError, ensure_dir, write_atomic};
 pub use handover::{CertificateKey, SealError};

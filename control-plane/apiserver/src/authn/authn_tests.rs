@@ -498,6 +498,7 @@ fn machine() -> Machine {
             service_address: [10, 96, 0, 1].into(),
             node_addresses: vec![[192, 0, 2, 1].into()],
             extra_names: vec![],
+            life: keelson_pki::LEAF_LIFE,
             now: at(0),
         },
     )
@@ -536,6 +537,7 @@ fn a_certificate_is_looked_at_for_every_request() {
         service_address: [10, 96, 0, 1].into(),
         node_addresses: vec![],
         extra_names: vec![],
+        life: keelson_pki::LEAF_LIFE,
         now: at(0),
     };
     std::fs::write(other_dir.path().join("sa.key"), &KEYS.0).unwrap();

@@ -70,6 +70,7 @@ fn pki() -> Arc<ClusterPki> {
             service_address: "10.96.0.1".parse().unwrap(),
             node_addresses: vec!["127.0.0.1".parse().unwrap()],
             extra_names: vec!["localhost".into()],
+            life: keelson_pki::LEAF_LIFE,
             now: jiff::Timestamp::now(),
         };
         let path: PathBuf = folder.path().join("pki");

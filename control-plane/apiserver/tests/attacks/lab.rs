@@ -39,6 +39,7 @@ impl Lab {
             service_address: [10, 96, 0, 1].into(),
             node_addresses: vec![Ipv4Addr::LOCALHOST.into()],
             extra_names: vec![],
+            life: keelson_pki::LEAF_LIFE,
             now: jiff::Timestamp::now(),
         };
         let pki = Arc::new(ClusterPki::ensure(&folder.path().join("pki"), &params).unwrap());

@@ -62,6 +62,7 @@ impl Cluster {
             service_address: "10.96.0.1".parse().unwrap(),
             node_addresses: vec![address],
             extra_names: vec![],
+            life: keelson_pki::LEAF_LIFE,
             now: clock.now(),
         };
         let pki = Arc::new(ClusterPki::ensure(&folder.path().join("pki"), &params).unwrap());

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, KvClient, TlsOptions, WatchClient};
 use tokio::time::Instant;
 use tonic::Code;
@@ -116,37 +117,44 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ")
 }
 
-/// One member's connections.
+/// One member's connections; what begins after the identity changed uses those of the new one.
 pub(super) struct Member {
     pub endpoint: String,
-    main: Client,
-    streams: Client,
+    main: ArcSwap<Client>,
+    streams: ArcSwap<Client>,
 }
 
 impl Member {
     async fn new(endpoint: &str, tls: Option<&EtcdTls>) -> Result<Member, Failure> {
         Ok(Member {
             endpoint: endpoint.to_owned(),
-            main: connect(endpoint, tls).await?,
-            streams: connect(endpoint, tls).await?,
+            main: ArcSwap::from_pointee(connect(endpoint, tls).await?),
+            streams: ArcSwap::from_pointee(connect(endpoint, tls).await?),
         })
     }
 
+    async fn renew(&self, tls: Option<&EtcdTls>) -> Result<(), Failure> {
+        let renewed = Member::new(&self.endpoint, tls).await?;
+        self.main.store(renewed.main.into_inner());
+        self.streams.store(renewed.streams.into_inner());
+        Ok(())
+    }
+
     pub fn client(&self) -> Client {
-        self.main.clone()
+        Client::clone(&self.main.load())
     }
 
     pub fn kv(&self) -> KvClient {
-        self.main.kv_client().max_decoding_message_size(LARGEST_MESSAGE)
+        self.main.load().kv_client().max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     /// For lists: on the streams' connection.
     pub fn pages(&self) -> KvClient {
-        self.streams.kv_client().max_decoding_message_size(LARGEST_MESSAGE)
+        self.streams.load().kv_client().max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn watch(&self) -> WatchClient {
-        self.streams.watch_client().max_decoding_message_size(LARGEST_MESSAGE)
+        self.streams.load().watch_client().max_decoding_message_size(LARGEST_MESSAGE)
     }
 }
 
@@ -181,6 +189,14 @@ impl Members {
             all.push(Member::new(endpoint, options.tls.as_ref()).await?);
         }
         Ok(Members { all, current: AtomicUsize::new(0), cluster: AtomicU64::new(0) })
+    }
+
+    /// Takes another identity for connections to come; those that are open are not touched.
+    pub async fn renew(&self, tls: Option<&EtcdTls>) -> Result<(), Failure> {
+        for member in &self.all {
+            member.renew(tls).await?;
+        }
+        Ok(())
     }
 
     pub fn len(&self) -> usize {

@@ -165,6 +165,12 @@ impl EtcdStore {
         }
         Ok(EtcdStore { shared })
     }
+
+    /// Takes renewed certificates for the connections that are made from now on; those that are open stay.
+    pub async fn renew(&self, tls: &EtcdTls) -> Result<(), OpenError> {
+        let renewed = self.shared.members.renew(Some(tls)).await;
+        renewed.map_err(|failure| OpenError::Options(read::unread(failure).to_string()))
+    }
 }
 
 /// Asks every member what it is: one must answer, and all that do must be of one cluster and new enough. A cluster that

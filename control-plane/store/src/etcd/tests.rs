@@ -75,6 +75,21 @@ async fn checks_members_and_shows_who_it_is() {
 }
 
 #[tokio::test]
+async fn takes_renewed_certificates_while_it_is_open() {
+    if skipped("renewed certificates towards etcd") {
+        return;
+    }
+    let etcd = Etcd::start(1).unwrap();
+    let store = EtcdStore::open(options(&etcd)).await.unwrap();
+    store.get("/registry/a").await.unwrap();
+    // That the new ones are used is seen where they are not believed.
+    store.renew(&EtcdTls { identity: None, ..tls(&etcd) }).await.unwrap();
+    assert!(store.get("/registry/a").await.is_err());
+    store.renew(&tls(&etcd)).await.unwrap();
+    store.get("/registry/a").await.unwrap();
+}
+
+#[tokio::test]
 async fn the_base_keeps_revisions_from_going_back() {
     if skipped("the base of revisions") {
         return;
