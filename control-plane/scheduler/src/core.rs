@@ -46,6 +46,16 @@ pub struct Scheduler {
     ties: u64,
 }
 
+/// Whether the pod asks for the scheduler of this name.
+fn is_of(pod: &PodView, name: &str) -> bool {
+    pod.scheduler.as_deref().unwrap_or("default-scheduler") == name
+}
+
+/// Whether a pod is anything to the scheduler of this name: one to schedule, or one that takes room on a node.
+pub(crate) fn concerns(pod: &PodView, name: &str) -> bool {
+    pod.node.is_some() || is_of(pod, name)
+}
+
 impl Scheduler {
     /// A scheduler for pods that ask for `name`; `seed` decides ties.
     pub fn new(profile: Profile, name: &str, seed: u64) -> Self {
@@ -160,8 +170,7 @@ impl Scheduler {
     }
 
     fn unassigned(&mut self, before: Option<&PodView>, pod: Arc<PodView>, now: Duration) {
-        let ours = pod.scheduler.as_deref().unwrap_or("default-scheduler") == &*self.name;
-        if !ours {
+        if !is_of(&pod, &self.name) {
             return;
         }
         if pod.meta.deleted.is_some() {

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::core::{Decision, Scheduler};
+use crate::core::{Decision, Scheduler, concerns};
 use crate::plugins::default_profile;
 use crate::preemption::Budget;
 
@@ -84,7 +84,7 @@ pub async fn run(
     let scope = HandlerScope::default();
     let informers = informers.within(&scope);
     let dirty = Arc::new(Dirty::default());
-    watch(&informers, &dirty);
+    watch(&informers, &dirty, &config.name);
     let recorder =
         EventRecorder::start(client.clone(), "default-scheduler", ctx.clock.clone(), ctx.drain.clone());
     let (reports, mut incoming) = mpsc::channel(1024);
@@ -140,12 +140,15 @@ pub async fn run(
     }
 }
 
-fn watch(informers: &SharedInformers, dirty: &Arc<Dirty>) {
-    let d = dirty.clone();
+fn watch(informers: &SharedInformers, dirty: &Arc<Dirty>, name: &str) {
+    let (d, name) = (dirty.clone(), name.to_owned());
     informers.pods.on_change(move |c| {
-        d.mark(|k| {
-            k.pods.insert(c.key.clone());
-        })
+        // What waits for another scheduler need not wake this one.
+        if [&c.old, &c.new].into_iter().flatten().any(|pod| concerns(pod, &name)) {
+            d.mark(|k| {
+                k.pods.insert(c.key.clone());
+            })
+        }
     });
     let d = dirty.clone();
     informers.nodes.on_change(move |c| {
@@ -390,4 +393,33 @@ impl Writer {
 /// The object is not there, or is another one by now.
 fn is_gone_or_changed(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pods_that_concern_the_scheduler_wake_it() {
+        let informers = SharedInformers::detached();
+        let dirty = Arc::new(Dirty::default());
+        watch(&informers, &dirty, "mine");
+        let put = |name: &str, scheduler: &str, node: Option<&str>| {
+            let spec = json!({ "containers": [], "schedulerName": scheduler, "nodeName": node });
+            let pod = json!({ "metadata": { "namespace": "ns", "name": name, "uid": name }, "spec": spec });
+            informers.pods.apply(serde_json::from_value(pod).expect("a pod"));
+        };
+        let marked = || std::mem::take(&mut *dirty.keys.lock()).pods.len();
+        put("a", "other", None);
+        assert_eq!(marked(), 0, "it waits for another");
+        put("b", "mine", None);
+        assert_eq!(marked(), 1);
+        put("a", "other", Some("n1"));
+        assert_eq!(marked(), 1, "it takes room");
+        informers.pods.delete(&ObjectKey::new("ns", "a"));
+        assert_eq!(marked(), 1, "the room is free");
+        put("c", "other", None);
+        informers.pods.delete(&ObjectKey::new("ns", "c"));
+        assert_eq!(marked(), 0);
+    }
 }

@@ -3,7 +3,8 @@
 //! What always holds here:
 //! - plugins run in upstream's order; first all of them may change the object, then (after validation) all may
 //!   refuse the result, so that nothing a later one or a webhook wrote escapes an earlier one's refusal;
-//! - plugins keep no state of their own and never wait: what they read comes through [`ClusterReads`];
+//! - plugins keep no state of their own (but for what texts that were read say, [`crate::authn::reads::Parsed`]) and never
+//!   wait: what they read comes through [`ClusterReads`];
 //! - refusals are upstream's, in code, reason and text.
 
 mod certificates;
