@@ -42,7 +42,7 @@ back() {
     local took
     took=$(since "$powered" | awk -v plain="$plain" '{ printf "%.1f", $1 - plain }')
     figure "power_cut_back_${kind}_s" "$took" s 60
-    worst=$(awk -v worst="$worst" -v took="$took" 'BEGIN { print took > worst ? took : worst }')
+    worst=$(awk -v worst="$worst" -v took="$took" 'BEGIN { print (took > worst ? took : worst) }')
 }
 # as_before NAME [NODE]: the checks of every cut on a cluster that has the sample.
 as_before() {
@@ -69,6 +69,8 @@ cut_cluster() {
     check "the cluster runs" until_ok 240 old_pods_answer
     machine cut mount -o ro LABEL=medium /srv/apt
 }
+# The administrator who types a command again does so on a machine that is up.
+networked() { machine "$1" sh -c 'until ip -4 address show scope global | grep -q inet; do sleep 0.3; done'; }
 again() { began "$1"; machine_on cut 2 "${MEDIUM[@]}" "${@:2}"; }
 
 cut_writes() {
@@ -95,6 +97,7 @@ cut_init() {
         machine cut systemd-run --quiet --no-block --unit=install keelson init
         cut_after cut 1 "$(cat "$work/init_s")"
         again init
+        networked cut
         check "the same command goes on" machine cut keelson init
         as_new cut
     done
@@ -117,6 +120,7 @@ cut_join() {
         cut_after cut 1 30
         began join
         machine_on cut 2 ${link}02
+        networked cut
         # A join that was done already needs no other; one that was not goes on.
         check "the same command goes on" machine cut $join --node-name "worker-$round"
         as_before hub "worker-$round"

@@ -153,20 +153,18 @@ runs() { kill -0 "$(cat "$GUESTS/$1/qemu.pid")" 2>/dev/null; }
 
 # machine NAME COMMAND…: runs it inside; its exit code comes back. With $within a limit in seconds (300).
 machine() {
-    local dir="$GUESTS/$1" id="$RANDOM$RANDOM$RANDOM" answer code text lock in out end=$((SECONDS + ${within:-300}))
+    local dir="$GUESTS/$1" id="$RANDOM$RANDOM$RANDOM" answer= code text lock in out end=$((SECONDS + ${within:-300}))
     shift
     exec {lock}>"$dir/agent.lock" {in}<>"$dir/agent.in" {out}<>"$dir/agent.out"
     flock "$lock"
     printf '%s %s\n' "$id" "$(printf '%q ' "$@" | base64 -w 0)" >&"$in"
-    while :; do
-        if read -r -t 1 -u "$out" answer code text; then
-            [ "$answer" != "$id" ] || break
-        elif ! kill -0 "$(cat "$dir/qemu.pid")" 2>/dev/null; then
-            code=254 text=$(echo "the machine is off: $(tail -n 3 "$dir/qemu.log")" | base64 -w 0)
-            break
+    until [ "$answer" = "$id" ]; do
+        # A line comes in pieces, seconds apart when the guest is slow; what is not whole is nothing.
+        if read -r -t 10 -u "$out" answer code text; then continue; else answer=; fi
+        if ! kill -0 "$(cat "$dir/qemu.pid")" 2>/dev/null; then
+            answer=$id code=254 text=$(echo "the machine is off: $(tail -n 3 "$dir/qemu.log")" | base64 -w 0)
         elif [ $SECONDS -ge $end ]; then
-            code=255 text=$(echo "no answer came within ${within:-300} s" | base64 -w 0)
-            break
+            answer=$id code=255 text=$(echo "no answer came within ${within:-300} s" | base64 -w 0)
         fi
     done
     exec {lock}>&- {in}>&- {out}>&-

@@ -46,8 +46,7 @@ pub struct Args {
     /// One process, or a unit for each component.
     #[arg(long, value_enum, default_value = "all-in-one")]
     pub mode: Mode,
-    /// Address that the other machines know this one by. A machine that has none but loopback's, because it has no network, is
-    /// given one that only it knows.
+    /// Address that the other machines know this one by. A machine without any network device is given one that only it knows.
     #[arg(long, value_name = "IP")]
     pub apiserver_advertise_address: Option<IpAddr>,
     /// Port of the API server.
@@ -203,10 +202,10 @@ fn address(args: &Args, config: &Config) -> Result<(IpAddr, String)> {
         return Ok((address, "given by node.address".into()));
     }
     let all = machine::addresses();
-    if all.is_empty() {
+    if all.is_empty() && !machine::has_network_device() {
         return Ok((
             alone::ADDRESS,
-            "this machine has no network; the address is one that only it knows".into(),
+            "this machine has no network device; the address is one that only it knows".into(),
         ));
     }
     machine::choose_address(node::default_address().ok(), &all)

@@ -32,6 +32,20 @@ pub fn addresses() -> Vec<Address> {
     found
 }
 
+/// Whether there is any network device but loopback's and our own; one that has no address yet counts, for it may get one.
+pub fn has_network_device() -> bool {
+    let names = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    names.map(|entry| entry.file_name().to_string_lossy().into_owned()).any(|name| of_others(&name))
+}
+
+fn of_others(name: &str) -> bool {
+    // A file that the bonding driver keeps there.
+    name != "lo"
+        && name != "bonding_masters"
+        && !name.starts_with("keelson")
+        && !name.starts_with(keelson_base::consts::VETH_PREFIX)
+}
+
 /// The address that others are to know this machine by, and why it was chosen. More than one and no default route: `Err`
 /// names them.
 pub fn choose_address(default_route: Option<IpAddr>, all: &[Address]) -> Result<(IpAddr, String), String> {
