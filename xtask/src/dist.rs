@@ -17,6 +17,7 @@ const UNITS: &[&str] = &[
     "keelson-kubelet.service",
     "keelson-proxy.service",
     "keelson-etcd.service",
+    "keelson-shutdown.service",
     "keelson-first-boot.service",
     "keelson-first-boot.target",
     "keelson.slice",
