@@ -1,18 +1,18 @@
 # A machine that is powered off: its containers get their signal and their grace before the runtime stops. Sourced by run.
 
 say "a machine that goes down"
-machine_up off 63 "$repository"
-install_packages off
-check "init" machine off keelson init --mode units
-machine off cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.63/" >"$work/off.conf"
+machine_up down 63 "$repository"
+install_packages down
+check "init" machine down keelson init --mode units
+machine down cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.63/" >"$work/off.conf"
 at_off() { command kubectl --kubeconfig "$work/off.conf" "$@"; }
-import off "$image"
+import down "$image"
 at_off apply -f - >/dev/null <<'YAML'
 apiVersion: v1
 kind: Pod
 metadata: {name: last-words}
 spec:
-  nodeName: off
+  nodeName: down
   terminationGracePeriodSeconds: 10
   volumes: [{name: kept, hostPath: {path: /root/kept, type: DirectoryOrCreate}}]
   containers:
@@ -25,13 +25,13 @@ spec:
     - {name: deaf, image: test.invalid/busybox:1, imagePullPolicy: Never, command: [sh, -c, 'trap "" TERM; while :; do sleep 1; done']}
 YAML
 check "a pod runs" at_off wait --for=condition=Ready pod/last-words --timeout=30s
-check "a restart of the kubelet" machine off systemctl restart keelson-kubelet.service
-check "ends no container" not test -e "$MACHINES/off/root/root/kept/words"
+check "a restart of the kubelet" machine down systemctl restart keelson-kubelet.service
+check "ends no container" not test -e "$MACHINES/down/root/root/kept/words"
 begun=$(moment)
-machine_off off
+machine_off down
 figure poweroff_s "$(since "$begun")" s
-check "the container had its grace" grep -qx ended "$MACHINES/off/root/root/kept/words"
+check "the container had its grace" grep -qx ended "$MACHINES/down/root/root/kept/words"
 check "nobody had to pull the plug" awk "BEGIN { exit !($(since "$begun") < 29) }"
-machine_up off 63 "$repository"
+machine_up down 63 "$repository"
 check "the pod runs again after the next boot" until_ok 40 at_off wait --for=condition=Ready pod/last-words --timeout=2s
-machine_down off
+machine_down down
