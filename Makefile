@@ -51,7 +51,7 @@ test-clients: ## Run kubectl, Helm, client-go, Python's client and kube on a clu
 	@xtask/bootstrap && tests/clients/run "$(ONLY)"
 
 packages: ## Build .deb and .rpm packages and a signed apt repository into target/dist
-	@xtask/bootstrap && cargo xtask dist
+	@xtask/bootstrap && cargo xtask dist --anywhere
 
 e2e-systemd: ## Install the packages on machines of systemd-nspawn and use them (root)
 	@xtask/bootstrap && tests/systemd/run

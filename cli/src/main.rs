@@ -21,6 +21,7 @@ mod publish;
 mod reset;
 mod service;
 mod settings;
+mod shutdown;
 mod snapshot;
 mod store;
 mod upgrade;
@@ -90,6 +91,12 @@ enum Command {
     ///
     /// `keelson init` and `keelson join` do this too; what changes stands in the ledger that `keelson reset` undoes.
     Runtime {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// End the containers of this node's pods, where the machine is going down; its unit calls it.
+    #[command(hide = true)]
+    Shutdown {
         #[command(flatten)]
         file: ConfigFile,
     },
@@ -401,6 +408,7 @@ async fn administer(command: Command) -> Result<()> {
             let config = file.load()?;
             install::init::agree_with_runtime(&install::ledger::Ledger::of(&config.paths.state), &config)
         }
+        Command::Shutdown { file } => shutdown::work(&file.load()?).await,
         Command::MigrateStore { target, file, output } => {
             quiet();
             migrate::run(target, file.config, output).await

@@ -3,6 +3,7 @@
 //! its life, while everything runs.
 
 use crate::node::NodeIdentity;
+use crate::{control_plane, install};
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use keelson_base::consts::identity;
 use keelson_client::{CertificateRequest, Issued, RequestError, request_certificate};
 use keelson_daemon::config::Config;
 use keelson_daemon::{Clock, DrainWatcher};
-use keelson_pki::{Kubeconfig, KubeconfigAuth, Profile, ensure_dir, write_atomic};
+use keelson_pki::{ClusterPki, Kubeconfig, KubeconfigAuth, Profile, ensure_dir, write_atomic};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
@@ -131,6 +132,9 @@ async fn ensure_client(config: &Config, node: &NodeIdentity, clock: &Clock) -> R
         if clock.now() < end {
             return Ok(());
         }
+        if own_authority(config, node, clock, &identity)? {
+            return Ok(());
+        }
         if !files.bootstrap.exists() {
             bail!(
                 "this node's certificate ended on {end}, and the clock says {}. If the clock is right, make a token \
@@ -152,6 +156,24 @@ async fn ensure_client(config: &Config, node: &NodeIdentity, clock: &Clock) -> R
         .with_context(|| format!("cannot remove {}", files.bootstrap.display()))?;
     tracing::info!(node = %node.name, "the node has its identity");
     Ok(())
+}
+
+/// A machine that has the authority's key makes its kubelet's certificate anew itself: there is nobody else it could ask. Whether
+/// it is one.
+fn own_authority(config: &Config, node: &NodeIdentity, clock: &Clock, ended: &Identity) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let folder = config.paths.pki();
+    if !folder.join("ca.key").exists() {
+        return Ok(false);
+    }
+    let owner = std::fs::metadata(&folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+    let pki = ClusterPki::ensure(&folder, &control_plane::pki_params(config, node, clock)?)
+        .context("the node's certificate cannot be made")?;
+    install::init::give(&folder, owner.uid(), owner.gid())?;
+    let issued = Issued { cert_pem: pki.node.cert_pem.clone(), key_pem: pki.node.key_pem.clone() };
+    write_client(&NodeFiles::of(config), ended, &node.name, &issued)?;
+    tracing::warn!("the node's certificate had ended; this machine has made another");
+    Ok(true)
 }
 
 fn client_request(node: &str) -> CertificateRequest {

@@ -17,6 +17,7 @@ const UNITS: &[&str] = &[
     "keelson-kubelet.service",
     "keelson-proxy.service",
     "keelson-etcd.service",
+    "keelson-shutdown.service",
     "keelson-first-boot.service",
     "keelson-first-boot.target",
     "keelson.slice",
@@ -78,7 +79,9 @@ impl Release {
 }
 
 /// Builds everything into target/dist; the build that tries an upgrade (`next`) into target/dist-next.
-pub fn build(debug: bool, next: bool) -> Result<()> {
+/// `anywhere`: the same bytes whatever the folders of the checkout and of cargo are called; the compiler's flags differ, so
+/// everything is built for it.
+pub fn build(debug: bool, next: bool, anywhere: bool) -> Result<()> {
     let dist = target().join(if next { "dist-next" } else { "dist" });
     let epoch = output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root()))?;
     let epoch = epoch.trim();
@@ -92,6 +95,9 @@ pub fn build(debug: bool, next: bool) -> Result<()> {
         }
         if next {
             command.args(["--features", "keelson/next-format"]);
+        }
+        if anywhere {
+            command.env("RUSTFLAGS", remapped()?);
         }
         output(command.current_dir(root())).map(drop)
     })?;
@@ -122,8 +128,12 @@ pub fn build(debug: bool, next: bool) -> Result<()> {
         rpm(&KEELSON, &main, &release, &dist, epoch, debug)?;
         rpm(&IMAGES, &image_tree, &release, &dist, epoch, debug)
     })?;
+    let signer = Signer::find(&dist)?;
+    step("signing the .rpm packages", "Needs Debian's packages rpm and gpg.", |_| {
+        signer.sign_rpms(&dist, &release)
+    })?;
     step("making the apt repository", "Needs Debian's packages apt-utils and gpg.", |_| {
-        repository(&debs, &dist)
+        repository(&debs, &dist, &signer)
     })?;
     for deb in &debs {
         println!("  {} ({:.1} MiB)", deb.display(), std::fs::metadata(deb)?.len() as f64 / 1_048_576.0);
@@ -135,6 +145,17 @@ pub fn build(debug: bool, next: bool) -> Result<()> {
         dist.join("apt").display()
     );
     Ok(())
+}
+
+/// Compiler flags that give the folders that get into a program (where code stands that may panic) names of their own.
+fn remapped() -> Result<String> {
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    let cargo = cargo.or_else(home).context("neither CARGO_HOME nor HOME is set")?;
+    // Of several that fit, the last one counts.
+    let places = [(cargo, "/cargo"), (root(), "/keelson"), (target(), "/keelson/target")];
+    let flags = places.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    Ok(flags.join(" "))
 }
 
 fn fresh(folder: &Path) -> Result<()> {
@@ -321,15 +342,19 @@ fn rpm(
         package.rpm_requires.iter().map(|requirement| format!("Requires: {requirement}\n")).collect();
     let scripts =
         if package.name == KEELSON.name { include_str!("../../packaging/rpm/scripts.spec") } else { "" };
+    let mut date = Command::new("date");
+    date.args(["--utc", "+%a %b %d %Y", "--date"]).arg(format!("@{epoch}")).env("LC_ALL", "C");
+    let date = output(&mut date)?;
     let spec = format!(
         "Name: {}\nVersion: {version}\nRelease: 1\nSummary: {}\nLicense: Apache-2.0\nURL: https://keelson.dev\n\
-         BuildArch: x86_64\nAutoReqProv: no\n{requires}%description\n{}\n%install\ncp -a {tree}/. %{{buildroot}}/\n\
+         Group: System/Base\nPackager: {MAINTAINER}\nBuildArch: x86_64\nAutoReqProv: no\n{requires}%description\n{}\n%install\ncp -a {tree}/. %{{buildroot}}/\n\
          if [ -d %{{buildroot}}/lib ]; then mkdir -p %{{buildroot}}/usr/lib; cp -a %{{buildroot}}/lib/. %{{buildroot}}/usr/lib/; \
-         rm -rf %{{buildroot}}/lib; fi\n{scripts}%files\n{}\n",
+         rm -rf %{{buildroot}}/lib; fi\n{scripts}%files\n{}\n%changelog\n* {date} {MAINTAINER} - {version}-1\n- See the commits of this version.\n",
         package.name,
         package.summary,
         package.description.replace("\n ", "\n"),
         listed.join("\n"),
+        date = date.trim(),
         tree = tree.display(),
     );
     let file = top.join(format!("{}.spec", package.name));
@@ -354,8 +379,8 @@ fn rpm(
     output(command.arg(&file).env("SOURCE_DATE_EPOCH", epoch)).map(drop)
 }
 
-/// A repository folder that apt takes, signed with the key named by KEELSON_SIGNING_KEY, or one of this build folder.
-fn repository(debs: &[PathBuf], dist: &Path) -> Result<()> {
+/// A repository folder that apt takes.
+fn repository(debs: &[PathBuf], dist: &Path, signer: &Signer) -> Result<()> {
     let apt = dist.join("apt");
     fresh(&apt)?;
     let pool = apt.join("pool/main");
@@ -381,50 +406,67 @@ fn repository(debs: &[PathBuf], dist: &Path) -> Result<()> {
     }
     let release = output(release.args(["release", "dists/stable"]).current_dir(&apt))?;
     put(&apt.join("dists/stable/Release"), release.as_bytes(), 0o644)?;
-    sign(&apt, dist)
+    signer.sign_repository(&apt)
 }
 
-fn sign(apt: &Path, dist: &Path) -> Result<()> {
-    let gpg = |arguments: &[&str]| {
-        let mut command = Command::new("gpg");
-        command.args(["--batch", "--yes", "--quiet"]).args(arguments);
-        command
-    };
-    let (key, home) = match std::env::var("KEELSON_SIGNING_KEY") {
-        Ok(key) => (key, None),
-        Err(_) => {
-            let home = dist.join("gnupg");
-            std::fs::create_dir_all(&home)?;
-            std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700))?;
-            if !home.join("made").exists() {
-                let mut made = gpg(&[
-                    "--passphrase",
-                    "",
-                    "--quick-generate-key",
-                    MAINTAINER,
-                    "ed25519",
-                    "sign",
-                    "never",
-                ]);
-                output(made.env("GNUPGHOME", &home))?;
-                write_file(&home.join("made"), b"")?;
-            }
-            (MAINTAINER.to_owned(), Some(home))
+/// Who signs: the key named by KEELSON_SIGNING_KEY, or one of this build folder.
+struct Signer {
+    key: String,
+    /// gpg's folder; its usual one where the key was named.
+    home: Option<PathBuf>,
+}
+
+impl Signer {
+    fn find(dist: &Path) -> Result<Signer> {
+        if let Ok(key) = std::env::var("KEELSON_SIGNING_KEY") {
+            return Ok(Signer { key, home: None });
         }
-    };
-    let run = |mut command: Command| {
-        if let Some(home) = &home {
+        let home = dist.join("gnupg");
+        std::fs::create_dir_all(&home)?;
+        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700))?;
+        let made = home.join("made");
+        let signer = Signer { key: MAINTAINER.to_owned(), home: Some(home) };
+        if !made.exists() {
+            let new = ["--passphrase", "", "--quick-generate-key", MAINTAINER, "ed25519", "sign", "never"];
+            output(signer.gpg().args(new))?;
+            write_file(&made, b"")?;
+        }
+        Ok(signer)
+    }
+
+    fn at_home(&self, mut command: Command) -> Command {
+        if let Some(home) = &self.home {
             command.env("GNUPGHOME", home);
         }
-        output(&mut command)
-    };
-    let release = apt.join("dists/stable/Release");
-    for (how, file) in [("--clearsign", "InRelease"), ("--detach-sign", "Release.gpg")] {
-        let mut command = gpg(&["--local-user", &key, "--armor", how, "--output"]);
-        command.arg(release.with_file_name(file)).arg(&release);
-        run(command)?;
+        command
     }
-    let mut export = gpg(&["--export", "--output"]);
-    export.arg(apt.join("keelson.gpg")).arg(&key);
-    run(export).map(drop)
+
+    fn gpg(&self) -> Command {
+        let mut command = Command::new("gpg");
+        command.args(["--batch", "--yes", "--quiet"]);
+        self.at_home(command)
+    }
+
+    fn sign_repository(&self, apt: &Path) -> Result<()> {
+        let release = apt.join("dists/stable/Release");
+        for (how, file) in [("--clearsign", "InRelease"), ("--detach-sign", "Release.gpg")] {
+            let mut command = self.gpg();
+            command.args(["--local-user", &self.key, "--armor", how, "--output"]);
+            output(command.arg(release.with_file_name(file)).arg(&release))?;
+        }
+        output(self.gpg().args(["--export", "--output"]).arg(apt.join("keelson.gpg")).arg(&self.key))
+            .map(drop)
+    }
+
+    /// Signs the .rpm packages, and puts the key beside them in the form that `rpm --import` takes.
+    fn sign_rpms(&self, dist: &Path, release: &Release) -> Result<()> {
+        for package in [&KEELSON, &IMAGES] {
+            let mut command = self.at_home(Command::new("rpmsign"));
+            command.arg("--define").arg(format!("_gpg_name {}", self.key));
+            command.args(["--define", "__gpg /usr/bin/gpg", "--addsign"]);
+            output(command.arg(dist.join(format!("{}-{}-1.x86_64.rpm", package.name, release.version))))?;
+        }
+        let key = dist.join("RPM-GPG-KEY-keelson");
+        output(self.gpg().args(["--armor", "--export", "--output"]).arg(key).arg(&self.key)).map(drop)
+    }
 }

@@ -76,6 +76,9 @@ enum Task {
         /// upgrades.
         #[arg(long)]
         next: bool,
+        /// The same bytes whatever the folders of the checkout and of cargo are called.
+        #[arg(long)]
+        anywhere: bool,
     },
     /// Set up what the tests on machines use in a folder: their image as an OCI archive, and a new enough kubectl.
     MachineTools { folder: std::path::PathBuf },
@@ -114,7 +117,7 @@ fn main() -> std::process::ExitCode {
         },
         Task::ClusterDown => cluster::down(),
         Task::Schema(options) => schema::run(&options),
-        Task::Dist { debug, next } => dist::build(debug, next),
+        Task::Dist { debug, next, anywhere } => dist::build(debug, next, anywhere),
         Task::MachineTools { folder } => packages::install_machine_tools()
             .and_then(|()| packages::kubectl(&folder))
             .and_then(|_| images::test_image(&folder.join("busybox.tar"))),

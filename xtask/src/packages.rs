@@ -32,6 +32,7 @@ const PACKAGING: &[(&str, &str)] = &[
     ("/usr/bin/gpg", "gpg"),
     ("/usr/bin/gpg-agent", "gpg-agent"),
     ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/rpmlint", "rpmlint"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/bin/xz", "xz-utils"),
     ("/usr/bin/lintian", "lintian"),

@@ -249,6 +249,7 @@ fn install(config: &Config, file: &Path, public_key: &Path, progress: Progress) 
     let unpacked = config.paths.state.join("bundle");
     keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
     remove(&unpacked)?;
+    room(&config.paths.state, file)?;
     let list = progress.step("reading the bundle to its end", || read(file, public_key, Some(&unpacked)))?;
     let placed = (|| {
         let packages: Vec<&Part> = list.parts.iter().filter(|part| part.kind == Kind::Package).collect();
@@ -260,6 +261,20 @@ fn install(config: &Config, file: &Path, public_key: &Path, progress: Progress) 
     })();
     remove(&unpacked)?;
     placed.map(|()| list)
+}
+
+/// A bundle is taken out beside what is there already.
+fn room(state: &Path, file: &Path) -> Result<()> {
+    let needed = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
+    match crate::install::machine::free_space(state) {
+        Some(free) if free < needed => bail!(
+            "nothing was changed: {} has {} MiB free, the bundle needs {}. `du -xh / | sort -h | tail` shows the largest folders",
+            state.display(),
+            free >> 20,
+            needed.div_ceil(1 << 20)
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn install_packages(unpacked: &Path, packages: &[&Part]) -> Result<()> {
@@ -290,9 +305,13 @@ fn place(unpacked: &Path, list: &List, kind: Kind, folder: &Path) -> Result<()> 
     keelson_pki::ensure_dir(folder, 0o755)?;
     for part in list.parts.iter().filter(|part| part.kind == kind) {
         let (from, to) = (unpacked.join(part.path()), folder.join(&part.name));
-        let moved = fs::rename(&from, &to).or_else(|_| {
+        // Whole on the disk before it has its name: the power may go at any time.
+        let sync = |path: &Path| fs::File::open(path)?.sync_all();
+        let moved = sync(&from).and_then(|()| fs::rename(&from, &to)).or_else(|_| {
             let hidden = folder.join(format!(".{}", part.name));
-            fs::copy(&from, &hidden).and_then(|_| fs::rename(&hidden, &to))
+            fs::copy(&from, &hidden)?;
+            sync(&hidden)?;
+            fs::rename(&hidden, &to)
         });
         moved.with_context(|| format!("cannot put {} in place", to.display()))?;
     }

@@ -1,0 +1,37 @@
+# A machine that is powered off: its containers get their signal and their grace before the runtime stops. Sourced by run.
+
+say "a machine that goes down"
+machine_up down 63 "$repository"
+install_packages down
+check "init" machine down keelson init --mode units
+machine down cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.63/" >"$work/off.conf"
+at_off() { command kubectl --kubeconfig "$work/off.conf" "$@"; }
+import down "$image"
+at_off apply -f - >/dev/null <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata: {name: last-words}
+spec:
+  nodeName: down
+  terminationGracePeriodSeconds: 10
+  volumes: [{name: kept, hostPath: {path: /root/kept, type: DirectoryOrCreate}}]
+  containers:
+    - name: c
+      image: test.invalid/busybox:1
+      imagePullPolicy: Never
+      command: [sh, -c, 'trap "sleep 2; echo ended >>/kept/words; exit 0" TERM; while :; do sleep 1; done']
+      volumeMounts: [{name: kept, mountPath: /kept}]
+    # One that does not listen is killed after its grace, and holds nobody up for longer.
+    - {name: deaf, image: test.invalid/busybox:1, imagePullPolicy: Never, command: [sh, -c, 'trap "" TERM; while :; do sleep 1; done']}
+YAML
+check "a pod runs" at_off wait --for=condition=Ready pod/last-words --timeout=30s
+check "a restart of the kubelet" machine down systemctl restart keelson-kubelet.service
+check "ends no container" not test -e "$MACHINES/down/root/root/kept/words"
+begun=$(moment)
+machine_off down
+figure poweroff_s "$(since "$begun")" s
+check "the container had its grace" grep -qx ended "$MACHINES/down/root/root/kept/words"
+check "nobody had to pull the plug" awk "BEGIN { exit !($(since "$begun") < 29) }"
+machine_up down 63 "$repository"
+check "the pod runs again after the next boot" until_ok 40 at_off wait --for=condition=Ready pod/last-words --timeout=2s
+machine_down down
