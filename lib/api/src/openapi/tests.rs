@@ -58,13 +58,15 @@ fn v3_documents_hold_together() {
             check_ids(&document);
         }
     }
-    assert!(v3(&table, "nope", "v1", "v1.35.0", &Bare).is_none());
+    assert!(v3(&table, "nope", "v1", "v1.35.0", &Bare, Encoding::Json).is_none());
 }
 
 #[test]
 fn a_patch_offers_what_kubectl_looks_for() {
-    let document: Value =
-        serde_json::from_slice(&v3(&table(), "apps", "v1", "v1.35.0", &Bare).expect("served")).expect("JSON");
+    let document: Value = serde_json::from_slice(
+        &v3(&table(), "apps", "v1", "v1.35.0", &Bare, Encoding::Json).expect("served"),
+    )
+    .expect("JSON");
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     let names: Vec<&str> = patch["parameters"]
         .as_array()
@@ -181,9 +183,10 @@ fn descriptions_are_there_for_explain() {
         texts.get("io.k8s.api.core.v1.ContainerPort", "containerPort"),
         "Number of port to expose on the pod's IP address. This must be a valid port number, 0 < x < 65536."
     );
-    let document: Value =
-        serde_json::from_slice(&v3(&table(), "apps", "v1", "v1.35.0", &texts).expect("served"))
-            .expect("JSON");
+    let document: Value = serde_json::from_slice(
+        &v3(&table(), "apps", "v1", "v1.35.0", &texts, Encoding::Json).expect("served"),
+    )
+    .expect("JSON");
     let spec = &document["components"]["schemas"]["io.k8s.api.apps.v1.DeploymentSpec"];
     assert!(spec["description"].as_str().is_some_and(|text| text.starts_with("DeploymentSpec is")));
     assert_eq!(
