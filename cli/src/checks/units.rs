@@ -1,7 +1,7 @@
 //! Units of the service manager: ours and the runtime's.
 
 use super::{Found, Subject, good, wrong};
-use crate::install::{machine, run, units};
+use crate::install::{machine, run, sealed, units};
 
 const RUNTIME: &str = "containerd.service";
 
@@ -35,6 +35,8 @@ fn at_boot(unit: &str) -> Found {
             format!("{unit} is masked"),
             format!("`systemctl unmask {unit} && systemctl enable {unit}`"),
         ),
+        // What cannot be enabled is begun by one that the image has enabled.
+        "disabled" if sealed::begins(unit) => good(format!("{} begins {unit}", sealed::FIRST_BOOT)),
         state => {
             let state = if state.is_empty() { "not there" } else { state };
             wrong(

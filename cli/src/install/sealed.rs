@@ -12,7 +12,7 @@ use keelson_daemon::config::Config;
 use std::path::Path;
 
 /// The unit that begins what cannot be enabled.
-const FIRST_BOOT: &str = "keelson-first-boot.service";
+pub const FIRST_BOOT: &str = "keelson-first-boot.service";
 /// What makes the folders that the links lead to, on a /var that begins empty.
 const TMPFILES: &str = "/etc/tmpfiles.d/keelson-image.conf";
 
@@ -45,6 +45,11 @@ pub fn check_start() -> Result<()> {
              enabled. Run `keelson first-boot prepare` in the disk image, where it can be written"
         )
     })
+}
+
+/// Whether a unit of ours is one that cannot be enabled and is begun at each boot all the same.
+pub fn begins(unit: &str) -> bool {
+    is(Path::new("/etc")) && super::units::EVERY.contains(&unit) && check_start().is_ok()
 }
 
 /// Starts the units that init or join chose, where they could not be enabled. Which they are.
