@@ -39,9 +39,16 @@ pub fn names(path: &Path) -> Result<Vec<String>> {
         let length = file.read(&mut magic)?;
         file.seek(SeekFrom::Start(0))?;
         match magic.get(..length) {
-            Some([0x1f, 0x8b, ..]) => of(MultiGzDecoder::new(BufReader::new(file))),
+            Some([0x1f, 0x8b, ..]) => {
+                let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+                of(archive.entries()?, u64::MAX)
+            }
             Some([0x28, 0xb5, 0x2f, 0xfd]) => bail!("zstd is not read here; give it as .tar or .tar.gz"),
-            _ => of(BufReader::new(file)),
+            // Layers are passed over, not read: archives are large.
+            _ => {
+                let length = file.metadata()?.len();
+                of(tar::Archive::new(BufReader::new(file)).entries_with_seek()?, length)
+            }
         }
     };
     let mut found = read().with_context(|| format!("{} is no archive of images", path.display()))?;
@@ -51,11 +58,12 @@ pub fn names(path: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn of(input: impl Read) -> Result<Vec<String>> {
-    let mut archive = tar::Archive::new(input);
+/// Names in the entries of an archive that is `length` bytes long, where that is known.
+fn of(entries: tar::Entries<'_, impl Read>, length: u64) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for entry in archive.entries()? {
+    for entry in entries {
         let entry = entry?;
+        anyhow::ensure!(entry.raw_file_position().saturating_add(entry.size()) <= length, "it is cut short");
         let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
         if path != "index.json" && path != "manifest.json" {
             continue;
@@ -137,6 +145,12 @@ mod tests {
         check(&archive(&[("index.json", "{")]), Err("its index.json is damaged"));
         check(b"(\xb5/\xfd....", Err("zstd is not read"));
         check(&saved[..700], Err("is no archive"));
+        let layered = archive(&[
+            ("index.json", r#"{"manifests":[{"annotations":{"io.containerd.image.name":"a.b/c:1"}}]}"#),
+            ("blobs/x", &"x".repeat(5000)),
+        ]);
+        check(&layered, Ok(&["a.b/c:1"]));
+        check(&layered[..4000], Err("cut short"));
     }
 
     #[test]
