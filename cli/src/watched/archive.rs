@@ -58,12 +58,16 @@ pub fn names(path: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Files in an archive are filled up to a multiple of this, in bytes.
+const BLOCK: u64 = 512;
+
 /// Names in the entries of an archive that is `length` bytes long, where that is known.
 fn of(entries: tar::Entries<'_, impl Read>, length: u64) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        anyhow::ensure!(entry.raw_file_position().saturating_add(entry.size()) <= length, "it is cut short");
+        let end = entry.raw_file_position().saturating_add(entry.size()).checked_next_multiple_of(BLOCK);
+        anyhow::ensure!(end.is_some_and(|end| end <= length), "it is cut short");
         let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
         if path != "index.json" && path != "manifest.json" {
             continue;
