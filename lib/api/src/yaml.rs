@@ -35,6 +35,9 @@ pub fn decode(
 
 /// What a document may become beyond its own size, where aliases repeat parts of it.
 const REPEATED: usize = 512;
+/// So many parts of a document (scalars, beginnings and ends) may stand within anchors, and one for each 32 bytes of it: each is kept
+/// for aliases at many times its size, and once for every anchor that it stands in.
+const ANCHORED: usize = 1024;
 /// As deep as JSON may be.
 const DEPTH: usize = 200;
 
@@ -49,6 +52,8 @@ fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json:
         budget.max_nodes = most;
         budget.max_events = 4 * most;
         budget.max_total_scalar_bytes = 2 * most;
+        budget.max_recorded_anchor_events = ANCHORED + bytes.len() / 32;
+        budget.max_recorded_anchor_bytes = most;
         budget.max_depth = DEPTH;
         budget.enforce_alias_anchor_ratio = false;
     }
@@ -68,7 +73,11 @@ fn explain(error: &serde_saphyr::Error) -> String {
         Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => format!("exceeded max depth of {DEPTH}"),
         Error::Budget {
             breach:
-                BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } | BudgetBreach::ScalarBytes { .. },
+                BudgetBreach::Nodes { .. }
+                | BudgetBreach::Events { .. }
+                | BudgetBreach::ScalarBytes { .. }
+                | BudgetBreach::RecordedAnchorEvents { .. }
+                | BudgetBreach::RecordedAnchorBytes { .. },
             ..
         }
         | Error::AliasReplayLimitExceeded { .. }
@@ -149,12 +158,16 @@ mod tests {
             text.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(",")));
         }
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), vec!["*a"; 400].join(","));
-        for bomb in [text, long] {
+        let nested: String = (0..50).map(|depth| format!("[&a{depth} ")).collect();
+        let nested = format!("{nested}[{}1]{}", "1,".repeat(300), "]".repeat(50));
+        for bomb in [text, long, nested] {
             let said = to_json(bomb.as_bytes()).unwrap_err().to_string();
             assert_eq!(said, "yaml: document contains excessive aliasing");
         }
         let fair = format!("a: &a {{x: 1}}\nb: [{}]\n", vec!["*a"; 100].join(","));
         assert!(to_json(fair.as_bytes()).is_ok(), "what people write by hand is read");
+        let large = format!("a: &a {{b: [{}1]}}\nc: *a\n", "1, ".repeat(1000));
+        assert!(to_json(large.as_bytes()).is_ok(), "and an anchor over most of a page");
     }
 
     #[test]
