@@ -1,6 +1,6 @@
 //! YAML in: one document, turned to JSON and read by the JSON decoder. YAML out: keys sorted, as upstream writes it.
 
-use serde_saphyr::{DuplicateKeyPolicy, Options};
+use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 
 use crate::doc::{Doc, Value};
 use crate::json::{DecodeError, FieldValidation, Warning};
@@ -45,6 +45,8 @@ fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json:
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
     options.with_snippet = false;
+    // The reader keeps what is merged once for every level of it, at hundreds of times its size.
+    options.merge_keys = MergeKeyPolicy::AsOrdinary;
     // Every node takes a byte of the text; only aliases make more of it.
     let most = bytes.len() + REPEATED;
     options.alias_limits.max_total_replayed_events = most;
@@ -57,8 +59,42 @@ fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json:
         budget.max_depth = DEPTH;
         budget.enforce_alias_anchor_ratio = false;
     }
-    serde_saphyr::from_slice_with_options(bytes, options)
-        .map_err(|error| format!("yaml: {}", explain(&error)))
+    let mut value = serde_saphyr::from_slice_with_options(bytes, options)
+        .map_err(|error| format!("yaml: {}", explain(&error)))?;
+    if bytes.windows(MERGE.len()).any(|window| window == MERGE.as_bytes()) {
+        merge(&mut value)?;
+    }
+    Ok(value)
+}
+
+/// The key whose value's members become those of its map, as far as the map has none of their names
+/// (<https://yaml.org/type/merge.html>).
+const MERGE: &str = "<<";
+
+/// Merges what stands under merge keys, innermost first; of several maps the earlier ones count. As deep as the document.
+fn merge(value: &mut serde_json::Value) -> Result<(), String> {
+    use serde_json::Value;
+    match value {
+        Value::Array(items) => items.iter_mut().try_for_each(merge),
+        Value::Object(map) => {
+            map.values_mut().try_for_each(merge)?;
+            let sources = match map.remove(MERGE) {
+                None => return Ok(()),
+                Some(Value::Array(sources)) => sources,
+                Some(source) => vec![source],
+            };
+            for source in sources {
+                let Value::Object(source) = source else {
+                    return Err("yaml: map merge requires map or sequence of maps as the value".to_owned());
+                };
+                for (name, member) in source {
+                    map.entry(name).or_insert(member);
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As go-yaml words it, which clients match on.
@@ -168,6 +204,26 @@ mod tests {
         assert!(to_json(fair.as_bytes()).is_ok(), "what people write by hand is read");
         let large = format!("a: &a {{b: [{}1]}}\nc: *a\n", "1, ".repeat(1000));
         assert!(to_json(large.as_bytes()).is_ok(), "and an anchor over most of a page");
+    }
+
+    #[test]
+    fn merge_keys_fill_in_what_a_map_does_not_say() {
+        let json = |text: &str| String::from_utf8(to_json(text.as_bytes()).expect("reads")).expect("text");
+        let two = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\n";
+        let of = |text: String| {
+            serde_json::from_str::<serde_json::Value>(&json(&text)).expect("JSON")["c"].clone()
+        };
+        assert_eq!(of(format!("{two}c: {{<<: *a, y: 3}}")), serde_json::json!({"x": 1, "y": 3}));
+        assert_eq!(
+            of(format!("{two}c:\n  y: 3\n  <<: [*b, *a]")),
+            serde_json::json!({"x": 1, "y": 3, "z": 2})
+        );
+        assert_eq!(
+            of(format!("{two}c: {{<<: {{<<: *a, z: 9}}}}")),
+            serde_json::json!({"x": 1, "y": 1, "z": 9})
+        );
+        let said = to_json(b"a: {<<: 1}").unwrap_err().to_string();
+        assert_eq!(said, "yaml: map merge requires map or sequence of maps as the value");
     }
 
     #[test]
