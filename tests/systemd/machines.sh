@@ -58,7 +58,8 @@ machine_up() {
     ln -sf /lib/systemd/system/systemd-networkd.service "$dir/root/etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
     # This host may lack CAP_SYS_RESOURCE: then a runtime cannot lower oom_score_adj below its own.
     mkdir -p "$dir/root/etc/containerd"
-    printf 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n' \
+    # Once: what init wrote into it is there at the next boot too.
+    [ -e "$dir/upper/etc/containerd/config.toml" ] || printf 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n' \
         >"$dir/root/etc/containerd/config.toml"
     # The machines share this host's cgroups of version 1 and its disk: each has a root of its own there, and collects no
     # images when others fill the disk.
