@@ -97,7 +97,9 @@ pub fn build(debug: bool, next: bool, anywhere: bool) -> Result<()> {
             command.args(["--features", "keelson/next-format"]);
         }
         if anywhere {
-            command.env("RUSTFLAGS", remapped()?);
+            command.env("RUSTFLAGS", remapped("--remap-path-prefix")?);
+            // For what is written in C, which names its files in its assertions.
+            command.env("CFLAGS", remapped("-ffile-prefix-map")?);
         }
         output(command.current_dir(root())).map(drop)
     })?;
@@ -148,13 +150,13 @@ pub fn build(debug: bool, next: bool, anywhere: bool) -> Result<()> {
 }
 
 /// Compiler flags that give the folders that get into a program (where code stands that may panic) names of their own.
-fn remapped() -> Result<String> {
+fn remapped(flag: &str) -> Result<String> {
     let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
     let cargo = cargo.or_else(home).context("neither CARGO_HOME nor HOME is set")?;
     // Of several that fit, the last one counts.
     let places = [(cargo, "/cargo"), (root(), "/keelson"), (target(), "/keelson/target")];
-    let flags = places.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    let flags = places.map(|(from, to)| format!("{flag}={}={to}", from.display()));
     Ok(flags.join(" "))
 }
 
