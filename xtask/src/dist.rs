@@ -418,6 +418,16 @@ struct Signer {
     home: Option<PathBuf>,
 }
 
+/// gpg starts an agent for its folder, which would stay.
+impl Drop for Signer {
+    fn drop(&mut self) {
+        if self.home.is_some() {
+            let mut command = self.at_home(Command::new("gpgconf"));
+            let _ = output(command.args(["--kill", "gpg-agent"]));
+        }
+    }
+}
+
 impl Signer {
     fn find(dist: &Path) -> Result<Signer> {
         if let Ok(key) = std::env::var("KEELSON_SIGNING_KEY") {

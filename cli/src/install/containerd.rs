@@ -195,12 +195,16 @@ impl Import {
         Ok(Import { note })
     }
 
-    /// Flushes what was unpacked and forgets the note.
+    /// Flushes what was unpacked and forgets the note. A runtime whose folder is not where containerd's own configuration has it
+    /// (one started with another file) may have it anywhere: then every file system is flushed.
     pub fn end(self) -> Result<()> {
-        let root = Effective::read()?.root();
-        std::fs::File::open(&root)
-            .and_then(|folder| Ok(nix::unistd::syncfs(folder)?))
-            .with_context(|| format!("cannot flush {}", root.display()))?;
+        let folder = Effective::read().and_then(|effective| Ok(std::fs::File::open(effective.root())?));
+        match folder {
+            Ok(folder) => {
+                nix::unistd::syncfs(folder).context("what containerd unpacked cannot be flushed")?
+            }
+            Err(_) => nix::unistd::sync(),
+        }
         std::fs::remove_file(&self.note).with_context(|| format!("cannot remove {}", self.note.display()))
     }
 
