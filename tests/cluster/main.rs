@@ -2,6 +2,7 @@
 //! run one after the other (`--test-threads=1`); each leaves the sample as it found it.
 #![forbid(unsafe_code)]
 
+mod images;
 mod isolation;
 mod recovery;
 mod sample;
