@@ -352,7 +352,10 @@ fn amount(map: Option<&Map>, name: &str, path: fmt::Arguments<'_>, out: &mut Vec
 
 /// The annotation (key and value) that is a container's by its key: a prefix and the container's name.
 pub(super) fn of_container<'a>(annotations: &'a Map, prefix: &str, name: &str) -> Option<(&'a str, &'a str)> {
-    annotations.str_pairs().find(|(key, _)| key.strip_prefix(prefix) == Some(name))
+    let order = |key: &str| key.bytes().cmp(prefix.bytes().chain(name.bytes()));
+    let at = annotations.entries().binary_search_by(|(key, _)| order(key)).ok()?;
+    let (key, value) = annotations.entries().get(at)?;
+    Some((key, value.as_str()?))
 }
 
 fn security(
