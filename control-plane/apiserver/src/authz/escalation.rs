@@ -30,6 +30,7 @@ pub struct EscalationCheck<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct Written {
     metadata: WrittenMeta,
+    #[serde(deserialize_with = "super::rule::list")]
     rules: Vec<PolicyRule>,
     aggregation_rule: Option<WrittenAggregation>,
     role_ref: RoleRef,
@@ -44,6 +45,7 @@ struct WrittenMeta {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct WrittenAggregation {
+    #[serde(deserialize_with = "super::rule::list")]
     cluster_role_selectors: Vec<Value>,
 }
 
