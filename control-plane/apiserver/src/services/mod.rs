@@ -5,6 +5,7 @@
 //! Service's own transaction. What a failed write claimed is given back; what a crash left is the repair loop's.
 
 pub mod cidr;
+mod families;
 pub mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,36 +252,11 @@ async fn fill_addresses(
         return Ok(());
     }
     let range = core.service_range;
-    if text(doc, ss::IP_FAMILY_POLICY) == "RequireDualStack" {
-        return Err(invalid(
-            doc,
-            "ipFamilyPolicy",
-            "RequireDualStack".into(),
-            "this cluster is not configured for dual-stack services",
-        ));
-    }
-    if doc.list(&[service::SPEC, ss::IP_FAMILIES]).is_empty() {
-        doc.set(&[service::SPEC, ss::IP_FAMILIES], vec![Value::from(range.family())]);
-    }
-    let family =
-        doc.list(&[service::SPEC, ss::IP_FAMILIES]).first().and_then(Value::as_str).unwrap_or_default();
-    if family != range.family() {
-        let text = format!("not configured on this cluster: {family}");
-        return Err(invalid(doc, "ipFamilies[0]", BadValue::from(family), &text));
-    }
-    if doc.get(&[service::SPEC, ss::IP_FAMILY_POLICY]).is_none() {
-        doc.set(&[service::SPEC, ss::IP_FAMILY_POLICY], "SingleStack");
-    }
+    families::fill(doc, old, range.family())?;
     if text(doc, ss::CLUSTER_IP) == "None" {
         doc.set(&[service::SPEC, ss::CLUSTER_IPS], vec![Value::from("None")]);
         claim.freed = had;
         return Ok(());
-    }
-    let shown = doc.list(&[service::SPEC, ss::CLUSTER_IPS]).first().and_then(Value::as_str);
-    let shown = shown.unwrap_or(text(doc, ss::CLUSTER_IP));
-    if !shown.is_empty() && shown.parse::<IpAddr>().is_err() {
-        let text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        return Err(invalid(doc, "clusterIPs[0]", BadValue::from(shown), text));
     }
     let wanted = addresses(doc);
     let (chosen, taken) = match wanted.first() {

@@ -480,3 +480,35 @@ async fn what_access_reviews_may_not_say() {
         ]
     );
 }
+
+/// Types whose strategies say no to AllowUnconditionalUpdate want the version that an update is made from.
+#[tokio::test]
+async fn some_types_are_not_overwritten_unseen() {
+    let lab = Lab::start().await;
+    let hooks = "/apis/admissionregistration.k8s.io/v1";
+    let rules =
+        json!([{"apiGroups": ["x.y"], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}]);
+    let policy =
+        json!({"validations": [{"expression": "true"}], "matchConstraints": {"resourceRules": rules}});
+    for (path, kind, body) in [
+        ("/apis/storage.k8s.io/v1/csinodes".to_owned(), "CSINode", json!({"spec": {"drivers": []}})),
+        (format!("{hooks}/validatingwebhookconfigurations"), "ValidatingWebhookConfiguration", json!({})),
+        (format!("{hooks}/mutatingwebhookconfigurations"), "MutatingWebhookConfiguration", json!({})),
+        (
+            format!("{hooks}/validatingadmissionpolicies"),
+            "ValidatingAdmissionPolicy",
+            json!({"spec": policy}),
+        ),
+    ] {
+        let group = path.trim_start_matches("/apis/").rsplit_once('/').unwrap().0;
+        let mut object = body;
+        object["apiVersion"] = group.into();
+        object["kind"] = kind.into();
+        object["metadata"] = json!({"name": "x"});
+        let made = lab.post(&path, &object).await.expect(201);
+        let refused = lab.put(&format!("{path}/x"), &object).await.expect(422);
+        assert_eq!(refused["details"]["causes"][0]["field"], "metadata.resourceVersion", "{kind}");
+        object["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+        lab.put(&format!("{path}/x"), &object).await.expect(200);
+    }
+}

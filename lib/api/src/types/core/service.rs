@@ -388,6 +388,14 @@ fn session_affinity(spec: &Struct, errors: &mut ErrorList) {
     }
 }
 
+/// Addresses, families and their policy, as far as the cluster does not matter (upstream:
+/// ValidateServiceClusterIPsRelatedFields).
+pub fn validate_addresses(doc: &Doc, errors: &mut ErrorList) {
+    if let Some(spec) = doc.root().and_then(|root| root.child(c::service::SPEC)) {
+        cluster_ips(spec, spec.str(ss::CLUSTER_IP) == "None", errors);
+    }
+}
+
 fn cluster_ips(spec: &Struct, headless: bool, errors: &mut ErrorList) {
     let at = SPEC.child("clusterIPs");
     let ip = spec.str(ss::CLUSTER_IP);
