@@ -34,6 +34,17 @@ pub fn mismatch(given: &Gvk, expected: &Gvk) -> Option<Mismatch> {
     )))
 }
 
+/// Kinds of versions that are not served, field by field the same as the served ones, which upstream still takes where it
+/// takes those: clients of old evict with them (`EvictionREST.AcceptsGroupVersion`).
+const STILL_TAKEN: [(&str, &str, &str); 1] = [("policy", "v1beta1", "Eviction")];
+
+/// Whether a body of this kind is read as one of the expected.
+pub fn taken_as(given: &Gvk, expected: &Gvk) -> bool {
+    given.group == expected.group
+        && given.kind == expected.kind
+        && STILL_TAKEN.contains(&(&*given.group, &*given.version, &*given.kind))
+}
+
 /// The Go type of a group's kind inside upstream's server, as its texts name it; a custom resource has none of its own.
 pub fn internal_type(group: &str, kind: &str, custom: bool) -> String {
     if custom {

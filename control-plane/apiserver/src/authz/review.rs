@@ -6,24 +6,92 @@ use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectAccessReviewSpec,
     SubjectAccessReviewSpec, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
-use keelson_api::field_errors::{ErrorList, FieldPath};
+use keelson_api::field_errors::{BadValue, ErrorList, FieldPath};
 use keelson_api::fields_selector::{FieldSelector, FieldTerm};
+use keelson_api::names;
 use keelson_api::selectors::{LabelSelector, Operator, Requirement};
 use std::sync::Arc;
 
-fn check_spec(resource: bool, other: bool, errors: &mut ErrorList) {
+fn check_spec(
+    resource: Option<&ResourceAttributes>,
+    other: Option<&NonResourceAttributes>,
+    errors: &mut ErrorList,
+) {
     let spec = FieldPath::new("spec");
-    if resource && other {
+    if resource.is_some() && other.is_some() {
         let path = spec.child("nonResourceAttributes");
-        errors.invalid(&path, "", "cannot be specified in combination with resourceAttributes");
+        errors.invalid(&path, as_go(other), "cannot be specified in combination with resourceAttributes");
     }
-    if !resource && !other {
+    if resource.is_none() && other.is_none() {
         let path = spec.child("resourceAttributes");
-        errors.invalid(
-            &path,
-            "",
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        );
+        let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.invalid(&path, as_go(other), text);
+    }
+}
+
+/// As upstream's internal type is printed, whose fields have no JSON names.
+fn as_go(other: Option<&NonResourceAttributes>) -> BadValue {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    BadValue::json(&other.map(|o| serde_json::json!({ "Path": text(&o.path), "Verb": text(&o.verb) })))
+}
+
+/// What a question about some objects only says of them: a selector as one text or in parts, which hold together.
+fn check_selectors(resource: Option<&ResourceAttributes>, errors: &mut ErrorList) {
+    let at = FieldPath::new("spec.resourceAttributes");
+    let Some(resource) = resource else { return };
+    if let Some(selector) = &resource.field_selector {
+        let at = at.child("fieldSelector");
+        let terms = selector.requirements.as_deref().unwrap_or_default();
+        one_way(selector.raw_selector.as_deref(), terms.len(), &at, errors);
+        for (i, term) in terms.iter().enumerate() {
+            let list = at.child("requirements");
+            let at = list.index(i);
+            if term.key.is_empty() {
+                errors.required(&at.child("key"), "must be specified");
+            }
+            check_values(&term.operator, term.values.as_deref(), &at, errors);
+        }
+    }
+    if let Some(selector) = &resource.label_selector {
+        let at = at.child("labelSelector");
+        let terms = selector.requirements.as_deref().unwrap_or_default();
+        one_way(selector.raw_selector.as_deref(), terms.len(), &at, errors);
+        for (i, term) in terms.iter().enumerate() {
+            let list = at.child("requirements");
+            let at = list.index(i);
+            check_values(&term.operator, term.values.as_deref(), &at, errors);
+            errors.invalid_each(&at.child("key"), term.key.as_str(), names::qualified_name(&term.key));
+            let values = at.child("values");
+            for (i, value) in term.values.iter().flatten().enumerate() {
+                errors.invalid_each(&values.index(i), value.as_str(), names::label_value(value));
+            }
+        }
+    }
+}
+
+fn one_way(raw: Option<&str>, terms: usize, at: &FieldPath<'_>, errors: &mut ErrorList) {
+    let raw = raw.unwrap_or_default();
+    if !raw.is_empty() && terms > 0 {
+        errors.invalid(&at.child("rawSelector"), raw, "may not specified at the same time as requirements");
+    }
+    if raw.is_empty() && terms == 0 {
+        let text = format!("when {at} is specified, requirements or rawSelector is required");
+        errors.required(&at.child("requirements"), text);
+    }
+}
+
+/// Operators nobody knows yet are let through: a newer server may ask.
+fn check_values(operator: &str, values: Option<&[String]>, at: &FieldPath<'_>, errors: &mut ErrorList) {
+    let none = values.is_none_or(<[String]>::is_empty);
+    match operator {
+        "In" | "NotIn" if none => {
+            errors.required(&at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !none => {
+            let text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.forbidden(&at.child("values"), text);
+        }
+        _ => {}
     }
 }
 
@@ -34,12 +102,14 @@ pub fn access_review_attributes(
 ) -> Result<Attributes, ErrorList> {
     let mut errors = ErrorList::default();
     let path = FieldPath::new("spec");
-    check_spec(spec.resource_attributes.is_some(), spec.non_resource_attributes.is_some(), &mut errors);
+    let (resource, other) = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
+    check_spec(resource, other, &mut errors);
     let user = spec.user.clone().unwrap_or_default();
     let groups = spec.groups.clone().unwrap_or_default();
     if user.is_empty() && groups.is_empty() {
         errors.invalid(&path.child("user"), user.as_str(), "at least one of user or group must be specified");
     }
+    check_selectors(resource, &mut errors);
     if let Some(namespace) = local_namespace {
         let given = spec.resource_attributes.as_ref().map(|r| r.namespace.as_deref().unwrap_or_default());
         if let Some(given) = given.filter(|given| *given != namespace) {
@@ -47,7 +117,8 @@ pub fn access_review_attributes(
             errors.invalid(&at.child("namespace"), given, "must match metadata.namespace");
         }
         if spec.non_resource_attributes.is_some() {
-            errors.invalid(&path.child("nonResourceAttributes"), "", "disallowed on this kind of request");
+            let at = path.child("nonResourceAttributes");
+            errors.invalid(&at, as_go(other), "disallowed on this kind of request");
         }
     }
     if !errors.is_empty() {
@@ -64,7 +135,9 @@ pub fn self_access_review_attributes(
     user: &Arc<UserInfo>,
 ) -> Result<Attributes, ErrorList> {
     let mut errors = ErrorList::default();
-    check_spec(spec.resource_attributes.is_some(), spec.non_resource_attributes.is_some(), &mut errors);
+    let (resource, other) = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
+    check_spec(resource, other, &mut errors);
+    check_selectors(resource, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }

@@ -88,6 +88,10 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
         doc.gvk.kind = (*kind).into();
     }
     let wanted = Gvk::new(group, version, kind);
+    if kinds::taken_as(&doc.gvk, &wanted) {
+        doc.gvk = wanted;
+        return Ok(());
+    }
     if expected.ty.is_some()
         && let Some(Mismatch::Decode(text)) = kinds::mismatch(&doc.gvk, &wanted)
     {

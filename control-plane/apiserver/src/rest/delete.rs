@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
 use keelson_api::f::core_v1 as f;
-use keelson_api::status::{Details, Status};
+use keelson_api::status::{Details, GroupResource, Status};
 use keelson_api::{t, types};
 use keelson_store::{Expect, Transaction, Write};
 
@@ -36,6 +36,7 @@ pub struct Deleted {
 pub async fn delete(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
     let output = op.output()?;
     let options = read_options(op, body).await?;
+    warn_of_orphans(op, &options);
     let deleted = delete_one(op, &op.info().name, &options).await?;
     // Upstream's, for clients of the old option only: others would not expect it.
     let accepted = !deleted.gone && options.orphan_dependents == Some(false);
@@ -79,6 +80,7 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
     let output = op.output()?;
     let list = ListOptions::parse(op.call.query, false)?;
     let options = read_options(op, body).await?;
+    warn_of_orphans(op, &options);
     let query = ListQuery {
         scope: op.scope(&list),
         filter: op.filter(&list)?,
@@ -97,6 +99,14 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
     }
     under_way.try_collect::<()>().await?;
     op.answer_list(found, output).await
+}
+
+/// Says what becomes of dependents where the request does not.
+fn warn_of_orphans(op: &Op<'_>, options: &DeleteOptions) {
+    let text = op.strategy.orphan_warning;
+    if !text.is_empty() && options.propagation.is_none() && options.orphan_dependents.is_none() {
+        op.call.warnings.extend([text.to_owned()]);
+    }
 }
 
 /// Deletes one of a collection; what is gone already is fine.
@@ -168,24 +178,31 @@ pub async fn delete_one(op: &Op<'_>, name: &str, options: &DeleteOptions) -> Res
 }
 
 fn preconditions(op: &Op<'_>, name: &str, options: &DeleteOptions, old: &Doc) -> Result<(), Status> {
+    same_object(&op.gk(), name, options.uid.as_deref(), options.resource_version.as_deref(), old)
+}
+
+/// Refuses an object that is not the one (or not as it was) which the request names.
+pub fn same_object(
+    kind: &GroupResource,
+    name: &str,
+    uid: Option<&str>,
+    version: Option<&str>,
+    old: &Doc,
+) -> Result<(), Status> {
     let meta = old.meta();
-    if let Some(uid) = &options.uid
-        && uid != meta.uid()
-    {
+    if let Some(uid) = uid.filter(|uid| *uid != meta.uid()) {
         let text = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
             meta.uid()
         );
-        return Err(Status::conflict(&op.gk(), name, text));
+        return Err(Status::conflict(kind, name, text));
     }
-    if let Some(version) = &options.resource_version
-        && version != meta.resource_version()
-    {
+    if let Some(version) = version.filter(|version| *version != meta.resource_version()) {
         let text = format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
             meta.resource_version()
         );
-        return Err(Status::conflict(&op.gk(), name, text));
+        return Err(Status::conflict(kind, name, text));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use keelson_api::table::Subresource;
 use keelson_api::types;
 
 use super::modify::{Condition, modify, set_pod_condition};
-use super::{Op, cache_status, delete, read_body, subresource};
+use super::{MAX_ATTEMPTS, Op, cache_status, delete, read_body, subresource};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
 use crate::cache::{ListQuery, ReadAt, Scope};
@@ -41,22 +41,46 @@ pub async fn serve(op: &Op<'_>, sub: &Subresource, body: RequestBody) -> Result<
     options.dry_run |= write.dry_run;
     let attributes = op.admission(Operation::Create, &name, "eviction", options.dry_run);
     op.core.admission.validate(Some(&eviction), None, &attributes)?;
-    let Some(pod) = op.load(&name, false).await? else { return Err(Status::not_found(&op.gr(), &name)) };
-    let phase = pod.doc.str(&[f::pod::STATUS, f::pod_status::PHASE]).to_owned();
-    let over = matches!(phase.as_str(), "Succeeded" | "Failed") || pod.doc.meta().is_being_deleted();
-    if !over && phase != "Pending" {
-        let pinned = consult_budget(op, &pod.doc, options.dry_run).await?;
-        if pinned && options.resource_version.is_none() {
-            options.resource_version = Some(pod.doc.meta().resource_version().to_owned());
+    for attempt in 1.. {
+        match evict(op, &name, &options, attempt > 1).await? {
+            Evicted::Done => break,
+            Evicted::Changed(conflict) if attempt == MAX_ATTEMPTS => return Err(conflict),
+            Evicted::Changed(_) => {}
         }
-    } else if !over && options.resource_version.is_none() {
-        // A pending pod may become healthy meanwhile.
-        options.resource_version = Some(pod.doc.meta().resource_version().to_owned());
     }
-    remove(op, &name, options).await?;
     let mut status = Status::success(None);
     status.code = 201;
     Ok(subresource::created(op, &status))
+}
+
+/// How one attempt ended.
+enum Evicted {
+    Done,
+    /// The pod changed after it was looked at; the request does not say that it must not.
+    Changed(Status),
+}
+
+async fn evict(op: &Op<'_>, name: &str, options: &DeleteOptions, newest: bool) -> Result<Evicted, Status> {
+    let Some(pod) = op.load(name, newest).await? else { return Err(Status::not_found(&op.gr(), name)) };
+    let phase = pod.doc.str(&[f::pod::STATUS, f::pod_status::PHASE]).to_owned();
+    let over = matches!(phase.as_str(), "Succeeded" | "Failed") || pod.doc.meta().is_being_deleted();
+    let pending = !over && phase == "Pending";
+    let budget = match over || pending {
+        true => None,
+        false => consult_budget(op, &pod.doc, options.dry_run).await?,
+    };
+    let mut pinned = options.clone();
+    // A pending pod, or one that is not ready, may become healthy meanwhile.
+    let by_us = (pending || budget.is_some()) && options.resource_version.is_none();
+    if by_us {
+        pinned.resource_version = Some(pod.doc.meta().resource_version().to_owned());
+    }
+    match (remove(op, name, pinned).await, budget) {
+        (Ok(()), _) => Ok(Evicted::Done),
+        (Err(status), Some(budget)) if by_us && status.code == 409 => Err(still_processed(&budget)),
+        (Err(status), None) if by_us && status.code == 409 => Ok(Evicted::Changed(status)),
+        (Err(status), _) => Err(status),
+    }
 }
 
 /// Marks the pod as disrupted, then deletes it.
@@ -65,16 +89,7 @@ async fn remove(op: &Op<'_>, name: &str, mut options: DeleteOptions) -> Result<(
         let expected = options.resource_version.clone();
         let uid = options.uid.clone();
         let written = modify(op, name, false, |pod| {
-            let meta = pod.meta();
-            if uid.as_deref().is_some_and(|uid| uid != meta.uid())
-                || expected.as_deref().is_some_and(|version| version != meta.resource_version())
-            {
-                return Err(Status::conflict(
-                    &op.gr(),
-                    name,
-                    "the object was modified or deleted and created anew",
-                ));
-            }
+            delete::same_object(&op.gk(), name, uid.as_deref(), expected.as_deref(), pod)?;
             let condition = Condition {
                 kind: "DisruptionTarget",
                 status: "True",
@@ -100,10 +115,14 @@ fn too_many(message: String, retry: i32) -> Status {
     })
 }
 
-/// Takes one disruption from the pod's budget; true when the pod must not change until it is deleted.
-async fn consult_budget(op: &Op<'_>, pod: &Doc, dry_run: bool) -> Result<bool, Status> {
+fn still_processed(budget: &str) -> Status {
+    too_many(format!("The disruption budget {budget} is still being processed by the server."), 10)
+}
+
+/// Takes one disruption from the pod's budget; the budget's name when the pod must not change until it is deleted.
+async fn consult_budget(op: &Op<'_>, pod: &Doc, dry_run: bool) -> Result<Option<String>, Status> {
     let Some(row) = op.core.table.load().lookup("policy", "v1", "poddisruptionbudgets").cloned() else {
-        return Ok(false);
+        return Ok(None);
     };
     let budgets = op.on(row);
     let query = ListQuery {
@@ -125,7 +144,7 @@ async fn consult_budget(op: &Op<'_>, pod: &Doc, dry_run: bool) -> Result<bool, S
         }
     }
     let (name, budget) = match covering.len() {
-        0 => return Ok(false),
+        0 => return Ok(None),
         1 => covering.swap_remove(0),
         _ => {
             let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
@@ -141,13 +160,13 @@ async fn consult_budget(op: &Op<'_>, pod: &Doc, dry_run: bool) -> Result<bool, S
             status.current_healthy >= status.desired_healthy && status.desired_healthy > 0
         });
         if always || guarded {
-            return Ok(true);
+            return Ok(Some(name));
         }
     }
     let pod_name = pod.meta().name().to_owned();
     let namespace_gr = GroupResource::new("policy", "poddisruptionbudget");
     modify(&budgets, &name, dry_run, |doc| take_one(op, doc, &pod_name, &namespace_gr)).await?;
-    Ok(false)
+    Ok(None)
 }
 
 fn covers(budget: &PodDisruptionBudget, pod: &Doc) -> bool {
@@ -177,10 +196,7 @@ fn take_one(op: &Op<'_>, doc: &mut Doc, pod: &str, gr: &GroupResource) -> Result
     use pf::pod_disruption_budget_status as s;
     let name = doc.meta().name().to_owned();
     if doc.int(&[b::STATUS, s::OBSERVED_GENERATION]).unwrap_or(0) < doc.meta().generation() {
-        return Err(too_many(
-            format!("The disruption budget {name} is still being processed by the server."),
-            10,
-        ));
+        return Err(still_processed(&name));
     }
     let allowed = doc.int(&[b::STATUS, s::DISRUPTIONS_ALLOWED]).unwrap_or(0);
     if allowed < 0 {

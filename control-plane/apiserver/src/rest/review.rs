@@ -71,21 +71,41 @@ fn invalid(op: &Op<'_>, errors: &ErrorList) -> Status {
     Status::invalid(&op.gk(), "", errors)
 }
 
+/// Adds what is wrong with an access review's metadata, which has nothing to say but where a local one asks.
+fn no_metadata<T>(doc: &Doc, found: Result<T, ErrorList>, local: bool) -> Result<T, ErrorList> {
+    use keelson_api::f::meta_v1::object_meta as om;
+    let Some(meta) = doc.meta().as_struct() else { return found };
+    let mut rest = meta.clone();
+    rest.remove(om::MANAGED_FIELDS);
+    rest.remove(om::CREATION_TIMESTAMP);
+    if local {
+        rest.remove(om::NAMESPACE);
+    }
+    if rest.iter().next().is_none() {
+        return found;
+    }
+    let mut errors = found.err().unwrap_or_default();
+    let value = keelson_api::types::walk::json_text(Some(&meta.clone().into()));
+    let text = if local { "must be empty except for namespace" } else { "must be empty" };
+    errors.invalid(&keelson_api::field_errors::FieldPath::new("metadata"), value, text);
+    Err(errors)
+}
+
 fn access_review(op: &Op<'_>, doc: &mut Doc, namespace: Option<&str>) -> Result<(), Status> {
     let (spec_at, status_at) = match namespace {
         None => (zf::subject_access_review::SPEC, zf::subject_access_review::STATUS),
         Some(_) => (zf::local_subject_access_review::SPEC, zf::local_subject_access_review::STATUS),
     };
     let spec: authorization::SubjectAccessReviewSpec = spec(doc, spec_at)?;
-    let attributes =
-        authz::access_review_attributes(&spec, namespace).map_err(|errors| invalid(op, &errors))?;
+    let attributes = no_metadata(doc, authz::access_review_attributes(&spec, namespace), namespace.is_some())
+        .map_err(|errors| invalid(op, &errors))?;
     answer(doc, status_at, &authz::review_status(op.core.access.authorizer.as_ref(), &attributes))
 }
 
 fn self_access_review(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
     let spec: authorization::SelfSubjectAccessReviewSpec = spec(doc, zf::self_subject_access_review::SPEC)?;
-    let attributes =
-        authz::self_access_review_attributes(&spec, &op.call.user).map_err(|errors| invalid(op, &errors))?;
+    let attributes = no_metadata(doc, authz::self_access_review_attributes(&spec, &op.call.user), false)
+        .map_err(|errors| invalid(op, &errors))?;
     answer(
         doc,
         zf::self_subject_access_review::STATUS,

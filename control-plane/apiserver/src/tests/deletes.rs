@@ -143,7 +143,11 @@ async fn evictions_respect_budgets() {
     let refused = lab.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(429);
     assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
     lab.patch(&format!("{budgets}/b/status"), "merge-patch+json", &status(1)).await.expect(200);
-    lab.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
+    let other = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}});
+    lab.post(&format!("{PODS}/p/eviction"), &other).await.expect(400);
+    // Clients of old say the version that is not served any more.
+    let old = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}});
+    lab.post(&format!("{PODS}/p/eviction"), &old).await.expect(201);
     let evicted = lab.get(&format!("{PODS}/p")).await.expect(200);
     assert!(evicted["metadata"]["deletionTimestamp"].is_string());
     assert!(
@@ -200,4 +204,27 @@ async fn what_is_wrong_with_a_deletions_options_is_said_as_of_any_object() {
         (refused["message"].as_str(), &refused["details"]),
         (Some("the server does not allow this method on the requested resource"), &json!({}))
     );
+}
+
+/// Upstream's `batch/job/storage`: who does not say what becomes of the pods is told.
+#[tokio::test]
+async fn deleting_a_job_warns_of_its_pods() {
+    const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+    let lab = Lab::start().await;
+    let text = "299 - \"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                remove them or set propagationPolicy=Orphan to suppress this warning\"";
+    for (query, warnings) in
+        [("", vec![text]), ("?propagationPolicy=Orphan", vec![]), ("?orphanDependents=true", vec![])]
+    {
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"generateName": "j"},
+            "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}},
+        });
+        let made = lab.post(JOBS, &job).await.expect(201);
+        let name = made["metadata"]["name"].as_str().unwrap();
+        assert_eq!(lab.delete(&format!("{JOBS}/{name}{query}")).await.warnings(), warnings, "{query}");
+    }
+    assert_eq!(lab.delete(JOBS).await.warnings(), [text]);
+    let maps = lab.delete(CONFIG_MAPS).await;
+    assert!(maps.warnings().is_empty());
 }

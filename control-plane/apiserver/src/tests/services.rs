@@ -153,3 +153,79 @@ async fn orphans_are_found() {
     lab.get(&format!("{ADDRESSES}/10.96.7.7")).await.expect(404);
     lab.get(&format!("{ADDRESSES}/10.96.0.1")).await.expect(200);
 }
+
+/// `initIPFamilyFields` on a cluster of one family.
+#[tokio::test]
+async fn families_of_services() {
+    let lab = Lab::start().await;
+    let made = |spec: Value| {
+        let object =
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"generateName": "s"}, "spec": spec});
+        let lab = &lab;
+        async move { lab.post(SERVICES, &object).await }
+    };
+    let families = |answer: &Value| json!([answer["spec"]["ipFamilyPolicy"], answer["spec"]["ipFamilies"]]);
+    let foreign = made(json!({"clusterIP": "None"})).await.expect(201);
+    assert_eq!(families(&foreign), json!(["RequireDualStack", ["IPv4", "IPv6"]]));
+    let own = made(json!({"clusterIP": "None", "selector": {"a": "b"}})).await.expect(201);
+    assert_eq!(families(&own), json!(["SingleStack", ["IPv4"]]));
+    // Back to one family, by the policy alone.
+    let path = format!("{SERVICES}/{}", foreign["metadata"]["name"].as_str().unwrap());
+    let kept =
+        lab.patch(&path, "merge-patch+json", &json!({"spec": {"ipFamilies": ["IPv4"]}})).await.expect(422);
+    assert!(
+        kept["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("must be 'SingleStack' to release the secondary IP family")
+    );
+    let single = json!({"spec": {"ipFamilyPolicy": "SingleStack"}});
+    let single = lab.patch(&path, "merge-patch+json", &single).await.expect(200);
+    assert_eq!(families(&single), json!(["SingleStack", ["IPv4"]]));
+
+    let ports = json!([{"port": 80}]);
+    let refused = |mut spec: Value| {
+        spec["ports"] = ports.clone();
+        let answer = made(spec);
+        async move {
+            answer.await.expect(422)["message"]
+                .as_str()
+                .unwrap()
+                .split_once("is invalid: ")
+                .unwrap()
+                .1
+                .to_owned()
+        }
+    };
+    assert_eq!(
+        refused(json!({"clusterIPs": ["10.96.88.1"]})).await,
+        "spec.clusterIPs: Invalid value: [\"10.96.88.1\"]: must be empty when `clusterIP` is not specified"
+    );
+    assert_eq!(
+        refused(json!({"clusterIP": "10.96.88.1", "clusterIPs": ["10.96.88.1", "10.96.88.2"]})).await,
+        "spec.clusterIPs: Invalid value: [\"10.96.88.1\",\"10.96.88.2\"]: may specify no more than one IP for each IP \
+         family"
+    );
+    assert_eq!(
+        refused(json!({"clusterIP": "10.96.88.1", "clusterIPs": ["10.96.88.2"]})).await,
+        "spec.clusterIPs: Invalid value: [\"10.96.88.2\"]: first value must match `clusterIP`"
+    );
+    assert_eq!(
+        refused(json!({"ipFamilies": ["IPv4", "IPv6"]})).await,
+        "spec.ipFamilyPolicy: Invalid value: \"SingleStack\": must be 'RequireDualStack' or 'PreferDualStack' when \
+         multiple IP families are specified"
+    );
+    assert_eq!(
+        refused(json!({"ipFamilies": ["IPv6"]})).await,
+        "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"
+    );
+    assert_eq!(
+        refused(json!({"clusterIP": "fd00::1"})).await,
+        "spec.clusterIPs[0]: Invalid value: [\"fd00::1\"]: IPv6 is not configured on this cluster"
+    );
+    assert_eq!(
+        refused(json!({"clusterIP": "None", "selector": {"a": "b"}, "ipFamilyPolicy": "RequireDualStack"}))
+            .await,
+        "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services"
+    );
+}

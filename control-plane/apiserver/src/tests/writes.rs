@@ -416,3 +416,99 @@ async fn a_scale_is_of_the_object_in_the_path() {
     );
     assert_eq!(lab.put(&path, &scale(json!({"name": "d"}))).await.expect(200)["spec"]["replicas"], 3);
 }
+
+/// Roles may have no rules at all, which is stored as null: made, read by the authorizer, aggregated.
+#[tokio::test]
+async fn roles_without_rules() {
+    const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let lab = Lab::start().await;
+    let meta = json!({"name": "none"});
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta});
+    let made = lab.post(ROLES, &role).await.expect(201);
+    assert_eq!(made["rules"], Value::Null);
+    let mut role = role.clone();
+    role["metadata"]["name"] = json!("aggregated");
+    role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
+    lab.post(ROLES, &role).await.expect(201);
+    let rules = json!({"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+    lab.patch(&format!("{ROLES}/none"), "merge-patch+json", &rules).await.expect(200);
+    lab.patch(&format!("{ROLES}/none"), "merge-patch+json", &json!({"rules": null})).await.expect(200);
+}
+
+/// `ValidateSubjectAccessReview` and its kin.
+#[tokio::test]
+async fn what_access_reviews_may_not_say() {
+    let lab = Lab::start().await;
+    let review = |kind: &str, metadata: Value, attributes: Value| {
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "metadata": metadata,
+            "spec": {"user": "u", "resourceAttributes": attributes}})
+    };
+    let all = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let local = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let pods = json!({"verb": "list", "resource": "pods", "namespace": "default"});
+    let named = json!({"name": "x"});
+    let causes = |answer: Value| {
+        let causes = answer["details"]["causes"].as_array().unwrap().clone();
+        causes
+            .iter()
+            .map(|c| format!("{}: {}", c["field"].as_str().unwrap(), c["message"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let answer = lab.post(all, &review("SubjectAccessReview", named.clone(), pods.clone())).await.expect(422);
+    assert_eq!(causes(answer), ["metadata: Invalid value: {\"name\":\"x\"}: must be empty"]);
+    let answer = lab.post(local, &review("LocalSubjectAccessReview", named, pods.clone())).await.expect(422);
+    assert!(causes(answer)[0].ends_with("must be empty except for namespace"));
+    lab.post(local, &review("LocalSubjectAccessReview", json!({"namespace": "default"}), pods.clone()))
+        .await
+        .expect(201);
+
+    let mut selecting = pods.clone();
+    selecting["fieldSelector"] =
+        json!({"rawSelector": "a=b", "requirements": [{"key": "", "operator": "In"}]});
+    selecting["labelSelector"] = json!({});
+    let answer = lab.post(all, &review("SubjectAccessReview", json!({}), selecting)).await.expect(422);
+    assert_eq!(
+        causes(answer),
+        [
+            "spec.resourceAttributes.fieldSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same \
+             time as requirements",
+            "spec.resourceAttributes.fieldSelector.requirements[0].key: Required value: must be specified",
+            "spec.resourceAttributes.fieldSelector.requirements[0].values: Required value: must be specified when \
+             `operator` is 'In' or 'NotIn'",
+            "spec.resourceAttributes.labelSelector.requirements: Required value: when \
+             spec.resourceAttributes.labelSelector is specified, requirements or rawSelector is required",
+        ]
+    );
+}
+
+/// Types whose strategies say no to AllowUnconditionalUpdate want the version that an update is made from.
+#[tokio::test]
+async fn some_types_are_not_overwritten_unseen() {
+    let lab = Lab::start().await;
+    let hooks = "/apis/admissionregistration.k8s.io/v1";
+    let rules =
+        json!([{"apiGroups": ["x.y"], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}]);
+    let policy =
+        json!({"validations": [{"expression": "true"}], "matchConstraints": {"resourceRules": rules}});
+    for (path, kind, body) in [
+        ("/apis/storage.k8s.io/v1/csinodes".to_owned(), "CSINode", json!({"spec": {"drivers": []}})),
+        (format!("{hooks}/validatingwebhookconfigurations"), "ValidatingWebhookConfiguration", json!({})),
+        (format!("{hooks}/mutatingwebhookconfigurations"), "MutatingWebhookConfiguration", json!({})),
+        (
+            format!("{hooks}/validatingadmissionpolicies"),
+            "ValidatingAdmissionPolicy",
+            json!({"spec": policy}),
+        ),
+    ] {
+        let group = path.trim_start_matches("/apis/").rsplit_once('/').unwrap().0;
+        let mut object = body;
+        object["apiVersion"] = group.into();
+        object["kind"] = kind.into();
+        object["metadata"] = json!({"name": "x"});
+        let made = lab.post(&path, &object).await.expect(201);
+        let refused = lab.put(&format!("{path}/x"), &object).await.expect(422);
+        assert_eq!(refused["details"]["causes"][0]["field"], "metadata.resourceVersion", "{kind}");
+        object["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+        lab.put(&format!("{path}/x"), &object).await.expect(200);
+    }
+}

@@ -244,8 +244,9 @@ impl Controller {
             }
             Action::SetRevision(revision) => {
                 let body = json!({"metadata": {"uid": meta.uid, "annotations": {REVISION: revision}}});
+                // Through the status, as upstream's: on the Deployment itself it would be a new generation.
                 self.deployments(&meta.namespace)
-                    .patch(&meta.name, &PatchParams::default(), &Patch::Merge(body))
+                    .patch_status(&meta.name, &PatchParams::default(), &Patch::Merge(body))
                     .await
                     .map(drop)
                     .map_err(ReconcileError::api("write the revision"))

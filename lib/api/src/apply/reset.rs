@@ -21,6 +21,11 @@ const STATUS_KEEPS_METADATA: [(&str, &str); 11] = [
     ("scheduling.k8s.io", "PodGroup"),
 ];
 
+/// Whether a write of this kind's status leaves metadata as it was.
+pub fn status_keeps_metadata(group: &str, kind: &str) -> bool {
+    STATUS_KEEPS_METADATA.contains(&(group, kind))
+}
+
 fn exclude(paths: &[&[&str]]) -> Filter {
     let path = |names: &&[&str]| names.iter().map(|name| PathElement::field(name)).collect();
     Filter::Exclude(Set::of(paths.iter().map(path)))
@@ -71,9 +76,7 @@ pub fn filter(
         ("", "Event", _) | ("policy", "Eviction", _) => None,
         ("", "Namespace", "finalize") => Some(&STATUS),
         (_, _, "") if has_status => Some(&STATUS),
-        (_, _, "status") if custom || STATUS_KEEPS_METADATA.contains(&(group, kind)) => {
-            Some(&SPEC_AND_METADATA)
-        }
+        (_, _, "status") if custom || status_keeps_metadata(group, kind) => Some(&SPEC_AND_METADATA),
         (_, _, "status") => Some(&SPEC),
         _ => None,
     }

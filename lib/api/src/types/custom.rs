@@ -1,8 +1,7 @@
 //! The rules of custom resources: what their definition's schema says (apiextensions-apiserver `registry/customresource`).
 
-use super::{Ctx, Strategy};
+use super::{Ctx, Strategy, meta};
 use crate::doc::{Doc, Value};
-use crate::f::meta_v1::object_meta as om;
 use crate::field_errors::{BadValue, ErrorList, FieldPath};
 use crate::names;
 use crate::structural::custom::{Custom, ScalePaths, value_at};
@@ -10,7 +9,7 @@ use crate::structural::{embedded, lists, validate};
 
 /// The rules of objects whose type is not built in; the schema comes with [`Ctx::custom`].
 pub static CUSTOM: Strategy = Strategy {
-    prepare_status_update: |new, old, _| keep_metadata(new, old),
+    prepare_status_update: |new, old, _| meta::keep(new, old),
     validate_create: |doc, ctx, errors| {
         let Some(custom) = ctx.custom else { return };
         validate::validate(&custom.schema, doc, None, errors);
@@ -38,17 +37,6 @@ pub static CUSTOM: Strategy = Strategy {
     allow_unconditional_update: false,
     ..Strategy::BASE
 };
-
-/// A status update changes nothing of metadata but who owns which fields.
-fn keep_metadata(new: &mut Doc, old: &Doc) {
-    let managed = new.meta().as_struct().and_then(|meta| meta.get(om::MANAGED_FIELDS)).cloned();
-    let Some(mut meta) = old.meta().as_struct().cloned() else { return };
-    match managed {
-        Some(managed) => drop(meta.set(om::MANAGED_FIELDS, managed)),
-        None => drop(meta.remove(om::MANAGED_FIELDS)),
-    }
-    *new.meta_mut().as_struct() = meta;
-}
 
 /// Items told twice are no new mistake where the old object had such.
 fn keyed_lists(custom: &Custom, new: &Doc, old: &Doc, errors: &mut ErrorList) {

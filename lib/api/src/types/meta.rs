@@ -21,24 +21,6 @@ pub fn validate(doc: &Doc, name_rule: NameRule, namespaced: bool, errors: &mut E
     let meta = doc.meta();
     validate_name(meta, name_rule, errors);
     validate_common(meta, namespaced, &METADATA, errors);
-    if !GENERIC_META.contains(&doc.gvk.group.as_str()) && doc.root().is_some() {
-        validate_kube_finalizers(meta, errors);
-    }
-}
-
-/// Groups whose objects' metadata upstream checks as it does custom resources'.
-const GENERIC_META: [&str; 3] =
-    ["apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io"];
-
-/// Finalizers of Kubernetes' own types are qualified, or some of the three that are known.
-fn validate_kube_finalizers(meta: MetaView<'_>, errors: &mut ErrorList) {
-    let path = METADATA.child("finalizers");
-    for (i, name) in meta.finalizers().enumerate() {
-        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
-            let text = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(&path.index(i), name, text);
-        }
-    }
 }
 
 /// Metadata of an object that lies within another one; its name is a path segment, whatever its type.
@@ -175,6 +157,34 @@ fn validate_finalizers(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut Er
     }
 }
 
+/// Groups whose metadata upstream checks by apimachinery's rules alone, not by core's as well.
+const PLAIN_FINALIZERS: [&str; 6] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "policy",
+];
+
+/// Finalizers without a domain are those that Kubernetes knows (core `validation.go`, `validateKubeFinalizerName`).
+pub fn validate_finalizer_names(doc: &Doc, errors: &mut ErrorList) {
+    if doc.ty().is_none() || PLAIN_FINALIZERS.contains(&&*doc.gvk.group) {
+        return;
+    }
+    let list = METADATA.child("finalizers");
+    for (i, name) in doc.meta().finalizers().enumerate() {
+        finalizer_name(name, &list.index(i), errors);
+    }
+}
+
+/// See [`validate_finalizer_names`].
+pub fn finalizer_name(name: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {
+    if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+        errors.invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified");
+    }
+}
+
 /// A field manager's name.
 pub fn validate_field_manager(manager: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
     if manager.len() > 128 {
@@ -202,6 +212,17 @@ fn validate_managed_fields(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mu
             errors.too_long(&path.child("subresource"), 256);
         }
     }
+}
+
+/// The old object's metadata; managed fields stay the new one's.
+pub fn keep(new: &mut Doc, old: &Doc) {
+    let managed = new.meta().as_struct().and_then(|meta| meta.get(om::MANAGED_FIELDS)).cloned();
+    let Some(mut meta) = old.meta().as_struct().cloned() else { return };
+    match managed {
+        Some(managed) => drop(meta.set(om::MANAGED_FIELDS, managed)),
+        None => drop(meta.remove(om::MANAGED_FIELDS)),
+    }
+    *new.meta_mut().as_struct() = meta;
 }
 
 /// What the server alone decides comes from the old object.

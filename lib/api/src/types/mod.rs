@@ -138,6 +138,8 @@ pub struct Strategy {
     pub selectable_fields: fn(&Doc) -> SelectableFields,
     /// Orphan rather than delete dependents where the request does not say.
     pub default_orphan: bool,
+    /// The warning on a deletion that leaves it to [`Strategy::default_orphan`]; empty for none.
+    pub orphan_warning: &'static str,
     pub columns: &'static columns::Columns,
 }
 
@@ -179,6 +181,7 @@ impl Strategy {
         selectable: &[],
         selectable_fields: no_fields,
         default_orphan: false,
+        orphan_warning: "",
         columns: &columns::DEFAULT,
     };
 
@@ -193,7 +196,6 @@ impl Strategy {
         meta.set_deletion_timestamp(None);
         meta.set_deletion_grace_period_seconds(None);
         meta.set_resource_version("");
-        meta.set_generation(0);
         if self.status == StatusRule::Subresource && ctx.has_status {
             remove_part(doc, "status");
         }
@@ -207,6 +209,7 @@ impl Strategy {
     pub fn check_create(&self, doc: &Doc, ctx: &Ctx<'_>) -> ErrorList {
         let mut errors = ErrorList::new();
         meta::validate(doc, self.name_rule, ctx.namespaced, &mut errors);
+        meta::validate_finalizer_names(doc, &mut errors);
         (self.validate_create)(doc, ctx, &mut errors);
         errors
     }
@@ -220,6 +223,9 @@ impl Strategy {
         if self.status == StatusRule::Subresource && (ctx.has_status || status) {
             if status {
                 keep_all_but_status(new, old);
+                if crate::apply::reset::status_keeps_metadata(&new.gvk.group, &new.gvk.kind) {
+                    meta::keep(new, old);
+                }
             } else if ctx.subresource != "approval" {
                 keep_part(new, old, "status");
             }
@@ -250,6 +256,7 @@ impl Strategy {
     pub fn check_update(&self, new: &Doc, old: &Doc, ctx: &Ctx<'_>) -> ErrorList {
         let mut errors = ErrorList::new();
         meta::validate_update(new, old, ctx.namespaced, &mut errors);
+        meta::validate_finalizer_names(new, &mut errors);
         if ctx.subresource == "status" {
             (self.validate_status_update)(new, old, ctx, &mut errors);
         } else {

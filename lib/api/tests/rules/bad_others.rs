@@ -531,6 +531,13 @@ fn cluster_objects() {
         &with(&placed, json!({"spec": {"podCIDR": "10.0.1.0/24", "podCIDRs": ["10.0.1.0/24"]}})),
         &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
     );
+    // The one of old clients stands where the two differ (core/v1 `conversion.go`).
+    check_update(
+        &placed,
+        &with(&placed, json!({"spec": {"podCIDR": "10.0.1.0/24"}})),
+        &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
+    );
+    check_update(&placed, &with(&placed, json!({"spec": {"podCIDRs": ["10.0.1.0/24"]}})), &[]);
     let lease = object("coordination.k8s.io/v1", "Lease", json!({"spec": {"leaseDurationSeconds": 0}}));
     check(&lease, &["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"]);
     let event = object("v1", "Event", json!({"involvedObject": {"namespace": "other"}}));

@@ -617,7 +617,7 @@ fn a_status_update_keeps_the_spec() {
     assert_eq!(out["spec"]["containers"][0]["image"], "nginx:1");
     assert_eq!(
         out["status"],
-        json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "qosClass": "BestEffort"})
+        json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "qosClass": "BestEffort"})
     );
     assert_eq!(out["metadata"]["generation"], 1);
     new["status"]["qosClass"] = json!("Guaranteed");

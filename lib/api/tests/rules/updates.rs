@@ -441,3 +441,122 @@ fn aggregated_groups() {
     let text = "spec.groupPriorityMinimum: Invalid value: 0: must be positive and less than 20000";
     assert_eq!(errors.to_string(), text);
 }
+
+/// A field of old clients and the list that came after it say the same (core/v1 `conversion.go`).
+#[test]
+fn addresses_stand_in_both_fields() {
+    let pods = Kind::of("v1", "Pod");
+    let node =
+        |spec: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "spec": spec});
+    let status = |status: Value| {
+        let mut new = pod();
+        new["status"] = status;
+        let (doc, errors) = pods.update(&pod(), &new, "status");
+        assert!(errors.is_empty(), "{errors}");
+        let out = encoded(&doc);
+        json!([out["status"]["podIP"], out["status"]["podIPs"]])
+    };
+    let both = |ip: &str| json!([ip, [{"ip": ip}]]);
+    assert_eq!(status(json!({"podIP": "10.0.0.1"})), both("10.0.0.1"));
+    assert_eq!(status(json!({"podIPs": [{"ip": "10.0.0.1"}]})), both("10.0.0.1"));
+    let differ = json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]});
+    assert_eq!(status(differ), both("10.0.0.2"));
+
+    let nodes = Kind::of("v1", "Node");
+    for given in [
+        json!({"podCIDR": "10.0.0.0/24"}),
+        json!({"podCIDRs": ["10.0.0.0/24"]}),
+        json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.1.0/24"]}),
+    ] {
+        let (doc, errors) = nodes.create(&node(given));
+        assert!(errors.is_empty(), "{errors}");
+        let spec = &encoded(&doc)["spec"];
+        assert_eq!(json!([spec["podCIDR"], spec["podCIDRs"]]), json!(["10.0.0.0/24", ["10.0.0.0/24"]]));
+    }
+}
+
+/// Of pods themselves alone (core/v1 `conversion.go`, Convert_v1_Pod_To_core_Pod).
+#[test]
+fn what_old_clients_say_of_pods() {
+    let mut object = pod();
+    object["metadata"]["annotations"] = json!({"pod.beta.kubernetes.io/init-containers": "[]", "a": "b"});
+    object["spec"]["terminationGracePeriodSeconds"] = json!(-5);
+    let (doc, errors) = Kind::of("v1", "Pod").create(&object);
+    assert!(errors.is_empty(), "{errors}");
+    let out = encoded(&doc);
+    assert_eq!(out["metadata"]["annotations"], json!({"a": "b"}));
+    assert_eq!(out["spec"]["terminationGracePeriodSeconds"], 1);
+
+    let mut object = deployment(1);
+    let old = json!({"pod.alpha.kubernetes.io/init-container-statuses": "[]"});
+    object["spec"]["template"]["metadata"]["annotations"] = old;
+    object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(-5);
+    let (doc, errors) = Kind::of("apps/v1", "Deployment").create(&object);
+    assert!(errors.is_empty(), "{errors}");
+    let template = &encoded(&doc)["spec"]["template"];
+    assert_eq!(template["metadata"]["annotations"], Value::Null);
+    assert_eq!(template["spec"]["terminationGracePeriodSeconds"], -5);
+}
+
+/// `validateKubeFinalizerName`, of types whose metadata core's rules check.
+#[test]
+fn finalizers_without_a_domain_are_those_of_kubernetes() {
+    let text = "metadata.finalizers[1]: Invalid value: \"bad\": name is neither a standard finalizer name nor is it fully \
+                qualified";
+    let object = |api_version: &str, kind: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "finalizers": ["orphan", "bad"]}});
+    let maps = Kind::of("v1", "ConfigMap");
+    let bad = object("v1", "ConfigMap");
+    assert_eq!(maps.create(&bad).1.to_string(), text);
+    let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+    assert_eq!(maps.update(&old, &bad, "").1.to_string(), text);
+    let leases = Kind::of("coordination.k8s.io/v1", "Lease");
+    assert_eq!(leases.create(&object("coordination.k8s.io/v1", "Lease")).1.to_string(), "");
+}
+
+/// `ResetObjectMetaForStatus`.
+#[test]
+fn some_statuses_are_written_without_metadata() {
+    let check = |api_version: &str, kind: &str, spec: Value, labels: Value| {
+        let old = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        let (doc, errors) = Kind::of(api_version, kind).update(&old, &new, "status");
+        assert!(errors.is_empty(), "{errors}");
+        assert_eq!(encoded(&doc)["metadata"]["labels"], labels, "{kind}");
+    };
+    let source = json!({"persistentVolumeName": "p"});
+    let attachment = json!({"attacher": "a", "nodeName": "n", "source": source});
+    check("storage.k8s.io/v1", "VolumeAttachment", attachment, Value::Null);
+    check("networking.k8s.io/v1", "ServiceCIDR", json!({"cidrs": ["10.0.0.0/24"]}), Value::Null);
+    let backend = json!({"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}});
+    check("networking.k8s.io/v1", "Ingress", backend, json!({"a": "b"}));
+}
+
+/// What the old API's template generation was is kept by an annotation; a new DaemonSet may bring one.
+#[test]
+fn a_daemon_set_keeps_the_template_generation_it_is_made_with() {
+    let annotation = "deprecated.daemonset.template.generation";
+    let kind = Kind::of("apps/v1", "DaemonSet");
+    for (given, kept) in [("5", "5"), ("0", "1"), ("-3", "1")] {
+        let mut object = deployment(1);
+        object["kind"] = json!("DaemonSet");
+        object["spec"].as_object_mut().unwrap().remove("replicas");
+        object["metadata"]["annotations"] = json!({annotation: given});
+        let (doc, errors) = kind.create(&object);
+        assert!(errors.is_empty(), "{errors}");
+        assert_eq!(encoded(&doc)["metadata"]["annotations"][annotation], kept);
+    }
+}
+
+/// Types that do not count generations keep the one they are made with, as a backup brings it.
+#[test]
+fn a_given_generation_stays_where_none_is_counted() {
+    let made = |api_version: &str, kind: &str, generation: i64| {
+        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "generation": generation}});
+        let (doc, errors) = Kind::of(api_version, kind).create(&object);
+        (encoded(&doc)["metadata"]["generation"].clone(), errors.to_string())
+    };
+    assert_eq!(made("v1", "ConfigMap", 7), (json!(7), String::new()));
+    let text = "metadata.generation: Invalid value: -1: must be greater than or equal to 0";
+    assert_eq!(made("v1", "ConfigMap", -1).1, text);
+}

@@ -69,7 +69,8 @@ pub static REPLICA_SET: Strategy = Strategy {
 pub static DAEMON_SET: Strategy = Strategy {
     defaults: daemon_set_defaults,
     prepare_create: |doc, _| {
-        doc.meta_mut().set_annotation(TEMPLATE_GENERATION, "1");
+        let given = template_generation(doc).max(1);
+        doc.meta_mut().set_annotation(TEMPLATE_GENERATION, itoa::Buffer::new().format(given));
     },
     prepare_update: daemon_set_prepare_update,
     validate_create: daemon_set_validate,
@@ -480,10 +481,13 @@ fn daemon_set_defaults(doc: &mut Doc) {
     }
 }
 
+fn template_generation(doc: &Doc) -> i64 {
+    doc.meta().annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 fn daemon_set_prepare_update(new: &mut Doc, old: &Doc, _: &Ctx<'_>) {
     let path = [a::daemon_set::SPEC, a::daemon_set_spec::TEMPLATE];
-    let generation: i64 =
-        old.meta().annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let generation = template_generation(old);
     let next = if new.get(&path) == old.get(&path) { generation } else { generation + 1 };
     if next > 0 {
         new.meta_mut().set_annotation(TEMPLATE_GENERATION, itoa::Buffer::new().format(next));

@@ -43,6 +43,8 @@ pub static JOB: Strategy = Strategy {
     },
     generation: GenerationRule::Spec,
     default_orphan: true,
+    orphan_warning: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                     remove them or set propagationPolicy=Orphan to suppress this warning",
     selectable: &["metadata.name", "metadata.namespace", "status.successful"],
     selectable_fields: |doc| {
         let succeeded = doc.int(&[b::job::STATUS, b::job_status::SUCCEEDED]).unwrap_or(0);

@@ -6,7 +6,7 @@ use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::t::core_v1 as t;
 use crate::types::walk::{child_entry, default_str, strs};
-use crate::types::{Ctx, SelectableFields, Strategy, columns};
+use crate::types::{Ctx, SelectableFields, Strategy, columns, meta};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const FINALIZER: &str = "kubernetes";
@@ -83,8 +83,6 @@ fn finalizers(doc: &Doc, indexed: bool, errors: &mut ErrorList) {
         let indexed_path = list.index(i);
         let at = if indexed { &indexed_path } else { &list };
         errors.invalid_each(at, name, names::qualified_name(name));
-        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
-            errors.invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified");
-        }
+        meta::finalizer_name(name, at, errors);
     }
 }

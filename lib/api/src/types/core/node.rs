@@ -27,12 +27,15 @@ pub static STRATEGY: Strategy = Strategy {
             round_up(status, c::node_status::CAPACITY);
             round_up(status, c::node_status::ALLOCATABLE);
         }
-        // The one range of old clients is the first of the list.
+        // The one range of old clients is the first of the list; where they differ, the one stands.
         let (one, all) = ([c::node::SPEC, c::node_spec::POD_CIDR], [c::node::SPEC, c::node_spec::POD_CIDRS]);
-        if let Some(range) = doc.get(&one).cloned()
-            && doc.list(&all).first() != Some(&range)
-            && range.as_str().is_some_and(|range| !range.is_empty())
-        {
+        let first = doc.list(&all).first().cloned();
+        if doc.str(&one).is_empty() {
+            if let Some(first) = first {
+                doc.set(&one, first);
+            }
+        } else if first.as_ref().and_then(Value::as_str) != Some(doc.str(&one)) {
+            let range = Value::from(doc.str(&one));
             doc.set(&all, vec![range]);
         }
     },

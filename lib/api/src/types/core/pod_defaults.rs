@@ -2,6 +2,7 @@
 
 use crate::doc::{Doc, Map, Struct, Value};
 use crate::f::core_v1 as c;
+use crate::f::meta_v1::object_meta as om;
 use crate::quantity::{Format, Quantity};
 use crate::schema::Field;
 use crate::t::core_v1 as t;
@@ -13,7 +14,17 @@ const CONTAINER_LISTS: [Field; 2] = [c::pod_spec::INIT_CONTAINERS, c::pod_spec::
 /// A Pod: the spec's defaults and those only pods themselves get.
 pub fn pod(doc: &mut Doc) {
     let Some(root) = doc.root_mut() else { return };
+    if let Some(meta) = root.child_mut(c::pod::METADATA) {
+        drop_init_annotations(meta);
+    }
+    if let Some(status) = root.child_mut(c::pod::STATUS) {
+        pair_addresses(status);
+    }
     let Some(spec) = root.entry_index(c::pod::SPEC.index).as_struct_mut() else { return };
+    // Of pods alone: a template keeps what it says, and its pods are put right.
+    if spec.int(c::pod_spec::TERMINATION_GRACE_PERIOD_SECONDS).is_some_and(|seconds| seconds < 0) {
+        spec.set(c::pod_spec::TERMINATION_GRACE_PERIOD_SECONDS, 1i64);
+    }
     for list in CONTAINER_LISTS {
         for container in structs_mut(spec, list) {
             if let Some(resources) = container.child_mut(c::container::RESOURCES) {
@@ -38,6 +49,41 @@ pub fn pod(doc: &mut Doc) {
     }
 }
 
+/// What described init containers before they were fields.
+const INIT_ANNOTATIONS: [&str; 4] = [
+    "pod.beta.kubernetes.io/init-containers",
+    "pod.alpha.kubernetes.io/init-containers",
+    "pod.beta.kubernetes.io/init-container-statuses",
+    "pod.alpha.kubernetes.io/init-container-statuses",
+];
+
+fn drop_init_annotations(meta: &mut Struct) {
+    let at = om::ANNOTATIONS;
+    let Some(annotations) = meta.get_mut(at).and_then(Value::as_map_mut) else { return };
+    for key in INIT_ANNOTATIONS {
+        annotations.remove(key);
+    }
+    if annotations.is_empty() {
+        meta.remove(at);
+    }
+}
+
+/// The one address of old clients is the first of the list; where they differ, the one stands.
+fn pair_addresses(status: &mut Struct) {
+    use c::pod_status::{POD_IP, POD_IPS};
+    let first = status.list(POD_IPS).first().and_then(Value::as_struct).map(|first| first.str(c::pod_ip::IP));
+    let one = status.str(POD_IP);
+    if one.is_empty() {
+        if let Some(first) = first.map(str::to_owned) {
+            status.set(POD_IP, first);
+        }
+    } else if first != Some(one) {
+        let mut address = Struct::new(t::POD_IP);
+        address.set(c::pod_ip::IP, one);
+        status.set(POD_IPS, vec![Value::Struct(address)]);
+    }
+}
+
 fn requests_from_limits(resources: &mut Struct) {
     let Some(limits) = resources.map(c::resource_requirements::LIMITS).cloned() else { return };
     let requests = resources.entry_index(c::resource_requirements::REQUESTS.index);
@@ -55,6 +101,9 @@ fn requests_from_limits(resources: &mut Struct) {
 
 /// A pod template inside a controller's spec.
 pub fn pod_template_spec(template: &mut Struct) {
+    if let Some(meta) = template.child_mut(c::pod_template_spec::METADATA) {
+        drop_init_annotations(meta);
+    }
     if let Some(spec) = template.entry_index(c::pod_template_spec::SPEC.index).as_struct_mut() {
         pod_spec(spec);
     }
