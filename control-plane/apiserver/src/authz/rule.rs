@@ -1,13 +1,14 @@
 //! RBAC's rules: what they match, and whether some cover others.
 
 use super::{Attributes, quote};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `rbac.authorization.k8s.io/v1` PolicyRule, fields in the order they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PolicyRule {
+    #[serde(deserialize_with = "null_is_none")]
     pub verbs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub api_groups: Vec<String>,
@@ -17,6 +18,15 @@ pub struct PolicyRule {
     pub resource_names: Vec<String>,
     #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,
+}
+
+/// Go writes a list that is not there as null where its field is always written.
+pub(super) fn null_is_none<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 fn has(set: &[String], wanted: &str) -> bool {
