@@ -607,6 +607,7 @@ fn certificate_mistake(encoded: &str) -> Option<String> {
 /// Types whose generation rises with anything but their metadata.
 pub static VERSIONED: Strategy = Strategy {
     generation: GenerationRule::Everything,
+    allow_unconditional_update: false,
     columns: &columns::others::WEBHOOKS,
     ..Strategy::BASE
 };

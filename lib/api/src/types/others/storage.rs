@@ -26,8 +26,10 @@ const fn versioned(columns: &'static columns::Columns) -> Strategy {
     Strategy { generation: GenerationRule::Spec, columns, ..Strategy::BASE }
 }
 
-pub static VALIDATING_POLICY: Strategy = versioned(&columns::storage::VALIDATING_POLICY);
-pub static VALIDATING_BINDING: Strategy = versioned(&columns::storage::VALIDATING_BINDING);
+pub static VALIDATING_POLICY: Strategy =
+    Strategy { allow_unconditional_update: false, ..versioned(&columns::storage::VALIDATING_POLICY) };
+pub static VALIDATING_BINDING: Strategy =
+    Strategy { allow_unconditional_update: false, ..versioned(&columns::storage::VALIDATING_BINDING) };
 pub static FLOW_SCHEMA: Strategy = versioned(&columns::storage::FLOW_SCHEMA);
 pub static PRIORITY_LEVEL: Strategy = versioned(&columns::storage::PRIORITY_LEVEL);
 pub static DEVICE_CLASS: Strategy = versioned(&columns::storage::NAME_AND_AGE);
@@ -173,6 +175,7 @@ fn attachment_status(doc: &Doc, errors: &mut ErrorList) {
 }
 
 pub static CSI_NODE: Strategy = Strategy {
+    allow_unconditional_update: false,
     validate_create: |doc, _, errors| csi_node(doc, errors),
     validate_update: |new, old, _, errors| {
         csi_node(new, errors);
