@@ -136,6 +136,36 @@ fn owners_json(meta: MetaView<'_>) -> BadValue {
     walk::json_text(meta.as_struct().and_then(|meta| meta.get(om::OWNER_REFERENCES)))
 }
 
+/// Groups whose rules are the API machinery's own, which lets finalizers be any qualified name.
+const ANY_FINALIZER: [&str; 6] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "policy",
+];
+
+/// A finalizer without a domain in front is one of the three that Kubernetes has.
+pub fn validate_bare_finalizers(doc: &Doc, errors: &mut ErrorList) {
+    let Some(ty) = doc.ty() else { return };
+    let of = |gvk: &crate::schema::GvkDef| ANY_FINALIZER.contains(&gvk.group) || gvk.kind == "Event";
+    if ty.def().gvks.iter().any(of) {
+        return;
+    }
+    let (meta, list) = (FieldPath::new("metadata"), "finalizers");
+    let list = meta.child(list);
+    for (i, name) in doc.meta().finalizers().enumerate() {
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            errors.invalid(
+                &list.index(i),
+                name,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
+        }
+    }
+}
+
 fn validate_finalizers(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let (mut orphan, mut foreground) = (false, false);
     for finalizer in meta.finalizers() {
