@@ -1,6 +1,6 @@
 //! Aggregated ClusterRoles: their rules are those of the roles that their selectors choose.
 
-use super::rule::{PolicyRule, null_is_none};
+use super::rule::PolicyRule;
 use keelson_api::selectors::{LabelSelector, Operator, Requirement};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 #[serde(default, rename_all = "camelCase")]
 pub struct AggregationInput {
     pub metadata: AggregationMeta,
-    #[serde(deserialize_with = "null_is_none")]
+    #[serde(deserialize_with = "super::rule::nullable")]
     pub rules: Vec<PolicyRule>,
     pub aggregation_rule: Option<AggregationRule>,
 }

@@ -1,6 +1,6 @@
 //! Roles and bindings in memory, indexed by subject.
 
-use super::rule::{PolicyRule, null_is_none};
+use super::rule::PolicyRule;
 use super::{Attributes, Authorizer, Decision, quote};
 use crate::authn::{UserInfo, service_account};
 use ahash::AHashMap;
@@ -54,7 +54,7 @@ impl PolicyKind {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RoleObject {
-    #[serde(deserialize_with = "null_is_none")]
+    #[serde(deserialize_with = "super::rule::nullable")]
     rules: Vec<PolicyRule>,
 }
 

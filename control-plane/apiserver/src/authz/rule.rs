@@ -1,14 +1,13 @@
 //! RBAC's rules: what they match, and whether some cover others.
 
 use super::{Attributes, quote};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `rbac.authorization.k8s.io/v1` PolicyRule, fields in the order they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PolicyRule {
-    #[serde(deserialize_with = "null_is_none")]
     pub verbs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub api_groups: Vec<String>,
@@ -20,13 +19,13 @@ pub struct PolicyRule {
     pub non_resource_urls: Vec<String>,
 }
 
-/// Go writes a list that is not there as null where its field is always written.
-pub(super) fn null_is_none<'de, D, T>(from: D) -> Result<T, D::Error>
+/// A list that may be `null`, as roles without rules are written.
+pub fn nullable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
 {
-    Option::deserialize(from).map(Option::unwrap_or_default)
+    Ok(<Option<Vec<T>> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn has(set: &[String], wanted: &str) -> bool {

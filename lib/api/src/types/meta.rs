@@ -99,7 +99,11 @@ pub fn validate_annotations(annotations: Option<&Map>, path: &FieldPath<'_>, err
 fn validate_owners(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let mut controller: Option<(&str, &str)> = None;
     for owner in meta.owner_references() {
-        let version = owner.api_version.rsplit('/').next().unwrap_or_default();
+        let version = match owner.api_version.split_once('/') {
+            None => owner.api_version,
+            // A name with more than one slash is none.
+            Some((_, version)) => Some(version).filter(|version| !version.contains('/')).unwrap_or_default(),
+        };
         if version.is_empty() {
             errors.invalid(&path.child("apiVersion"), owner.api_version, "version must not be empty");
         }
@@ -153,8 +157,7 @@ pub fn validate_bare_finalizers(doc: &Doc, errors: &mut ErrorList) {
     if ty.def().gvks.iter().any(of) {
         return;
     }
-    let (meta, list) = (FieldPath::new("metadata"), "finalizers");
-    let list = meta.child(list);
+    let list = METADATA.child("finalizers");
     for (i, name) in doc.meta().finalizers().enumerate() {
         if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
             errors.invalid(
