@@ -92,8 +92,7 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Option<Output> {
 
 /// The form of a Status, whatever was asked for: no shapes, and a stream's media type counts without the stream.
 pub fn status_output(headers: &HeaderMap) -> Option<Output> {
-    let plain = Offer { protobuf: true, shapes: false, stream: false };
-    negotiate(headers, plain).or_else(|| negotiate(headers, Offer { stream: true, ..plain }))
+    negotiate(headers, Offer { protobuf: true, shapes: false, stream: false })
 }
 
 /// The types of an Accept header with their parameters, by quality and then by order; none of quality 0.
@@ -128,9 +127,8 @@ fn accept(clause: &Clause<'_>, offer: Offer) -> Option<Output> {
         "application/vnd.kubernetes.protobuf" if offer.protobuf => Encoding::Protobuf,
         _ => return None,
     };
-    if let Some(stream) = param(clause.params, "stream")
-        && !(offer.stream && stream == "watch")
-    {
+    // As upstream, whoever can read a watch's events is given the plain answer where there are none.
+    if param(clause.params, "stream").is_some_and(|stream| stream != "watch" || encoding == Encoding::Yaml) {
         return None;
     }
     let version = || match (param(clause.params, "g"), param(clause.params, "v")) {
@@ -246,7 +244,9 @@ mod tests {
             stream,
             Some((Encoding::Protobuf, Shape::Whole)),
         );
-        check("application/json;stream=watch", OFFER, None);
+        check("application/json;stream=watch", OFFER, Some((Encoding::Json, Shape::Whole)));
+        check("application/json;stream=other", OFFER, None);
+        check("application/yaml;stream=watch", OFFER, None);
     }
 
     #[test]

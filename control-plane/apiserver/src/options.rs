@@ -1,7 +1,7 @@
 //! The options of requests: lists and watches, writes, deletions; read and checked as upstream does it.
 
 use http::HeaderMap;
-use keelson_api::field_errors::{ErrorList, FieldPath};
+use keelson_api::field_errors::{BadValue, ErrorList, FieldPath};
 use keelson_api::fields_selector::FieldSelector;
 use keelson_api::json::{self, DecodeError, FieldValidation};
 use keelson_api::selectors::LabelSelector;
@@ -216,15 +216,17 @@ impl WriteOptions {
 }
 
 fn dry_run(query: &Query<'_>, errors: &mut ErrorList) -> bool {
-    let mut asked = false;
-    for value in query.all("dryRun") {
-        if value == "All" {
-            asked = true;
-        } else {
-            errors.not_supported(&FieldPath::new("dryRun"), value, &["All"]);
-        }
+    let values: Vec<&str> = query.all("dryRun").collect();
+    checked_dry_run(&values, errors)
+}
+
+/// Whether stages are all of the values, of which upstream quotes the list.
+fn checked_dry_run(values: &[&str], errors: &mut ErrorList) -> bool {
+    if values.iter().any(|value| *value != "All") {
+        errors.not_supported(&FieldPath::new("dryRun"), BadValue::json(&values), &["All"]);
+        return false;
     }
-    asked
+    !values.is_empty()
 }
 
 /// Most bytes of a field manager's name.
@@ -338,14 +340,8 @@ impl RawDeleteOptions {
                 None
             }
         };
-        let mut dry_run = false;
-        for value in self.dry_run.iter().flatten() {
-            if value == "All" {
-                dry_run = true;
-            } else {
-                errors.not_supported(&FieldPath::new("dryRun"), value.as_str(), &["All"]);
-            }
-        }
+        let values: Vec<&str> = self.dry_run.iter().flatten().map(String::as_str).collect();
+        let dry_run = checked_dry_run(&values, &mut errors);
         checked("DeleteOptions", &errors)?;
         let preconditions = self.preconditions.unwrap_or_default();
         Ok(DeleteOptions {
@@ -405,7 +401,7 @@ mod tests {
         );
         assert_eq!(
             parse("dryRun=Some", "CreateOptions", false).unwrap_err().message,
-            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
+            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\""
         );
         assert_eq!(parse("force=true", "PatchOptions", false).unwrap_err().code, 422);
         assert_eq!(parse("", "PatchOptions", true).unwrap_err().code, 422);

@@ -153,6 +153,9 @@ fn time_error(text: &str, layout: &str) -> String {
     if zone == "Z" || (zone.len() == 6 && zone.starts_with(['+', '-'])) {
         return format!("parsing time {}: day out of range", quoted(text));
     }
+    if let Some(extra) = zone.strip_prefix('Z') {
+        return format!("parsing time {}: extra text: {}", quoted(text), quoted(extra));
+    }
     format!("parsing time {} as {layout:?}: cannot parse {} as \"Z07:00\"", quoted(text), quoted(zone))
 }
 
@@ -278,6 +281,7 @@ mod tests {
                 ),
             ),
             ("2024-02-30T04:05:06Z", Err("parsing time \"2024-02-30T04:05:06Z\": day out of range")),
+            ("2024-02-03T04:05:06Zx", Err("parsing time \"2024-02-03T04:05:06Zx\": extra text: \"x\"")),
             ("", Err("parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\"")),
         ];
         for (input, expected) in cases {

@@ -5,12 +5,12 @@ use keelson_api::apply::manage::{self, ApplyError, Request};
 use keelson_api::apply::shape::Shape;
 use keelson_api::apply::versions::KindVersions;
 use keelson_api::apply::{managers, reset};
-use keelson_api::doc::{Doc, Gvk, Value};
+use keelson_api::doc::{Doc, Gvk, Value, value_to_json};
 use keelson_api::f::meta_v1::object_meta as om;
 use keelson_api::json::FieldValidation;
 use keelson_api::status::{Cause, Reason, Status};
 use keelson_api::table::Resource;
-use keelson_api::{types, yaml};
+use keelson_api::{patch, types, yaml};
 
 use super::{Op, gvk};
 use crate::options::WriteOptions;
@@ -100,9 +100,10 @@ impl Configuration {
             .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
         match &value {
             Value::Map(_) | Value::Null => Ok(Configuration { value, strict, validation }),
-            _ => Err(Status::bad_request(
-                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal the body into Go value of type map[string]interface {}",
-            )),
+            other => Err(Status::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                patch::type_word(&value_to_json(other))
+            ))),
         }
     }
 

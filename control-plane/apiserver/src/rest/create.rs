@@ -129,13 +129,14 @@ async fn try_create(
     let mut meta = doc.meta_mut();
     meta.set_uid(&uuid::Uuid::new_v4().to_string());
     meta.set_creation_timestamp(Some(&types::time_text(op.now)));
-    op.strategy.before_create(&mut doc, &ctx);
     let attributes = op.admission(Operation::Create, "", "", options.dry_run);
     await_default_account(op, &doc, &attributes).await;
     let managers = doc.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut doc, None, &attributes)?;
     apply::check_admitted(op, managers, &mut doc);
     op.apply_defaults(&mut doc);
+    // Of the object as admission leaves it: a pod's class of service comes from what the namespace's limits gave it.
+    op.strategy.before_create(&mut doc, &ctx);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) {
         claim = services::claim(op.core, &mut doc, None, options.dry_run).await?;

@@ -87,16 +87,17 @@ impl Op<'_> {
     pub fn filter(&self, options: &ListOptions) -> Result<Option<Filter>, Status> {
         // Labels are those of the requested version; the objects have the storage version's.
         let labels = self.row.ty.and_then(keelson_api::types::convert::field_labels);
+        // Custom resources answer as types with labels of their own, whether they have some or not.
+        let typed = self.row.ty.is_none() || !self.strategy.selectable.is_empty();
         let mut selectable = vec!["metadata.name"];
-        if self.row.namespaced {
+        // A type without labels of its own has both, whatever its scope.
+        if self.row.namespaced || !typed {
             selectable.push("metadata.namespace");
         }
         match labels {
             Some(pairs) => selectable.extend(pairs.iter().map(|(label, _)| *label)),
             None => selectable.extend(self.selectable()),
         }
-        // Custom resources answer as types with labels of their own, whether they have some or not.
-        let typed = self.row.ty.is_none() || !self.strategy.selectable.is_empty();
         let offered = options.fields.check(&selectable, typed);
         offered.map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = options.fields.renamed(labels.unwrap_or_default());

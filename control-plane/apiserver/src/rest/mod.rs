@@ -149,7 +149,7 @@ impl Op<'_> {
         GroupResource::new(self.row.group.to_string(), self.row.kind.to_string())
     }
 
-    /// 405 unless the row (or subresource) has the verb on a path of this shape.
+    /// 405 unless the row (or subresource) has the verb on a path of this shape; 404 where no row has any verb.
     fn allow(&self, verbs: Verbs, verb: &str) -> Result<(), Status> {
         let info = self.info();
         let scoped = !self.row.namespaced || !info.namespace.is_empty() || matches!(verb, "list" | "watch");
@@ -165,6 +165,13 @@ impl Op<'_> {
         // A watch comes by the way of a list.
         if verb == "watch" && verbs.has(Verbs::LIST) {
             return Err(Status::method_not_supported(&self.gr(), verb));
+        }
+        // Where no method has a route there is nothing: an object without its namespace, or of a kind that is only created.
+        let at_objects = [Verbs::GET, Verbs::UPDATE, Verbs::PATCH, Verbs::DELETE];
+        let routed = (!self.row.namespaced || !info.namespace.is_empty())
+            && at_objects.into_iter().any(|verb| verbs.has(verb));
+        if info.subresource.is_empty() && !info.name.is_empty() && !routed {
+            return Err(Status::resource_not_found());
         }
         Err(self.method_not_allowed())
     }

@@ -57,7 +57,6 @@ pub struct Condition<'a> {
 /// Sets a condition in a pod's status; its transition time moves only when its status does.
 pub fn set_pod_condition(doc: &mut Doc, condition: &Condition<'_>, now: jiff::Timestamp) {
     use f::pod_condition as c;
-    let generation = doc.meta().generation();
     let Some(Value::List(all)) = doc.entry(&[f::pod::STATUS, f::pod_status::CONDITIONS]) else { return };
     let known =
         all.iter_mut().filter_map(Value::as_struct_mut).find(|known| known.str(c::TYPE) == condition.kind);
@@ -71,9 +70,6 @@ pub fn set_pod_condition(doc: &mut Doc, condition: &Condition<'_>, now: jiff::Ti
             } else {
                 entry.set(field, text);
             }
-        }
-        if generation > 0 {
-            entry.set(c::OBSERVED_GENERATION, generation);
         }
         if !same {
             entry.set(c::LAST_TRANSITION_TIME, types::time_text(now));

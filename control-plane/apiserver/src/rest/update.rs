@@ -12,6 +12,7 @@ use super::apply::Configuration;
 use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, apply, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
+use crate::keys;
 use crate::negotiate;
 use crate::options::WriteOptions;
 use crate::{request_info, services, upkeep};
@@ -95,13 +96,7 @@ pub async fn patch(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<
         if !std::mem::replace(&mut *warned.lock(), true) {
             op.call.warnings.extend(warnings);
         }
-        if new.meta().name() != old.meta().name() {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                new.meta().name(),
-                old.meta().name()
-            )));
-        }
+        check_name(op, &new)?;
         Ok(new)
     };
     let written = update(op, &name, manner, &options, &make, None).await?;
@@ -124,14 +119,15 @@ impl PatchKind {
             "application/merge-patch+json" => Ok(PatchKind::Merge),
             "application/strategic-merge-patch+json" if op.row.ty.is_some() => Ok(PatchKind::Strategic),
             "application/apply-patch+yaml" => Ok(PatchKind::Apply),
-            _ => {
-                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
-                if op.row.ty.is_some() {
-                    accepted.push("application/strategic-merge-patch+json");
-                }
-                accepted.push("application/apply-patch+yaml");
-                Err(Status::unsupported_media_type(&accepted))
+            // As upstream's routes answer, which know what a patch may be before its handler does.
+            _ if op.row.ty.is_some() => {
+                Err(Status::other(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type"))
             }
+            _ => Err(Status::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/apply-patch+yaml",
+            ])),
         }
     }
 
@@ -172,6 +168,7 @@ impl PatchKind {
                 Status::other(415, keelson_api::status::Reason::UnsupportedMediaType, text)
             }
             PatchError::Unprocessable(_) => Status::unprocessable(),
+            PatchError::Failed(text) => Status::other(500, Reason::Unknown, text),
             PatchError::Decode { error, shown } => {
                 let mut errors = ErrorList::new();
                 errors.invalid(&FieldPath::new("patch"), shown, error.to_string());
@@ -223,7 +220,15 @@ pub async fn update(
             // Who may change what is there may not therefore make what is not.
             op.core.access.authorize(&crate::access::attributes(&op.call.user, "create", op.info()))?;
             let applied = manner.ownership == Ownership::Carried;
-            match super::create::create(op, missing()?, options, applied).await {
+            let mut new = missing()?;
+            match new.meta().uid() {
+                "" => {}
+                _ if applied => {}
+                uid => return Err(lost_uid(op, name, uid, "", options.dry_run)),
+            }
+            // Whatever revision the object had once, this is another.
+            new.meta_mut().set_resource_version("");
+            match super::create::create(op, new, options, applied).await {
                 Err(status) if status.reason == keelson_api::status::Reason::AlreadyExists => continue,
                 done => return done,
             }
@@ -256,14 +261,13 @@ async fn try_update(
     let ctx = op.rule_context(manner.subresource);
     let requested = op.to_requested(old.doc.clone())?;
     let new = make(&requested)?;
-    let pinned = preconditions(op, name, &new, &old.doc)?;
+    let pinned = preconditions(op, name, &new, &old.doc, options.dry_run)?;
     let mut new = op.to_hub(new)?;
     op.apply_defaults(&mut new);
     if manner.ownership == Ownership::Changes {
         new = op.manage_changed(&requested, new, manner.subresource, options)?;
     }
     new.meta_mut().set_namespace(op.namespace());
-    op.strategy.before_update(&mut new, &old.doc, &ctx);
     // The revision was a precondition; an update without one is of what stands there. (None is stored.)
     new.meta_mut().set_resource_version(old.doc.meta().resource_version());
     let attributes = op.admission(Operation::Update, name, manner.subresource, options.dry_run);
@@ -271,6 +275,8 @@ async fn try_update(
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
     apply::check_admitted(op, managers, &mut new);
     op.apply_defaults(&mut new);
+    // What admission changed counts for the generation, and what it put back does not.
+    op.strategy.before_update(&mut new, &old.doc, &ctx);
     let mut claim = services::Claim::default();
     if services::is_service(&op.row) && manner.subresource.is_empty() {
         claim = services::claim(op.core, &mut new, Some(&old.doc), options.dry_run).await?;
@@ -310,7 +316,9 @@ async fn check_and_store(
     }
     op.core.admission.validate(Some(new), Some(&old.doc), attributes)?;
     op.check_escalation(name, new, Some(&old.doc))?;
-    op.call.warnings.extend((op.strategy.warnings)(new, Some(&old.doc), &ctx));
+    if manner.subresource != "status" {
+        op.call.warnings.extend((op.strategy.warnings)(new, Some(&old.doc), &ctx));
+    }
     op.call.warnings.extend(op.core.admission.warnings(new, Some(&old.doc), attributes));
     let json = op.stored_form(new);
     let gone = finished(new);
@@ -365,15 +373,10 @@ async fn store_changed(
 
 /// The new object's own claims on what it replaces; true when it names the revision. Another uid is a lost precondition of a
 /// PUT; in a patch it is a field that must not change, which validation says.
-fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, Status> {
+fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc, dry_run: bool) -> Result<bool, Status> {
     let (new, old) = (new.meta(), old.meta());
     if op.info().verb == "update" && !new.uid().is_empty() && new.uid() != old.uid() {
-        let text = format!(
-            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-            new.uid(),
-            old.uid()
-        );
-        return Err(Status::conflict(&op.gr(), name, text));
+        return Err(lost_uid(op, name, new.uid(), old.uid(), dry_run));
     }
     match new.resource_version() {
         "" | "0" if op.strategy.allow_unconditional_update => Ok(false),
@@ -393,6 +396,21 @@ fn preconditions(op: &Op<'_>, name: &str, new: &Doc, old: &Doc) -> Result<bool, 
         }
         _ => Err(Status::modified(&op.gr(), name)),
     }
+}
+
+/// The conflict of a write that means another object of the name; the text is upstream's store's, whose dry runs know the
+/// key without its root.
+fn lost_uid(op: &Op<'_>, name: &str, wanted: &str, found: &str, dry_run: bool) -> Status {
+    let key = op.key(name);
+    let key = match key.strip_prefix(keys::ROOT) {
+        Some(rest) if dry_run => format!("/{rest}"),
+        _ => key,
+    };
+    let text = format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+    );
+    Status::conflict(&op.gr(), name, text)
 }
 
 /// An object being deleted whose last finalizer went and whose grace is over goes with the same write.

@@ -168,7 +168,7 @@ async fn an_apply_is_checked() {
     for (query, kind, body, code, text) in [
         ("", YAML, plain, 422, "fieldManager: Required value: is required for apply patch"),
         ("fieldManager=m&dryRun=Some", YAML, plain, 422, "dryRun"),
-        ("fieldManager=m", "application/apply-patch+cbor", plain, 415, "accepted media types include"),
+        ("fieldManager=m", "application/apply-patch+cbor", plain, 415, "415: Unsupported Media Type"),
         ("fieldManager=m", YAML, "a: [", 400, "error decoding YAML: "),
         ("fieldManager=m", YAML, "[]", 400, "error decoding YAML: "),
         (

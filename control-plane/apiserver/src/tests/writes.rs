@@ -512,3 +512,157 @@ async fn some_types_are_not_overwritten_unseen() {
         lab.put(&format!("{path}/x"), &object).await.expect(200);
     }
 }
+
+/// What upstream answers, and ours once did not: each step is what a client of theirs relied on.
+#[tokio::test]
+async fn admission_comes_before_what_the_type_prepares() {
+    let lab = Lab::start().await;
+    let limits = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [{"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}}]}});
+    lab.post("/api/v1/namespaces/default/limitranges", &limits).await.expect(201);
+    // The class of service is that of the resources the namespace's limits gave.
+    let made = lab.post(PODS, &pod("a")).await.expect(201);
+    assert_eq!(made["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1");
+    assert_eq!(made["status"]["qosClass"], "Guaranteed");
+    // What the client left out and admission put back is no change.
+    let mut bare = made.clone();
+    bare["spec"]["tolerations"] = json!([]);
+    let after = lab.put(&format!("{PODS}/a"), &bare).await.expect(200);
+    assert_eq!(after["spec"]["tolerations"], made["spec"]["tolerations"]);
+    assert_eq!(after["metadata"]["generation"], made["metadata"]["generation"]);
+    assert_eq!(after["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn a_put_that_means_another_object() {
+    let lab = Lab::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease =
+        |meta: Value| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta});
+    let message = |status: &Value| status["message"].as_str().unwrap_or_default().to_owned();
+    // Made by a PUT: not with the uid of what is gone, but whatever revision that had.
+    let lost = lab.put(&format!("{leases}/l"), &lease(json!({"name": "l", "uid": "x"}))).await.expect(409);
+    assert_eq!(
+        message(&lost),
+        "Operation cannot be fulfilled on leases.coordination.k8s.io \"l\": StorageError: invalid object, Code: 4, \
+         Key: /registry/leases/default/l, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+         UID in precondition: x, UID in object meta: "
+    );
+    let made = lab
+        .put(&format!("{leases}/l"), &lease(json!({"name": "l", "resourceVersion": "5"})))
+        .await
+        .expect(201);
+    let dry = format!("{leases}/l?dryRun=All");
+    let lost = lab.put(&dry, &lease(json!({"name": "l", "uid": "x"}))).await.expect(409);
+    let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
+    assert!(message(&lost).contains("Key: /leases/default/l, "), "{}", message(&lost));
+    assert!(message(&lost).ends_with(&format!("UID in object meta: {uid}")), "{}", message(&lost));
+    // A type that a PUT does not make is not found.
+    let gone = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "no", "uid": "x"}});
+    lab.put(&format!("{CONFIG_MAPS}/no"), &gone).await.expect(404);
+}
+
+#[tokio::test]
+async fn updates_that_must_name_their_revision() {
+    let lab = Lab::start().await;
+    let group = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "w"}});
+    let made = lab.post(group, &object).await.expect(201);
+    let refused = lab.put(&format!("{group}/w"), &object).await.expect(422);
+    assert_eq!(
+        refused["details"]["causes"][0]["message"],
+        "Invalid value: 0: must be specified for an update"
+    );
+    lab.put(&format!("{group}/w"), &made).await.expect(200);
+    let nodes = "/apis/storage.k8s.io/v1/csinodes";
+    let node = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": "n"},
+        "spec": {"drivers": []}});
+    lab.post(nodes, &node).await.expect(201);
+    lab.put(&format!("{nodes}/n"), &node).await.expect(422);
+}
+
+#[tokio::test]
+async fn a_role_without_rules() {
+    let lab = Lab::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = |name: &str, more: Value| {
+        let mut role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}});
+        role.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        role
+    };
+    // Not of system:masters, whose rights nobody checks.
+    let all = json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]});
+    lab.post(roles, &role("all", all)).await.expect(201);
+    lab.post(
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        &json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"},
+            "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}],
+            "roleRef": {"kind": "ClusterRole", "name": "all", "apiGroup": "rbac.authorization.k8s.io"}}),
+    )
+    .await
+    .expect(201);
+    let jane = crate::UserInfo::authenticated("jane", &[]);
+    let headers = [("content-type", "application/json")];
+    let aggregated = json!({"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
+    for (name, more) in [("aggregated", aggregated), ("empty", json!({"rules": null}))] {
+        let body = role(name, more).to_string();
+        let made = lab.send_as(jane.clone(), "POST", roles, &headers, body.clone()).await.expect(201);
+        assert_eq!(made["rules"], Value::Null);
+        lab.send_as(jane.clone(), "PUT", &format!("{roles}/{name}"), &headers, body).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn patches_that_upstreams_library_takes() {
+    let lab = Lab::start().await;
+    let made = lab.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let replace = json!([{"op": "replace", "path": "/metadata/annotations", "value": {"a": "b"}}]);
+    let after = lab.patch(&path, "json-patch+json", &replace).await.expect(200);
+    assert_eq!(after["metadata"]["annotations"], json!({"a": "b"}));
+    for kind in ["json-patch+json", "strategic-merge-patch+json"] {
+        let same = lab.patch(&path, kind, &Value::Null).await.expect(200);
+        assert_eq!(same["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+    }
+    let failed = lab.patch(&path, "strategic-merge-patch+json", &json!({"data": {"$patch": "no"}})).await;
+    assert_eq!(failed.code, 500);
+    assert_eq!(failed.json()["message"], "unknown patch type: no in map: map[$patch:no]");
+    let unnamed = lab.patch(&path, "merge-patch+json", &json!({"metadata": null})).await.expect(400);
+    assert_eq!(
+        unnamed["message"],
+        "the name of the object (a based on URL) was undeterminable: name must be provided"
+    );
+    assert_eq!(made["metadata"]["name"], "a");
+}
+
+#[tokio::test]
+async fn where_no_method_has_a_route() {
+    let lab = Lab::start().await;
+    lab.get("/apis/authentication.k8s.io/v1/tokenreviews/a").await.expect(404);
+    lab.get("/apis/authentication.k8s.io/v1/tokenreviews").await.expect(405);
+    lab.get("/api/v1/configmaps/a").await.expect(404);
+    lab.post("/api/v1/configmaps", &config_map("a", json!({}))).await.expect(405);
+    lab.get("/apis/rbac.authorization.k8s.io/v1/clusterroles?fieldSelector=metadata.namespace%3Dx")
+        .await
+        .expect(200);
+    lab.get("/api/v1/nodes?fieldSelector=metadata.namespace%3Dx").await.expect(400);
+    let streamed = lab.send("GET", CONFIG_MAPS, &[("accept", "application/json;stream=watch")], "").await;
+    streamed.expect(200);
+}
+
+#[tokio::test]
+async fn a_status_keeps_a_daemon_sets_template_generation() {
+    let lab = Lab::start().await;
+    let sets = "/apis/apps/v1/namespaces/default/daemonsets";
+    let mut set = deployment("d");
+    set["kind"] = "DaemonSet".into();
+    set["spec"].as_object_mut().unwrap().remove("replicas");
+    let mut made = lab.post(sets, &set).await.expect(201);
+    made["metadata"]["annotations"] = json!({"a": "b"});
+    let after = lab.put(&format!("{sets}/d/status"), &made).await.expect(200);
+    assert_eq!(
+        after["metadata"]["annotations"],
+        json!({"a": "b", "deprecated.daemonset.template.generation": "1"})
+    );
+}

@@ -36,6 +36,42 @@ const SCHEMA_OR_BOOL: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensi
 const SCHEMA_OR_STRINGS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
 
+/// The fields whose defaults upstream's types declare, so that its OpenAPI shows them. All other defaults are its code's.
+const DECLARED: &[(&str, &str)] = &[
+    ("io.k8s.api.core.v1.AzureDiskVolumeSource", "cachingMode"),
+    ("io.k8s.api.core.v1.AzureDiskVolumeSource", "fsType"),
+    ("io.k8s.api.core.v1.AzureDiskVolumeSource", "kind"),
+    ("io.k8s.api.core.v1.AzureDiskVolumeSource", "readOnly"),
+    ("io.k8s.api.core.v1.ConfigMapEnvSource", "name"),
+    ("io.k8s.api.core.v1.ConfigMapKeySelector", "name"),
+    ("io.k8s.api.core.v1.ConfigMapProjection", "name"),
+    ("io.k8s.api.core.v1.ConfigMapVolumeSource", "name"),
+    ("io.k8s.api.core.v1.ContainerPort", "protocol"),
+    ("io.k8s.api.core.v1.FileKeySelector", "optional"),
+    ("io.k8s.api.core.v1.GRPCAction", "service"),
+    ("io.k8s.api.core.v1.ISCSIPersistentVolumeSource", "iscsiInterface"),
+    ("io.k8s.api.core.v1.ISCSIVolumeSource", "iscsiInterface"),
+    ("io.k8s.api.core.v1.LocalObjectReference", "name"),
+    ("io.k8s.api.core.v1.RBDPersistentVolumeSource", "keyring"),
+    ("io.k8s.api.core.v1.RBDPersistentVolumeSource", "pool"),
+    ("io.k8s.api.core.v1.RBDPersistentVolumeSource", "user"),
+    ("io.k8s.api.core.v1.RBDVolumeSource", "keyring"),
+    ("io.k8s.api.core.v1.RBDVolumeSource", "pool"),
+    ("io.k8s.api.core.v1.RBDVolumeSource", "user"),
+    ("io.k8s.api.core.v1.ReplicationControllerSpec", "minReadySeconds"),
+    ("io.k8s.api.core.v1.ReplicationControllerSpec", "replicas"),
+    ("io.k8s.api.core.v1.ScaleIOPersistentVolumeSource", "fsType"),
+    ("io.k8s.api.core.v1.ScaleIOPersistentVolumeSource", "storageMode"),
+    ("io.k8s.api.core.v1.ScaleIOVolumeSource", "fsType"),
+    ("io.k8s.api.core.v1.ScaleIOVolumeSource", "storageMode"),
+    ("io.k8s.api.core.v1.SecretEnvSource", "name"),
+    ("io.k8s.api.core.v1.SecretKeySelector", "name"),
+    ("io.k8s.api.core.v1.SecretProjection", "name"),
+    ("io.k8s.api.core.v1.ServicePort", "protocol"),
+    ("io.k8s.api.autoscaling.v1.ScaleSpec", "replicas"),
+    ("io.k8s.api.resource.v1.DeviceToleration", "operator"),
+];
+
 /// The definition of a row's kind: a custom resource's is named by its reversed group.
 pub(super) fn row_definition(row: &Resource) -> String {
     match row.ty {
@@ -130,14 +166,14 @@ fn special(name: &str, dialect: Dialect) -> Option<Value> {
         QUANTITY | DURATION => json!({"type": "string"}),
         TIME | MICRO_TIME => json!({"format": "date-time", "type": "string"}),
         FIELDS_V1 | RAW_EXTENSION | PATCH => json!({"type": "object"}),
-        VERSION => version(),
+        VERSION => version(dialect),
         JSON | SCHEMA_OR_ARRAY | SCHEMA_OR_BOOL | SCHEMA_OR_STRINGS => json!({}),
         _ => return None,
     })
 }
 
 /// What `/version` answers, which is no kind of the API.
-fn version() -> Value {
+fn version(dialect: Dialect) -> Value {
     let required = [
         "major",
         "minor",
@@ -150,8 +186,12 @@ fn version() -> Value {
         "platform",
     ];
     let more = ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
+    let text = |name: &str| match required.contains(&name) && dialect == Dialect::V3 {
+        true => json!({"type": "string", "default": ""}),
+        false => json!({"type": "string"}),
+    };
     let properties: Map<String, Value> =
-        required.iter().chain(&more).map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+        required.iter().chain(&more).map(|name| ((*name).to_owned(), text(name))).collect();
     json!({"properties": properties, "required": required, "type": "object"})
 }
 
@@ -177,7 +217,12 @@ fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> 
         let gvks: Vec<Value> = def
             .gvks
             .iter()
-            .map(|gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind}))
+            // What only the API machinery's own group has is of no group for clients.
+            .map(|gvk| match gvk.group {
+                "meta.k8s.io" if def.gvks.len() == 1 => ("", gvk.version, gvk.kind),
+                group => (group, gvk.version, gvk.kind),
+            })
+            .map(|(group, version, kind)| json!({"group": group, "version": version, "kind": kind}))
             .collect();
         out.insert("x-kubernetes-group-version-kind".into(), gvks.into());
     }
@@ -193,7 +238,7 @@ fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> 
 fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn Source) -> Value {
     let mut value = of_kind(field.kind, dialect);
     let text = enums::described(field, source.description(def.name, field.json));
-    let default = default_of(field).filter(|_| dialect == Dialect::V3);
+    let default = default_of(def, field).filter(|_| dialect == Dialect::V3);
     // Beside `$ref`, v3 readers look at nothing else.
     if dialect == Dialect::V3 && value.contains_key("$ref") && (!text.is_empty() || default.is_some()) {
         value = Map::from_iter([("allOf".to_owned(), json!([value]))]);
@@ -203,7 +248,8 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     }
     if !field.enum_values().is_empty() {
         let values = json!(field.enum_values());
-        match value.get_mut("items") {
+        let within = if matches!(field.kind, Kind::Map(_)) { "additionalProperties" } else { "items" };
+        match value.get_mut(within) {
             Some(Value::Object(items)) => drop(items.insert("enum".into(), values)),
             _ if matches!(field.kind, Kind::Str) => drop(value.insert("enum".into(), values)),
             _ => {}
@@ -249,20 +295,20 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     Value::Object(value)
 }
 
-/// The static default, or the zero value of what Go always writes.
-fn default_of(field: &FieldDef) -> Option<Value> {
-    if let Some(default) = field.default() {
-        return Some(match default {
-            DefaultValue::Bool(b) => b.into(),
-            DefaultValue::Int(n) => n.into(),
-            DefaultValue::Str(text) => text.into(),
-            DefaultValue::EmptyStruct => json!({}),
-        });
+/// The default that the type declares, or the zero value of what Go always writes.
+fn default_of(def: &StructDef, field: &FieldDef) -> Option<Value> {
+    let declared = DECLARED.contains(&(def.name, field.json));
+    match field.default().filter(|_| declared) {
+        Some(DefaultValue::Bool(b)) => return Some(b.into()),
+        Some(DefaultValue::Int(n)) => return Some(n.into()),
+        Some(DefaultValue::Str(text)) => return Some(text.into()),
+        Some(DefaultValue::EmptyStruct) => return Some(json!({})),
+        None => {}
     }
-    if field.flags.has(Flags::POINTER) || field.flags.has(Flags::TYPE_META) {
+    if !declared && (field.flags.has(Flags::POINTER) || field.flags.has(Flags::TYPE_META)) {
         return None;
     }
-    let always = !field.flags.has(Flags::OMIT_EMPTY);
+    let always = declared || !field.flags.has(Flags::OMIT_EMPTY);
     match field.kind {
         Kind::Struct(_) => Some(json!({})),
         Kind::Str if always => Some("".into()),
@@ -270,6 +316,24 @@ fn default_of(field: &FieldDef) -> Option<Value> {
         Kind::Bool if always => Some(false.into()),
         _ => None,
     }
+}
+
+/// What a list or map holds, of which v3 says the zero value too.
+fn element(kind: Kind, dialect: Dialect) -> Map<String, Value> {
+    let mut value = of_kind(kind, dialect);
+    let zero = match kind {
+        Kind::Struct(_) => json!({}),
+        Kind::Str => "".into(),
+        Kind::Int32 | Kind::Int64 => 0.into(),
+        _ => return value,
+    };
+    if dialect == Dialect::V3 {
+        if value.contains_key("$ref") {
+            value = Map::from_iter([("allOf".to_owned(), json!([value]))]);
+        }
+        value.insert("default".into(), zero);
+    }
+    value
 }
 
 fn of_kind(kind: Kind, dialect: Dialect) -> Map<String, Value> {
@@ -280,8 +344,8 @@ fn of_kind(kind: Kind, dialect: Dialect) -> Map<String, Value> {
         Kind::Float64 => json!({"type": "number", "format": "double"}),
         Kind::Str => json!({"type": "string"}),
         Kind::Bytes => json!({"type": "string", "format": "byte"}),
-        Kind::List(of) | Kind::WrappedList(of) => json!({"type": "array", "items": of_kind(*of, dialect)}),
-        Kind::Map(of) => json!({"type": "object", "additionalProperties": of_kind(*of, dialect)}),
+        Kind::List(of) | Kind::WrappedList(of) => json!({"type": "array", "items": element(*of, dialect)}),
+        Kind::Map(of) => json!({"type": "object", "additionalProperties": element(*of, dialect)}),
         named => json!({"$ref": dialect.reference(reference_of(named).unwrap_or(JSON))}),
     };
     match value {

@@ -88,10 +88,45 @@ fn a_patch_offers_what_kubectl_looks_for() {
     let container = &document["components"]["schemas"]["io.k8s.api.core.v1.Container"];
     assert_eq!(
         container["properties"]["ports"],
-        json!({"type": "array", "items": {"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"}, "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["containerPort", "protocol"], "x-kubernetes-patch-merge-key": "containerPort", "x-kubernetes-patch-strategy": "merge"})
+        json!({"type": "array", "items": {"default": {}, "allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"}]},
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["containerPort", "protocol"], "x-kubernetes-patch-merge-key": "containerPort", "x-kubernetes-patch-strategy": "merge"})
     );
     assert_eq!(container["required"], json!(["name"]));
+}
+
+#[test]
+fn v3_shows_the_defaults_that_types_declare() {
+    let document: Value =
+        serde_json::from_slice(&v3(&table(), "", "v1", "v1.35.0", &Bare, Encoding::Json).expect("served"))
+            .expect("JSON");
+    let of = |name: &str, field: &str| {
+        document["components"]["schemas"][format!("io.k8s.api.core.v1.{name}")]["properties"][field].clone()
+    };
+    for (name, field, expected) in [
+        ("ContainerPort", "protocol", json!("TCP")),
+        ("LocalObjectReference", "name", json!("")),
+        ("ReplicationControllerSpec", "minReadySeconds", json!(0)),
+        ("ContainerPort", "containerPort", json!(0)),
+        ("PodSpec", "dnsPolicy", Value::Null),
+        ("PodSpec", "securityContext", Value::Null),
+        ("Probe", "timeoutSeconds", Value::Null),
+    ] {
+        assert_eq!(of(name, field)["default"], expected, "{name}.{field}");
+    }
+    assert_eq!(
+        of("PodSpec", "nodeSelector")["additionalProperties"],
+        json!({"type": "string", "default": ""})
+    );
+    let limits = of("ResourceRequirements", "limits")["additionalProperties"].take();
+    assert_eq!(limits, json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.api.resource.Quantity"}));
+    let resizes =
+        of("PersistentVolumeClaimStatus", "allocatedResourceStatuses")["additionalProperties"].take();
+    assert_eq!(resizes["enum"].as_array().map(Vec::len), Some(5));
+    let status = &document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.Status"];
+    assert_eq!(
+        status["x-kubernetes-group-version-kind"],
+        json!([{"group": "", "version": "v1", "kind": "Status"}])
+    );
 }
 
 #[test]

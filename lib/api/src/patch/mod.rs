@@ -28,6 +28,9 @@ pub enum PatchError {
     /// 422: it cannot be applied to this object (a JSON patch test failed, a path is missing).
     #[error("{0}")]
     Unprocessable(String),
+    /// 500, as upstream takes them for its own: a strategic patch whose directives or lists make no sense.
+    #[error("{0}")]
+    Failed(String),
     /// The patched object does not decode: 422, Invalid, with the field `patch` and the value `shown`: the patched object,
     /// or the patch where it was a strategic one.
     #[error("{error}")]
@@ -49,7 +52,15 @@ pub fn json_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> 
 pub fn merge_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> Result<Patched, PatchError> {
     let (patch, duplicates) = read(patch, validation, "error decoding patch: ")?;
     if !patch.is_object() {
-        return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
+        // Whoever validates fields reads the patch once more, into a map, for which null is an empty one.
+        let what = type_word(&patch);
+        return Err(PatchError::BadRequest(match validation {
+            FieldValidation::Ignore => "Invalid JSON Patch".into(),
+            _ if patch.is_null() => "Invalid JSON Patch".into(),
+            _ => format!(
+                "error decoding patch: json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+            ),
+        }));
     }
     let mut object = view(original)?;
     merge::merge(&mut object, patch);
@@ -67,11 +78,15 @@ pub fn strategic_merge(
     };
     let bytes = patch;
     let (patch, duplicates) = read(bytes, validation, "")?;
-    let serde_json::Value::Object(patch) = patch else {
-        let what = type_word(&patch);
-        return Err(PatchError::BadRequest(format!(
-            "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
-        )));
+    let patch = match patch {
+        serde_json::Value::Object(patch) => patch,
+        serde_json::Value::Null => Default::default(),
+        other => {
+            let what = type_word(&other);
+            return Err(PatchError::BadRequest(format!(
+                "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+            )));
+        }
     };
     let object = match view(original)? {
         serde_json::Value::Object(object) => object,
@@ -103,7 +118,8 @@ fn read(
     Ok((crate::doc::value_to_json(&value), duplicates))
 }
 
-pub(crate) fn type_word(value: &serde_json::Value) -> &'static str {
+/// What Go's decoder calls a JSON value.
+pub fn type_word(value: &serde_json::Value) -> &'static str {
     match value {
         serde_json::Value::Null => "null",
         serde_json::Value::Bool(_) => "bool",

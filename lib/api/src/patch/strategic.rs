@@ -78,7 +78,7 @@ impl Place {
 }
 
 fn fail<T>(text: impl Into<String>) -> Result<T, PatchError> {
-    Err(PatchError::Unprocessable(text.into()))
+    Err(PatchError::Failed(text.into()))
 }
 
 fn bad<T>(text: &str) -> Result<T, PatchError> {
@@ -359,7 +359,7 @@ fn elements_are_objects(old: &[Value], new: &[Value]) -> Result<bool, PatchError
     let mut of = None;
     for item in old.iter().chain(new) {
         if item.is_array() {
-            return fail("lists of lists are not supported");
+            return Err(PatchError::Unprocessable("lists of lists are not supported".into()));
         }
         let here = std::mem::discriminant(item);
         if *of.get_or_insert(here) != here {

@@ -149,6 +149,11 @@ fn strategic_merge_errors() {
     for (patch, expected) in cases {
         assert_eq!(strategic(patch.clone()).expect_err("fails").to_string(), expected, "{patch}");
     }
+    // What upstream's server takes for a failure of its own.
+    let failed = |patch| matches!(strategic(patch), Err(PatchError::Failed(_)));
+    assert!(failed(json!({"spec": {"$patch": "nope"}})));
+    assert!(failed(json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}})));
+    assert!(!failed(json!({"spec": {"template": {"spec": {"containers": [[]]}}}})));
     let custom = Doc::new_custom(crate::doc::Gvk::new("example.com", "v1", "Foo"));
     let refused = strategic_merge(&custom, b"{}", FieldValidation::Ignore).expect_err("fails");
     assert_eq!(refused, PatchError::BadRequest("strategic merge patch format is not supported".into()));
@@ -194,8 +199,28 @@ fn json_patch_of_a_deployment() {
             "error in remove for path: '/spec/paused': Unable to remove nonexistent key: paused: missing value",
         ),
         (
-            json!([{"op": "replace", "path": "/spec/paused", "value": true}]),
-            "replace operation does not apply: doc is missing key: /spec/paused: missing value",
+            json!([{"op": "replace", "path": "/nope/x", "value": true}]),
+            "replace operation does not apply: doc is missing path: /nope/x: missing value",
+        ),
+        (
+            json!([{"op": "replace", "path": "/metadata/finalizers/2", "value": "d"}]),
+            "replace operation does not apply: doc is missing key: /metadata/finalizers/2: missing value",
+        ),
+        (
+            json!([{"op": "test", "path": "/spec/paused", "value": false}]),
+            "testing value /spec/paused failed: test failed",
+        ),
+        (
+            json!([{"op": "remove", "path": "/metadata/finalizers/-3"}]),
+            "error in remove for path: '/metadata/finalizers/-3': Unable to access invalid index: -3: invalid index referenced",
+        ),
+        (
+            json!([1]),
+            "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+        ),
+        (
+            json!([{"op": 1, "path": "/spec"}]),
+            "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
         ),
         (
             json!([{"op": "add", "path": "/nope/x", "value": 1}]),
@@ -218,6 +243,39 @@ fn json_patch_of_a_deployment() {
                 .into()
         )
     );
+}
+
+#[test]
+fn json_patch_as_upstreams_library_reads_it() {
+    let apply =
+        |ops: &str| json_patch(&deployment(), ops.as_bytes(), FieldValidation::Strict).expect("patches").0;
+    let finalizers = |doc: &Doc| doc.meta().finalizers().map(str::to_owned).collect::<Vec<_>>();
+    // What is not there is set by a replace, and is null for a test.
+    let doc = apply(
+        r#"[{"op": "test", "path": "/spec/replicas", "value": null}, {"op": "replace", "path": "/spec/replicas", "value": 7},
+            {"op": "replace", "path": "/metadata/labels/z", "value": "3"}]"#,
+    );
+    assert_eq!(crate::doc::to_json_value(&doc)["spec"]["replicas"], 7);
+    assert_eq!(doc.meta().label("z"), Some("3"));
+    // Indices below zero count from the end; of an addition, from the end of the longer list.
+    let add = |at: &str| {
+        finalizers(&apply(&format!(
+            r#"[{{"op": "add", "path": "/metadata/finalizers/{at}", "value": "n"}}]"#
+        )))
+    };
+    assert_eq!(add("-"), ["b", "c", "n"]);
+    assert_eq!(add("-1"), ["b", "c", "n"]);
+    assert_eq!(add("-3"), ["n", "b", "c"]);
+    assert_eq!(add("2"), ["b", "c", "n"]);
+    assert_eq!(finalizers(&apply(r#"[{"op": "remove", "path": "/metadata/finalizers/-1"}]"#)), ["b"]);
+    let moved =
+        apply(r#"[{"op": "move", "from": "/metadata/finalizers/0", "path": "/metadata/finalizers/-"}]"#);
+    assert_eq!(finalizers(&moved), ["c", "b"]);
+    // No operations.
+    assert_eq!(apply("null"), deployment());
+    assert_eq!(apply("[]"), deployment());
+    let nothing = strategic_merge(&deployment(), b"null", FieldValidation::Strict).expect("patches").0;
+    assert_eq!(nothing, deployment());
 }
 
 #[test]

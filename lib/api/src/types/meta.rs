@@ -140,6 +140,29 @@ fn owners_json(meta: MetaView<'_>) -> BadValue {
     walk::json_text(meta.as_struct().and_then(|meta| meta.get(om::OWNER_REFERENCES)))
 }
 
+/// Groups whose rules are the API machinery's own, which lets finalizers be any qualified name.
+const ANY_FINALIZER: [&str; 6] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "policy",
+];
+
+/// A finalizer without a domain in front is one of the three that Kubernetes has.
+pub fn validate_bare_finalizers(doc: &Doc, errors: &mut ErrorList) {
+    let Some(ty) = doc.ty() else { return };
+    let of = |gvk: &crate::schema::GvkDef| ANY_FINALIZER.contains(&gvk.group) || gvk.kind == "Event";
+    if ty.def().gvks.iter().any(of) {
+        return;
+    }
+    let list = METADATA.child("finalizers");
+    for (i, name) in doc.meta().finalizers().enumerate() {
+        finalizer_name(name, &list.index(i), errors);
+    }
+}
+
 fn validate_finalizers(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let (mut orphan, mut foreground) = (false, false);
     for finalizer in meta.finalizers() {
@@ -157,28 +180,7 @@ fn validate_finalizers(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut Er
     }
 }
 
-/// Groups whose metadata upstream checks by apimachinery's rules alone, not by core's as well.
-const PLAIN_FINALIZERS: [&str; 6] = [
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "apiregistration.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "policy",
-];
-
-/// Finalizers without a domain are those that Kubernetes knows (core `validation.go`, `validateKubeFinalizerName`).
-pub fn validate_finalizer_names(doc: &Doc, errors: &mut ErrorList) {
-    if doc.ty().is_none() || PLAIN_FINALIZERS.contains(&&*doc.gvk.group) {
-        return;
-    }
-    let list = METADATA.child("finalizers");
-    for (i, name) in doc.meta().finalizers().enumerate() {
-        finalizer_name(name, &list.index(i), errors);
-    }
-}
-
-/// See [`validate_finalizer_names`].
+/// A finalizer without a domain is one that Kubernetes knows (core `validation.go`, `validateKubeFinalizerName`).
 pub fn finalizer_name(name: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {
     if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
         errors.invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified");

@@ -73,6 +73,11 @@ pub static DAEMON_SET: Strategy = Strategy {
         doc.meta_mut().set_annotation(TEMPLATE_GENERATION, itoa::Buffer::new().format(given));
     },
     prepare_update: daemon_set_prepare_update,
+    prepare_status_update: |new, old, _| {
+        // Part of the specification, whatever the status' writer says of annotations.
+        let generation = old.meta().annotation(TEMPLATE_GENERATION).unwrap_or("0");
+        new.meta_mut().set_annotation(TEMPLATE_GENERATION, generation);
+    },
     validate_create: daemon_set_validate,
     validate_update: |new, old, ctx, errors| {
         daemon_set_validate(new, ctx, errors);
