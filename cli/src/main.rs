@@ -94,6 +94,13 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Make a firewalld or ufw that is on let through what the cluster needs (root).
+    ///
+    /// `keelson init` and `keelson join` do this too; what changes stands in the ledger that `keelson reset` undoes.
+    Firewall {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// End the containers of this node's pods, where the machine is going down; its unit calls it.
     #[command(hide = true)]
     Shutdown {
@@ -407,6 +414,10 @@ async fn administer(command: Command) -> Result<()> {
             quiet();
             let config = file.load()?;
             install::init::agree_with_runtime(&install::ledger::Ledger::of(&config.paths.state), &config)
+        }
+        Command::Firewall { file } => {
+            quiet();
+            checks::doctor::open_firewall(&file.load()?)
         }
         Command::Shutdown { file } => shutdown::work(&file.load()?).await,
         Command::MigrateStore { target, file, output } => {

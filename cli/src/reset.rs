@@ -4,7 +4,7 @@
 
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::Progress;
-use crate::install::{self, alone, containerd, machine, units};
+use crate::install::{self, alone, containerd, firewall, machine, units};
 use crate::node;
 use anyhow::{Context, Result, bail};
 use keelson_daemon::config::Config;
@@ -92,6 +92,7 @@ fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state
             Entry::Folder { path } => println!("folder {}, if it is empty", path.display()),
             Entry::Unit { name } => println!("unit {name}: stopped and disabled"),
             Entry::Image { name } => println!("image {name}"),
+            Entry::UfwRule { rule } => println!("rule of ufw: {rule}"),
         }
     }
     if state {
@@ -113,19 +114,26 @@ fn stop_units(ledger: &[Entry]) -> Vec<String> {
 /// Undoes the ledger, the last made first; then forgets it.
 async fn undo(config: &Config, cri: &Cri, ledger: &[Entry]) -> Vec<String> {
     let mut left = Vec::new();
-    let mut runtime_changed = false;
+    let (mut runtime_changed, mut firewall_changed) = (false, false);
     for entry in ledger {
         if let Entry::Image { name } = entry {
             // Through CRI, which knows the image's other names.
             left.extend(cri.remove_image(name).await.err().map(|error| format!("image {name}: {error}")));
         }
+        if let Entry::UfwRule { rule } = entry {
+            left.extend(firewall::take_back(rule).err().map(|error| format!("ufw's rule {rule}: {error:#}")));
+        }
         if let Entry::Changed { path, .. } | Entry::File { path } = entry {
             runtime_changed |= path.starts_with("/etc/containerd");
+            firewall_changed |= path.starts_with(firewall::FOLDER);
         }
         left.extend(Ledger::undo(entry).err().map(|error| format!("{entry:?}: {error}")));
     }
     if runtime_changed && machine::systemd() {
         left.extend(containerd::restart().err().map(|error| format!("containerd: {error:#}")));
+    }
+    if firewall_changed && machine::systemd() {
+        left.extend(firewall::reload().err().map(|error| format!("firewalld: {error:#}")));
     }
     if left.is_empty() {
         for path in ["ledger.jsonl", "kept"] {

@@ -15,6 +15,9 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta, PostPa
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// How long giving a Lease back may take: where the store cannot answer, the others wait for its end instead.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
 /// Which Lease, who asks, and how long things take; the times must differ as upstream's do.
 #[derive(Clone, Debug)]
 pub struct Election {
@@ -246,6 +249,13 @@ impl Candidate {
 
     /// Lets the next candidate in at once.
     async fn release(&mut self) {
+        let name = self.election.name.clone();
+        if tokio::time::timeout(GIVE_BACK, self.give_back()).await.is_err() {
+            tracing::warn!(lease = %name, "the lease was not given back in time; it ends by itself");
+        }
+    }
+
+    async fn give_back(&mut self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.election.name).await else { return };
         if lease.data["spec"]["holderIdentity"].as_str() != Some(&self.election.identity) {
             return;
