@@ -58,10 +58,10 @@ for kind in firewalld ufw; do
     }
     passes routes
     for address in "$at_a" "$at_b"; do
-        check "a node port of $address from outside" until_ok 20 sh -c "nc -w 2 $address 30080 </dev/null | grep hello"
+        check "a node port of $address from outside" until_ok 20 timeout 3 bash -c "exec 3<>/dev/tcp/$address/30080 && head -c 5 <&3 | grep -q hello"
     done
     for client in client-one client-two; do
-        check "$client reaches the API server's Service" until_ok 20 walled exec "$client" -- nc -z -w 2 kubernetes.default.svc.cluster.local 443
+        check "$client reaches the API server's Service" until_ok 20 walled exec "$client" -- sh -c 'nc -w 2 kubernetes.default.svc.cluster.local 443 </dev/null'
         check "and its logs are read" walled logs "$client"
     done
     for machine in "$a" "$b"; do

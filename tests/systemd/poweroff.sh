@@ -35,3 +35,20 @@ check "nobody had to pull the plug" awk "BEGIN { exit !($(since "$begun") < 29) 
 machine_up down 63 "$repository"
 check "the pod runs again after the next boot" until_ok 40 at_off wait --for=condition=Ready pod/last-words --timeout=2s
 machine_down down
+
+say "the last control plane, whose etcd has nobody to agree with"
+for machine in last gone; do
+    machine_up "$machine" "$([ $machine = last ] && echo 58 || echo 59)" "$repository"
+    install_packages "$machine"
+done
+check "init with etcd beside it" machine last keelson init --mode units --store etcd
+check "a second control plane joins" machine gone $(machine last keelson token create --control-plane --print-join-command)
+machine last cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.58/" >"$work/last.conf"
+machine_cut gone
+stands_still() { ! command kubectl --kubeconfig "$work/last.conf" --request-timeout 3s create configmap "at-$RANDOM"; }
+check "without the other nothing is written" until_ok 20 stands_still
+begun=$(moment)
+machine_off last
+figure poweroff_without_quorum_s "$(since "$begun")" s
+check "it goes down by itself, and soon" awk "BEGIN { exit !($(since "$begun") < 15) }"
+for machine in last gone; do machine_down "$machine"; done
