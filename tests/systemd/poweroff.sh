@@ -34,7 +34,7 @@ spec:
     - name: asked
       image: test.invalid/busybox:1
       imagePullPolicy: Never
-      command: [sh, -c, 'nc -l -p 8081 >/kept/request; sleep 1000']
+      command: [sh, -c, 'sleep 1000 | nc -l -p 8081 >/kept/request']
       ports: [{name: bye, containerPort: 8081}]
       lifecycle: {preStop: {httpGet: {path: /last, port: bye}}}
       volumeMounts: [{name: kept, mountPath: /kept}]

@@ -6,7 +6,7 @@ install_packages three
 # Killed at the moment when containerd's files are written and it has not read them.
 cat >"$MACHINES/three/root/usr/local/bin/systemctl" <<'SH'
 #!/bin/sh
-[ "$*" = "restart containerd.service" ] && kill -KILL "$PPID"
+[ "$*" != "restart containerd.service" ] || { kill -KILL "$PPID"; exit 1; }
 exec /usr/bin/systemctl "$@"
 SH
 chmod +x "$MACHINES/three/root/usr/local/bin/systemctl"
