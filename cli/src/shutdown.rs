@@ -16,8 +16,8 @@ use tokio::time::Instant;
 /// The longest that a shutdown waits, and a pod's grace where it says none (upstream's `shutdownGracePeriod` has no default; this
 /// leaves time within the unit's own limit).
 const ALL: Duration = Duration::from_secs(30);
-/// What of it is kept for critical pods, where there are any.
-const CRITICAL: Duration = Duration::from_secs(10);
+/// The part of a limit that is kept for critical pods, where there are any.
+const CRITICAL: u32 = 3;
 /// From this priority on a pod is critical.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 /// A container whose hook used up its grace still has this long.
@@ -31,12 +31,16 @@ pub async fn work(config: &Config) -> Result<()> {
     if state.stdout.trim_ascii() != b"stopping" {
         return Ok(());
     }
-    let cri = Cri::new(&config.kubelet.cri_socket)?;
+    end_all(&Cri::new(&config.kubelet.cri_socket)?, config, ALL).await
+}
+
+/// Ends all containers of pods within `limit`.
+pub async fn end_all(cri: &Cri, config: &Config, limit: Duration) -> Result<()> {
     let containers = cri.list_containers(None).await.context("the containers cannot be listed")?;
     let address = config.node.address.map(|address| address.to_string()).unwrap_or_default();
     let mut failed = Vec::new();
-    for (pods, limit) in plan(&containers) {
-        let ended = join_all(pods.into_iter().map(|pod| end(&cri, pod, limit, &address))).await;
+    for (pods, limit) in plan(&containers, limit) {
+        let ended = join_all(pods.into_iter().map(|pod| end(cri, pod, limit, &address))).await;
         failed.extend(ended.into_iter().flatten());
     }
     anyhow::ensure!(failed.is_empty(), "some containers did not end: {}", failed.join("; "));
@@ -55,7 +59,7 @@ struct Ends {
 type PodEnds = Vec<Ends>;
 
 /// The pods that end together, and how long they may take: the critical ones last.
-fn plan(containers: &[Container]) -> Vec<(Vec<PodEnds>, Duration)> {
+fn plan(containers: &[Container], limit: Duration) -> Vec<(Vec<PodEnds>, Duration)> {
     let running = containers.iter().filter(|one| one.state() == ContainerState::ContainerRunning);
     let mut pods: BTreeMap<(bool, String), PodEnds> = BTreeMap::new();
     for container in running {
@@ -69,8 +73,8 @@ fn plan(containers: &[Container]) -> Vec<(Vec<PodEnds>, Duration)> {
     }
     let (critical, others): (Vec<_>, Vec<_>) = pods.into_iter().partition(|((critical, _), _)| *critical);
     let of = |pods: Vec<((bool, String), PodEnds)>| pods.into_iter().map(|(_, pod)| pod).collect::<Vec<_>>();
-    let first = if critical.is_empty() { ALL } else { ALL - CRITICAL };
-    let last = if others.is_empty() { ALL } else { CRITICAL };
+    let first = if critical.is_empty() { limit } else { limit - limit / CRITICAL };
+    let last = if others.is_empty() { limit } else { limit / CRITICAL };
     [(of(others), first), (of(critical), last)].into_iter().filter(|(pods, _)| !pods.is_empty()).collect()
 }
 
@@ -134,7 +138,7 @@ mod tests {
         let group = |(pods, limit): (Vec<PodEnds>, Duration)| {
             (pods.into_iter().map(names).collect(), limit.as_secs())
         };
-        plan(containers).into_iter().map(group).collect()
+        plan(containers, ALL).into_iter().map(group).collect()
     }
 
     #[test]
