@@ -257,7 +257,8 @@ fn act(config: &Config, config_file: &Path, path: &Path, text: &str) -> Result<S
         let mut all = more.clone();
         all.insert("apiVersion".to_owned(), keelson_base::consts::CONFIG_API_VERSION.into());
         let text = serde_json::to_string_pretty(&all)?;
-        keelson_daemon::config::load_with(Some(config_file).filter(|file| file.exists()), &[&text])
+        let there = Some(config_file).filter(|file| file.exists());
+        keelson_daemon::config::load_with(there, &[(DROP_IN, &text)])
             .with_context(|| format!("the configuration in {} is refused", path.display()))?;
         let ledger = crate::install::ledger::Ledger::of(&config.paths.state);
         crate::install::init::write_config(&ledger, config_file, DROP_IN, &text)?;

@@ -94,6 +94,13 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Make a firewalld or ufw that is on let through what the cluster needs (root).
+    ///
+    /// `keelson init` and `keelson join` do this too; what changes stands in the ledger that `keelson reset` undoes.
+    Firewall {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// End the containers of this node's pods, where the machine is going down; its unit calls it.
     #[command(hide = true)]
     Shutdown {
@@ -187,8 +194,8 @@ enum Command {
     Config,
     /// Remove from this machine what Keelson made: pods, rules, interfaces, mounts, cgroups, units, files.
     ///
-    /// Lists what it will remove; with --yes stops the units and removes it. The state folder of a control plane, with the
-    /// database and the keys, is kept unless --state is given too.
+    /// Lists what it will remove; with --yes moves the pods to other nodes, stops the units and removes it. The state folder of a
+    /// control plane, with the database and the keys, is kept unless --state is given too.
     Reset {
         #[command(flatten)]
         file: ConfigFile,
@@ -198,6 +205,9 @@ enum Command {
         /// Remove the state folder too: database, keys, volumes. There is no way back.
         #[arg(long)]
         state: bool,
+        /// How long pods may take to move to other nodes; 0: they end here.
+        #[arg(long, default_value = "60s", value_parser = ttl)]
+        drain_timeout: std::time::Duration,
     },
     /// Write manual pages and shell completions into a folder, for packages.
     #[command(hide = true)]
@@ -345,9 +355,10 @@ fn run(args: Args) -> Result<()> {
             print!("{}", print_config::text());
             Ok(())
         }
-        Command::Reset { file, yes, state } => {
+        Command::Reset { file, yes, state, drain_timeout } => {
             let config = file.load()?;
-            service::runtime()?.block_on(reset::run(&config, yes, state, Progress::new(Output::Text)))
+            let progress = Progress::new(Output::Text);
+            service::runtime()?.block_on(reset::run(&config, yes, state, drain_timeout, progress))
         }
         Command::Docs { folder } => docs::write(&folder),
         Command::FirstBoot { command, file, output } => {
@@ -407,6 +418,10 @@ async fn administer(command: Command) -> Result<()> {
             quiet();
             let config = file.load()?;
             install::init::agree_with_runtime(&install::ledger::Ledger::of(&config.paths.state), &config)
+        }
+        Command::Firewall { file } => {
+            quiet();
+            checks::doctor::open_firewall(&file.load()?)
         }
         Command::Shutdown { file } => shutdown::work(&file.load()?).await,
         Command::MigrateStore { target, file, output } => {

@@ -71,7 +71,7 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
     };
     // What is wrong with the flags is told before anything is stopped.
     let wanted = match &text {
-        Some(text) => config::load_with(there, &[text])?.etcd,
+        Some(text) => config::load_with(there, &[(DROP_IN, text)])?.etcd,
         None => None,
     };
     match (&config.etcd, &wanted) {

@@ -59,6 +59,7 @@ mod tests {
             address: Some("10.1.2.3".parse().unwrap()),
             labels: Default::default(),
             taints: Vec::new(),
+            firewall: keelson_daemon::config::Firewall::Open,
         };
         let identity = identify(&config).unwrap();
         assert_eq!((identity.name.as_str(), identity.address.to_string().as_str()), ("n1", "10.1.2.3"));

@@ -3,20 +3,26 @@
 //! Each part goes on after a failure and says what is left; the first run that ends without one has removed all.
 
 use crate::install::ledger::{Entry, Ledger};
-use crate::install::progress::Progress;
-use crate::install::{self, alone, containerd, machine, units};
-use crate::node;
+use crate::install::progress::{Progress, until};
+use crate::install::{self, alone, containerd, firewall, machine, node_leave, units};
+use crate::node_certs::NodeFiles;
+use crate::{node, shutdown};
 use anyhow::{Context, Result, bail};
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::{Cri, POD_UID};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long the API server is waited for, and what pods that are still here have for their end.
+const ANSWER: Duration = Duration::from_secs(5);
+const END: Duration = Duration::from_secs(10);
 /// How long the runtime is waited for.
 const RUNTIME: Duration = Duration::from_secs(5);
 
 /// Lists what is there, and with `yes` removes it; `state`: the state folder too.
-pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) -> Result<()> {
+///
+/// Before that the node is cordoned and its pods are evicted, where others can take them: for `drain` at most.
+pub async fn run(config: &Config, yes: bool, state: bool, drain: Duration, progress: Progress) -> Result<()> {
     let ledger = Ledger::of(&config.paths.state).entries()?;
     let installed = ledger.iter().any(|entry| matches!(entry, Entry::Unit { .. }));
     if !yes {
@@ -27,6 +33,9 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
     // The last copy of a cluster's data goes only when that was asked for by name.
     let last_copy = installed && config.paths.database().exists() && !state;
     let mut left: Vec<String> = Vec::new();
+    if machine::systemd() && installed && !drain.is_zero() {
+        emptied(config, drain, progress).await;
+    }
     if state && install::etcd::present(config) {
         leave_etcd(config, progress).await;
     }
@@ -65,6 +74,36 @@ pub async fn run(config: &Config, yes: bool, state: bool, progress: Progress) ->
     bail!("some of it is still there; run it again after mending this:\n  {}", left.join("\n  "))
 }
 
+/// Moves the pods to other nodes, with this node's own identity. A cluster whose only control plane this is goes with it, so
+/// there nothing is moved. What cannot be is told, and ends here.
+async fn emptied(config: &Config, limit: Duration, progress: Progress) {
+    if config.paths.database().join(keelson_store::sqlite::DATABASE).exists() {
+        return;
+    }
+    let Ok(node) = node::identify(&config.node) else { return };
+    let identity = NodeFiles::of(config).kubelet;
+    if !identity.exists() {
+        return;
+    }
+    let cordoned = async {
+        let client = keelson_client::from_kubeconfig(&identity).await?;
+        tokio::time::timeout(ANSWER, node_leave::cordon(&client, &node.name))
+            .await
+            .context("the API server does not answer")??;
+        Ok::<_, anyhow::Error>(client)
+    };
+    let moved = match cordoned.await {
+        Ok(client) => {
+            let drained = until(limit, || node_leave::drained(&client, &node.name));
+            progress.wait("evicting pods", drained).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = moved {
+        progress.say(&format!("  not all pods could move to other nodes, and end here: {error:#}"));
+    }
+}
+
 /// The others are told while this member still runs; where that fails, they are told how to go on without it.
 async fn leave_etcd(config: &Config, progress: Progress) {
     let Ok(node) = node::identify(&config.node) else { return };
@@ -92,6 +131,7 @@ fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state
             Entry::Folder { path } => println!("folder {}, if it is empty", path.display()),
             Entry::Unit { name } => println!("unit {name}: stopped and disabled"),
             Entry::Image { name } => println!("image {name}"),
+            Entry::UfwRule { rule } => println!("rule of ufw: {rule}"),
         }
     }
     if state {
@@ -113,19 +153,26 @@ fn stop_units(ledger: &[Entry]) -> Vec<String> {
 /// Undoes the ledger, the last made first; then forgets it.
 async fn undo(config: &Config, cri: &Cri, ledger: &[Entry]) -> Vec<String> {
     let mut left = Vec::new();
-    let mut runtime_changed = false;
+    let (mut runtime_changed, mut firewall_changed) = (false, false);
     for entry in ledger {
         if let Entry::Image { name } = entry {
             // Through CRI, which knows the image's other names.
             left.extend(cri.remove_image(name).await.err().map(|error| format!("image {name}: {error}")));
         }
+        if let Entry::UfwRule { rule } = entry {
+            left.extend(firewall::take_back(rule).err().map(|error| format!("ufw's rule {rule}: {error:#}")));
+        }
         if let Entry::Changed { path, .. } | Entry::File { path } = entry {
             runtime_changed |= path.starts_with("/etc/containerd");
+            firewall_changed |= path.starts_with(firewall::FOLDER);
         }
         left.extend(Ledger::undo(entry).err().map(|error| format!("{entry:?}: {error}")));
     }
     if runtime_changed && machine::systemd() {
         left.extend(containerd::restart().err().map(|error| format!("containerd: {error:#}")));
+    }
+    if firewall_changed && machine::systemd() {
+        left.extend(firewall::reload().err().map(|error| format!("firewalld: {error:#}")));
     }
     if left.is_empty() {
         for path in ["ledger.jsonl", "kept"] {
@@ -160,6 +207,10 @@ async fn remove_pods(cri: &Cri, config: &Config) -> Vec<String> {
         Err(error) => return vec![format!("pods: {error:#}")],
     };
     let mut left = Vec::new();
+    // Containers that do not end by themselves end with their sandboxes.
+    if let Err(error) = shutdown::end_all(cri, config, END).await {
+        tracing::debug!(%error, "some containers did not end in time");
+    }
     for (id, name) in sandboxes {
         let removed = async {
             cri.stop_sandbox(&id).await?;

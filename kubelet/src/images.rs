@@ -5,6 +5,7 @@ use crate::host::security::ImageUser;
 use crate::objects::Objects;
 use crate::plan::backoff::Backoff;
 use crate::plan::pod;
+use crate::unflushed::Unflushed;
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ struct Inner {
     pulls: Mutex<HashMap<Key, Pull>>,
     backoff: Mutex<Backoff>,
     parallel: Semaphore,
+    unflushed: Arc<Unflushed>,
     /// When each image was last used by a container that was started here (for collection).
     used: Mutex<HashMap<String, Instant>>,
 }
@@ -70,7 +72,14 @@ fn now_nanos() -> i64 {
 }
 
 impl Images {
-    pub fn new(cri: Cri, objects: Objects, events: Events, parallel: usize) -> Self {
+    /// `unflushed` notes what is pulled and not on the disk yet.
+    pub fn new(
+        cri: Cri,
+        objects: Objects,
+        events: Events,
+        parallel: usize,
+        unflushed: Arc<Unflushed>,
+    ) -> Self {
         let backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
         Images {
             inner: Arc::new(Inner {
@@ -80,6 +89,7 @@ impl Images {
                 pulls: Mutex::default(),
                 backoff: Mutex::new(backoff),
                 parallel: Semaphore::new(parallel.max(1)),
+                unflushed,
                 used: Mutex::default(),
             }),
         }
@@ -158,7 +168,7 @@ impl Images {
             let events = &images.inner.events;
             events.container(&pod, &name, Severity::Normal, "Pulling", format!("Pulling image {image:?}"));
             let begun = Instant::now();
-            let result = images.pull(&pod, &image).await;
+            let result = images.pull_noted(&pod, &image).await;
             let backoff_key = format!("{}/{image}", key.0);
             let done = match result {
                 Ok(info) => {
@@ -168,10 +178,9 @@ impl Images {
                     events.container(&pod, &name, Severity::Normal, "Pulled", message);
                     Ok(info)
                 }
-                Err(error) => {
+                Err(text) => {
                     let now = now_nanos();
                     lock(&images.inner.backoff).next(&backoff_key, now, now);
-                    let text = error.runtime_message();
                     let reason = if text.contains("invalid reference format")
                         || text.contains("failed to parse image")
                     {
@@ -190,6 +199,23 @@ impl Images {
                 waiters.iter().for_each(|waiter| waiter.notify_one());
             }
         });
+    }
+
+    /// A pull that a power cut may fall into: noted before, flushed after it while the pod goes on. The runtime's words, where it
+    /// failed.
+    async fn pull_noted(&self, pod: &Pod, image: &str) -> Result<ImageInfo, String> {
+        let before = self.inner.cri.image_status(image).await.ok().flatten().map(|image| image.id);
+        self.inner.unflushed.begin(image).await.map_err(|error| chain(&error))?;
+        let result = self.pull(pod, image).await.map_err(|error| error.runtime_message());
+        // What was there already brings nothing new.
+        let same = matches!(&result, Ok(info) if before.as_ref() == Some(&info.id));
+        let (inner, name) = (self.inner.clone(), image.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = inner.unflushed.end(&inner.cri, &name, !same).await {
+                tracing::warn!(image = name, error = chain(&error), "a pulled image is not told as flushed");
+            }
+        });
+        result
     }
 
     async fn pull(&self, pod: &Pod, image: &str) -> Result<ImageInfo, CriError> {
@@ -264,6 +290,13 @@ impl Images {
 
     pub fn forget_image(&self, id: &str) {
         lock(&self.inner.used).remove(id);
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

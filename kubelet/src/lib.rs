@@ -24,6 +24,7 @@ mod run;
 pub mod server;
 pub mod sources;
 pub mod status_manager;
+pub mod unflushed;
 pub mod worker;
 
 pub use config::KubeletConfig;

@@ -17,6 +17,7 @@ use crate::server::auth::{Access, ApiAccess, NoAccess};
 use crate::server::{self, ServerError};
 use crate::sources::Sources;
 use crate::status_manager::StatusManager;
+use crate::unflushed::Unflushed;
 use crate::worker::Workers;
 use keelson_client::{Informer, Selector};
 use keelson_daemon::Context;
@@ -125,6 +126,10 @@ async fn assemble(
     );
     let cgroups = cgroups::open(&config.cgroup_mount, &config.cgroup_root, config.cgroup_driver)?;
     cgroups.ensure_classes(Limits::default())?;
+    let unflushed = Arc::new(Unflushed::new(&config.root));
+    if let Err(error) = unflushed.begin_anew(&cri).await {
+        tracing::warn!(%error, "images whose pull was cut off may be broken; the next start tries again to remove them");
+    }
     let events = match client.clone() {
         Some(client) => {
             let (events, writer) = Events::start(client, &config.node_name);
@@ -144,7 +149,13 @@ async fn assemble(
         capacity: info::capacity(config.max_pods),
         runtime: version.runtime_name,
         volumes: Volumes { root: config.root.clone(), objects: objects.clone() },
-        images: Images::new(cri.clone(), objects.clone(), events.clone(), config.max_parallel_pulls),
+        images: Images::new(
+            cri.clone(),
+            objects.clone(),
+            events.clone(),
+            config.max_parallel_pulls,
+            unflushed,
+        ),
         statuses: StatusManager::new(client.clone()),
         starts: Arc::new(tokio::sync::Semaphore::new(config.max_parallel_starts.max(1))),
         started_at: i64::try_from(ctx.clock.now().as_nanosecond()).unwrap_or(i64::MAX),

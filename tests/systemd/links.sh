@@ -22,5 +22,29 @@ check "a pod reaches one behind the other link" until_ok 20 at_here exec client-
 check "the other way round" until_ok 20 at_here exec client-one -- sh -c "nc -w 2 $(pod_ip client-two) 80 </dev/null | grep second"
 check "names and Services too" until_ok 20 at_here exec client-two -- sh -c 'nslookup web.default.svc.cluster.local && nc -w 2 web.default.svc.cluster.local 80 </dev/null | grep hello'
 check "and the node itself" until_ok 20 machine there bash -c "exec 3<>/dev/tcp/$(pod_ip web)/8080 && head -c 5 <&3 | grep -q hello"
-check "reset takes the tunnel away" machine there sh -c 'keelson reset --yes >/dev/null 2>&1; ! ip -o link show type vxlan | grep .'
+at_here cordon here >/dev/null
+at_here apply -f - >/dev/null <<'YAML'
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: moves}
+spec:
+  selector: {matchLabels: {app: moves}}
+  template:
+    metadata: {labels: {app: moves}}
+    spec:
+      volumes: [{name: kept, hostPath: {path: /root/kept, type: DirectoryOrCreate}}]
+      containers:
+        - name: c
+          image: test.invalid/busybox:1
+          imagePullPolicy: Never
+          command: [sh, -c, 'trap "sleep 1; echo ended >>/kept/words; exit 0" TERM; while :; do sleep 0.2; done']
+          volumeMounts: [{name: kept, mountPath: /kept}]
+YAML
+check "a Deployment's pod runs there" at_here wait --for=condition=Available deployment/moves --timeout=30s
+at_here uncordon here >/dev/null
+check "reset" machine there keelson reset --yes
+check "its pods had their grace" grep -qx ended "$MACHINES/there/root/root/kept/words"
+moved() { at_here get pods -l app=moves -o 'jsonpath={range .items[?(@.status.phase=="Running")]}{.spec.nodeName}{"\n"}{end}' | grep -x here; }
+check "and moved to the other node" until_ok 15 moved
+check "the tunnel is gone" machine there sh -c '! ip -o link show type vxlan | grep .'
 for machine in there here; do machine_down "$machine"; done

@@ -12,16 +12,20 @@ SUBNET=${SUBNET:-10.213.7}
 # What Debian's installer or a cloud image would have put there, and the runtime.
 BASE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps,kmod,ca-certificates,containerd,runc,openssl,curl,gpgv,etcd-server,etcd-client,systemd-timesyncd,libfaketime
 
-# Builds the base tree unless it is there. A change of the list of packages builds it anew.
+# machines_base [NAME PACKAGES]: builds the base tree, or one of another name with more packages (whose services are off),
+# unless it is there. A change of the list of packages builds it anew.
 machines_base() {
-    local tree="$MACHINE_CACHE/base" stamp="$MACHINE_CACHE/base.packages" mirror
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$BASE_PACKAGES" ]; then return; fi
+    local name=${1:-base} packages="$BASE_PACKAGES${2:+,$2}" mirror off
+    local tree="$MACHINE_CACHE/$name" stamp="$MACHINE_CACHE/$name.packages"
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$packages" ]; then return; fi
     mkdir -p "$MACHINE_CACHE"
     rm -rf "$tree" "$stamp"
     mirror=$(sed -nE 's/^URIs: *([^ ]*debian)\/?$/\1/p; s/^deb (\[[^]]*\] )?([^ ]*debian)\/? .*/\2/p' \
-        /etc/apt/sources.list.d/* /etc/apt/sources.list 2>/dev/null | head -n 1)
+        /etc/apt/sources.list.d/* /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
     [ -n "$mirror" ] || { echo "error: no Debian archive in /etc/apt; add your mirror's line" >&2; return 1; }
-    mmdebstrap --quiet --variant=apt --include="$BASE_PACKAGES" \
+    off="${2:-}"
+    off='for service in '"${off//,/ }"'; do chroot "$1" systemctl disable --quiet "$service" || exit 1; done'
+    mmdebstrap --quiet --variant=apt --include="$packages" --customize-hook="$off" \
         --customize-hook='rm -f "$1"/etc/machine-id "$1"/etc/hostname; : >"$1"/etc/machine-id' \
         --customize-hook='rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*' \
         bookworm "$tree" "$mirror"
@@ -29,7 +33,7 @@ machines_base() {
     rm -f "$tree"/etc/apt/sources.list "$tree"/etc/apt/sources.list.d/* "$tree"/etc/apt/apt.conf.d/*proxy*
     ln -sf /dev/null "$tree/etc/systemd/system/systemd-resolved.service"
     ln -sf /dev/null "$tree/etc/systemd/system/systemd-networkd-wait-online.service"
-    echo "$BASE_PACKAGES" >"$stamp"
+    echo "$packages" >"$stamp"
 }
 
 machines_bridge() {
@@ -39,7 +43,7 @@ machines_bridge() {
     ip link set "$BRIDGE" up
 }
 
-# machine_up NAME LAST-OCTET [nspawn arguments…]: boots a machine with address $SUBNET.LAST-OCTET.
+# machine_up NAME LAST-OCTET [nspawn arguments…]: boots a machine with address $SUBNET.LAST-OCTET, of the tree $TREE.
 machine_up() {
     local name=$1 address="$SUBNET.$2" dir="$MACHINES/$1" leader known=$1
     shift 2
@@ -48,7 +52,7 @@ machine_up() {
     machines_bridge
     mkdir -p "$dir"/{upper,work,root,containerd}
     mountpoint -q "$dir/root" ||
-        mount -t overlay "overlay-$name" -o "lowerdir=$MACHINE_CACHE/base,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
+        mount -t overlay "overlay-$name" -o "lowerdir=$MACHINE_CACHE/${TREE:-base},upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
     echo "$name" >"$dir/root/etc/hostname"
     printf '127.0.0.1 localhost\n%s %s\n' "$address" "$name" >"$dir/root/etc/hosts"
     echo 'nameserver 127.0.0.1' >"$dir/root/etc/resolv.conf"

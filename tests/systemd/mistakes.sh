@@ -1,5 +1,5 @@
 # What is wrong in the configuration, the ranges or the disk is refused with what to do, and the machine is as it was. (Wrong
-# joins: workers.sh; bundles: bundle.sh; snapshots: snapshot.sh and cli/tests; a damaged database: doctor.sh.) Sourced by run.
+# tokens, hashes, addresses and names of nodes: workers.sh; bundles: bundle.sh; snapshots: snapshot.sh and cli/tests; a damaged database: doctor.sh.) Sourced by run.
 
 say "mistakes leave the machine as it was"
 machine_up wrong 62 "$repository"
@@ -28,6 +28,19 @@ head -c 100000000 /dev/zero >"$MACHINES/wrong/containerd/large.bundle"
 check "a bundle larger than the disk" refuses "MiB free, the bundle needs 96" full keelson bundle install /var/lib/containerd/large.bundle --public-key /root/key.pub
 rm "$MACHINES/wrong/containerd/large.bundle"
 check "a snapshot that is none" refuses "is no snapshot" machine wrong keelson snapshot restore /etc/hostname
+# The same program with another version in its text stands for another version of it.
+machine_up newer 57 "$repository"
+install_packages newer
+versioned() { sed -i "s/v1\.$1\.0/v1.$2.0/g" "$MACHINES/newer/root/usr/bin/keelson"; }
+versioned 35 39
+check "a cluster of Kubernetes 1.39" machine newer sh -c 'keelson init --mode units >/dev/null && keelson status | grep -q v1.39.0'
+join=$(machine newer keelson token create --print-join-command)
+check "a node that is four minor versions older" refuses "a node may be 3 minor versions older at most. Install the package of 1.39 here first" machine wrong ${join:?}
+machine newer systemctl stop keelson-control-plane.service
+versioned 39 34
+machine newer systemctl start keelson-control-plane.service
+check "and one that is newer than the API server" refuses "this machine has Kubernetes 1.35, the cluster's API server is 1.34: a node may not be newer" machine wrong ${join:?}
+machine_down newer
 check "after all of it the machine is as it was" diff "$work/wrong.before" <(traces wrong)
 check "and becomes a cluster" machine wrong keelson init --mode units
 machine_down wrong

@@ -17,6 +17,7 @@ serves() { machine "$1" sh -c 'curl -sf --max-time 3 --cacert /var/lib/keelson/p
 signal() { machine "$1" systemctl kill --kill-whom=main --signal="$2" keelson-etcd.service keelson-control-plane.service; }
 cut_off() { nsenter -t "$(cat "$MACHINES/$1/leader.pid")" -n ip link set host0 "$2"; }
 for round in $(seq "$rounds"); do
+    echo "round $round begins at $(date -u +%T), load $(cut -d ' ' -f 1 /proc/loadavg)"
     for one in p1 p2 p3; do
         signal "$one" KILL
         check "round $round: $one was killed and serves again" until_ok 60 serves "$one"

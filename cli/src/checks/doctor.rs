@@ -1,8 +1,9 @@
 //! `keelson doctor`: all checks of a machine that is part of a cluster.
 
 use super::{Finding, Found, Role, Subject, command, run, wrong};
-use crate::install::progress::Output;
-use crate::install::{etcd, units};
+use crate::install::ledger::Ledger;
+use crate::install::progress::{Output, Progress};
+use crate::install::{etcd, init, units};
 use crate::node;
 use crate::node_certs::NodeFiles;
 use anyhow::{Result, bail};
@@ -27,21 +28,33 @@ pub async fn run_all(file: Option<&Path>, output: Output) -> Result<()> {
     }
 }
 
-async fn look(config: &Config) -> Result<Vec<Finding>> {
+/// What this machine is in its cluster, and the units that it should run.
+fn role(config: &Config) -> Result<(Role, &'static [&'static str])> {
     let files = NodeFiles::of(config);
     let joined = files.kubelet.exists() || files.bootstrap.exists();
-    let (role, units): (_, &'static [&'static str]) =
-        match (config.paths.pki().join("ca.crt").exists(), joined) {
-            (true, true) if etcd::present(config) => {
-                (Role::ControlPlane, &[units::ETCD, units::CONTROL_PLANE, units::KUBELET, units::PROXY])
-            }
-            (true, true) => (Role::ControlPlane, &[units::CONTROL_PLANE, units::KUBELET, units::PROXY]),
-            (true, false) => (Role::ControlPlane, &[units::ALL_IN_ONE]),
-            (false, true) => (Role::Worker, &[units::KUBELET, units::PROXY]),
-            (false, false) => {
-                bail!("this machine is in no cluster; `keelson init` makes one, `keelson join` joins one")
-            }
-        };
+    Ok(match (config.paths.pki().join("ca.crt").exists(), joined) {
+        (true, true) if etcd::present(config) => {
+            (Role::ControlPlane, &[units::ETCD, units::CONTROL_PLANE, units::KUBELET, units::PROXY])
+        }
+        (true, true) => (Role::ControlPlane, &[units::CONTROL_PLANE, units::KUBELET, units::PROXY]),
+        (true, false) => (Role::ControlPlane, &[units::ALL_IN_ONE]),
+        (false, true) => (Role::Worker, &[units::KUBELET, units::PROXY]),
+        (false, false) => {
+            bail!("this machine is in no cluster; `keelson init` makes one, `keelson join` joins one")
+        }
+    })
+}
+
+/// `keelson firewall`: what the check of the firewall asks for.
+pub fn open_firewall(config: &Config) -> Result<()> {
+    let (role, _) = role(config)?;
+    let node = node::identify(&config.node)?;
+    let ledger = Ledger::of(&config.paths.state);
+    init::open_firewall(&ledger, config, &node, role == Role::ControlPlane, Progress::new(Output::Text))
+}
+
+async fn look(config: &Config) -> Result<Vec<Finding>> {
+    let (role, units) = role(config)?;
     let node = node::identify(&config.node)?;
     let running = units.iter().any(|unit| units::started(unit));
     let subject = Subject { config, role, address: node.address, running, units, node: &node.name };

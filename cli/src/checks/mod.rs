@@ -156,6 +156,7 @@ static CHECKS: &[Check] = &[
     always("address", machine::address),
     always("ranges", machine::ranges),
     always("ports", machine::ports),
+    always("firewall", network::firewall),
     installed("host name", files::host_name),
     installed("machine id", files::machine_id),
     Check {

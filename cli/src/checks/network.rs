@@ -1,8 +1,10 @@
 //! What carries pods' packets, and what containerd must know for it.
 
-use super::{Found, Subject, good, wrong};
+use super::{Found, Subject, good, notice, wrong};
+use crate::install::firewall::{self, Firewall, Needs};
 use crate::install::{containerd, units};
 use keelson_base::consts::{CNI_PLUGIN, nft};
+use keelson_daemon::config;
 use keelson_kubelet::cri::Cri;
 use keelson_proxy::cniconf;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -106,6 +108,41 @@ pub fn forwarding(subject: &Subject<'_>) -> Vec<Found> {
         ),
         Err(error) => wrong(error.to_string(), "Check that /proc/sys is mounted"),
     }]
+}
+
+/// A firewall of the machine's lets through what the cluster needs.
+pub fn firewall(subject: &Subject<'_>) -> Vec<Found> {
+    let active = firewall::active();
+    if active.is_empty() {
+        return vec![good("neither firewalld nor ufw is on")];
+    }
+    let needs = Needs::of(subject.config, subject.address, subject.control_plane());
+    active.into_iter().map(|one| judged(subject, one, &needs)).collect()
+}
+
+fn judged(subject: &Subject<'_>, one: Firewall, needs: &Needs) -> Found {
+    let name = one.name();
+    if subject.config.node.firewall == config::Firewall::Leave {
+        let left = format!("{name} is on and is left as it is (node.firewall)");
+        return notice(left, format!("it must let through {}: `{}`", needs.text(), needs.commands(one)));
+    }
+    if !subject.installed() {
+        return notice(
+            format!("{name} is on"),
+            format!(
+                "it will be told to let through {}, until `keelson reset`; --leave-firewall leaves it as it is",
+                needs.text()
+            ),
+        );
+    }
+    match firewall::lacks(one, needs) {
+        Ok(lacks) if lacks.is_empty() => good(format!("{name} lets through what the cluster needs")),
+        Ok(lacks) => wrong(
+            format!("{name} does not let through what the cluster needs: {} is missing", lacks.join(", ")),
+            "`keelson firewall` adds it",
+        ),
+        Err(error) => wrong(format!("{name} cannot be asked: {error:#}"), "`keelson firewall` says more"),
+    }
 }
 
 /// The tables that carry Services are in force.

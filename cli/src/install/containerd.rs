@@ -13,6 +13,8 @@ const MAIN: &str = "/etc/containerd/config.toml";
 const IMPORTS: &str = "imports = [\"/etc/containerd/conf.d/*.toml\"]\n";
 /// Sections of the CRI plugin, in containerd 1.6/1.7 and in 2.x.
 const CRI: [&str; 2] = ["plugins.\"io.containerd.grpc.v1.cri\"", "plugins.'io.containerd.cri.v1.images'"];
+/// In the state folder while what was written is not in force.
+const RESTART_DUE: &str = "containerd-restart-due";
 /// Our pause image, and where the package puts its archive.
 pub const PAUSE: &str = "keelson.dev/pause:1";
 const PAUSE_ARCHIVES: [&str; 1] = ["/usr/share/keelson/images/pause.tar"];
@@ -131,7 +133,9 @@ pub fn configure(ledger: &Ledger, state: &Path, socket: &Path, mirrors: &Registr
     if let Some(archive) = archive {
         import(ledger, state, socket, archive)?;
     }
-    let changed = write_drop_in(ledger, archive.is_some(), mirrors)?;
+    // A run that ended between the file and the restart left this.
+    let due = state.join(RESTART_DUE);
+    let changed = write_drop_in(ledger, archive.is_some(), mirrors, Some(&due))? || due.exists();
     if changed {
         restart()?;
         let now = Effective::read()?;
@@ -142,13 +146,20 @@ pub fn configure(ledger: &Ledger, state: &Path, socket: &Path, mirrors: &Registr
         if !mirrors.mirrors.is_empty() && now.registries().is_none() {
             bail!("containerd still reads no {} after {DROP_IN} was written", registries::FOLDER);
         }
+        std::fs::remove_file(&due).with_context(|| format!("cannot remove {}", due.display()))?;
     }
     Ok(changed)
 }
 
 /// Writes the mirrors' files, the drop-in and the line that makes containerd read it, where its sandbox image is not ours (with
-/// `pause`) or it looks for no mirrors. Whether the drop-in was written.
-pub fn write_drop_in(ledger: &Ledger, pause: bool, mirrors: &RegistriesSection) -> Result<bool> {
+/// `pause`) or it looks for no mirrors. Before that, `due` is made: the note that containerd must be restarted. Whether anything
+/// was written.
+pub fn write_drop_in(
+    ledger: &Ledger,
+    pause: bool,
+    mirrors: &RegistriesSection,
+    due: Option<&Path>,
+) -> Result<bool> {
     let effective = Effective::read()?;
     let mirrored = !mirrors.mirrors.is_empty();
     if mirrored {
@@ -157,6 +168,10 @@ pub fn write_drop_in(ledger: &Ledger, pause: bool, mirrors: &RegistriesSection) 
     }
     let Some(text) = effective.drop_in(pause, mirrored) else { return Ok(false) };
     sealed::check(Path::new(DROP_IN))?;
+    if let Some(due) = due {
+        keelson_pki::write_atomic(due, b"", 0o644)
+            .with_context(|| format!("cannot write {}", due.display()))?;
+    }
     let mut changed = ledger.write(Path::new(DROP_IN), text.as_bytes(), 0o644)?;
     let main = std::fs::read_to_string(MAIN).unwrap_or_default();
     let reads =

@@ -4,7 +4,7 @@
 use super::dropin::{self, Chosen};
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{alone, containerd, etcd, handover, machine, registries, sealed, token, units};
+use super::{alone, containerd, etcd, firewall, handover, machine, registries, sealed, token, units};
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
 use crate::node_certs::{self, Identity, NodeFiles};
@@ -20,6 +20,9 @@ use kube::Api;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The drop-in with what was chosen.
+const INIT: &str = "10-init.yaml";
 
 /// How the components run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,6 +97,9 @@ pub struct Args {
     pub cri_socket: Option<PathBuf>,
     #[command(flatten)]
     pub registries: registries::Mirrors,
+    /// Leave a firewalld or ufw that is on as it is, and tell it yourself what to let through.
+    #[arg(long)]
+    pub leave_firewall: bool,
     /// Checks whose failure is passed over; `all` for every one.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub ignore_preflight_errors: Vec<String>,
@@ -117,7 +123,10 @@ pub async fn run(args: Args) -> Result<()> {
     let text = chosen.text("keelson init");
     let there = file.exists().then_some(file.as_path());
     let chosen_store = etcd_choices(&args, &before);
-    let config = config::load_with(there, &[text.as_str(), &chosen_store.text("keelson init")])?;
+    let chosen_store = chosen_store.map(|chosen| chosen.text("keelson init"));
+    let mut chosen_texts = vec![(INIT, text.as_str())];
+    chosen_texts.extend(chosen_store.as_deref().map(|text| (handover::STORE, text)));
+    let config = config::load_with(there, &chosen_texts)?;
     let node = node::identify(&config.node)?;
     progress.say(&format!("node {} at {address} ({why})", node.name));
     let units: &[&str] = match (args.mode, args.store) {
@@ -135,12 +144,11 @@ pub async fn run(args: Args) -> Result<()> {
         etcd::check().await?;
     }
     if args.dry_run {
-        return plan(&file, &text, &config, units);
+        return plan(&file, &text, &config, &node, units);
     }
     let ledger = Ledger::of(&config.paths.state);
     alone::ensure(node.address)?;
-    let changed =
-        progress.step("writing the configuration", || write_config(&ledger, &file, "10-init.yaml", &text))?;
+    let changed = progress.step("writing the configuration", || write_config(&ledger, &file, INIT, &text))?;
     if args.store == StoreKind::Etcd && !etcd::folder(&config).join("etcd.yaml").exists() {
         progress.step("preparing etcd", || {
             keelson_pki::ensure_dir(&config.paths.state, 0o755)?;
@@ -158,6 +166,7 @@ pub async fn run(args: Args) -> Result<()> {
     };
     progress.step("making keys and certificates", || make_pki(&config, &node, args.mode))?;
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
+    open_firewall(&ledger, &config, &node, true, progress)?;
     progress.step("starting the units", || units::start(&ledger, units, changed))?;
     let client = progress
         .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
@@ -225,11 +234,12 @@ fn choose(args: &Args, address: IpAddr) -> Chosen {
     chosen.set_some("network.clusterDomain", args.service_dns_domain.clone());
     runtime_choices(&mut chosen, args.cri_socket.as_deref());
     args.registries.choose(&mut chosen);
+    chosen.set_some("node.firewall", args.leave_firewall.then_some("leave"));
     chosen
 }
 
-/// How etcd is reached, as the flags say.
-fn etcd_choices(args: &Args, before: &Config) -> Chosen {
+/// How etcd is reached, as the flags say; `None` where they say nothing.
+fn etcd_choices(args: &Args, before: &Config) -> Option<Chosen> {
     let mut chosen = Chosen::default();
     if args.store == StoreKind::Etcd {
         chosen.set("etcd.endpoints", vec![etcd::own_endpoint()]);
@@ -239,11 +249,12 @@ fn etcd_choices(args: &Args, before: &Config) -> Chosen {
             let path = before.paths.pki().join(name);
             chosen.set(&format!("etcd.{key}"), path.to_string_lossy().into_owned());
         }
-        return chosen;
+        return Some(chosen);
     }
-    if !args.etcd_endpoints.is_empty() {
-        chosen.set("etcd.endpoints", args.etcd_endpoints.clone());
+    if args.etcd_endpoints.is_empty() {
+        return None;
     }
+    chosen.set("etcd.endpoints", args.etcd_endpoints.clone());
     let files = [
         ("caFile", &args.etcd_ca_file),
         ("certFile", &args.etcd_cert_file),
@@ -253,7 +264,7 @@ fn etcd_choices(args: &Args, before: &Config) -> Chosen {
         let path = path.as_ref().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
         chosen.set_some(&format!("etcd.{key}"), path.map(|path| path.to_string_lossy().into_owned()));
     }
-    chosen
+    Some(chosen)
 }
 
 /// What follows from the runtime: its socket, its folders, its cgroup driver.
@@ -282,13 +293,31 @@ fn refuse_other(config: &Config, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-fn plan(file: &Path, text: &str, config: &Config, units: &[&str]) -> Result<()> {
-    println!("would write {}:\n{text}", dropin::place(file, "10-init.yaml").display());
+fn plan(file: &Path, text: &str, config: &Config, node: &NodeIdentity, units: &[&str]) -> Result<()> {
+    println!("would write {}:\n{text}", dropin::place(file, INIT).display());
     println!("would make the cluster's keys and certificates in {}", config.paths.pki().display());
     println!("would make containerd use the image {} for pods, and import it", containerd::PAUSE);
     println!("would link the CNI plugin into {}", config.proxy.cni_bin_dir.display());
+    for line in firewall::would(config, node.address, true) {
+        println!("{line}");
+    }
     println!("would enable and start {}", units.join(", "));
     Ok(())
+}
+
+/// Where a firewall is on, and not to be left: tells it what to let through.
+pub fn open_firewall(
+    ledger: &Ledger,
+    config: &Config,
+    node: &NodeIdentity,
+    control_plane: bool,
+    progress: Progress,
+) -> Result<()> {
+    if config.node.firewall == config::Firewall::Leave || firewall::active().is_empty() {
+        return Ok(());
+    }
+    let needs = firewall::Needs::of(config, node.address, control_plane);
+    progress.step("telling the firewall what to let through", || firewall::open(ledger, &needs))
 }
 
 /// Writes the drop-in, and a configuration file to hang it on where there is none.

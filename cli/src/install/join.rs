@@ -4,11 +4,12 @@ use super::discovery::{self, Cluster, Pins};
 use super::dropin::Chosen;
 use super::handover::{self, Bundle};
 use super::init::{
-    Mode, agree_with_runtime, api, default_file, failed, make_pki, runtime_choices, write_config,
+    Mode, agree_with_runtime, api, default_file, failed, make_pki, open_firewall, runtime_choices,
+    write_config,
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
-use super::{dropin, etcd, machine, registries, units};
+use super::{dropin, etcd, firewall, machine, registries, units};
 use crate::balancer;
 use crate::checks::{self, Role};
 use crate::node::{self, NodeIdentity};
@@ -23,6 +24,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The drop-in with what was chosen.
+const JOIN: &str = "10-join.yaml";
 /// How long an answer of the API server is waited for.
 const ANSWER: Duration = Duration::from_secs(4);
 
@@ -76,6 +79,9 @@ pub struct Args {
     pub cri_socket: Option<PathBuf>,
     #[command(flatten)]
     pub registries: registries::Mirrors,
+    /// Leave a firewalld or ufw that is on as it is, and tell it yourself what to let through.
+    #[arg(long)]
+    pub leave_firewall: bool,
     /// Checks whose failure is passed over; `all` for every one.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub ignore_preflight_errors: Vec<String>,
@@ -113,6 +119,9 @@ pub async fn run(args: Args) -> Result<()> {
         println!("would join {server} as node {} at {}", node.name, node.address);
         for (name, text) in &joining.texts {
             println!("would write {}:\n{text}", dropin::place(&joining.file, name).display());
+        }
+        for line in firewall::would(&joining.config, node.address, joining.keys.is_some()) {
+            println!("{line}");
         }
         println!("would enable and start {}", joining.units().join(", "));
         return Ok(());
@@ -160,11 +169,11 @@ impl Joining {
              token create --print-join-command` prints",
         )?;
         let named = dropin_of(args, address(args, &before)?)?.text("keelson join");
-        let node = node::identify(&config::load_with(there, &[&named])?.node)?;
+        let node = node::identify(&config::load_with(there, &[(JOIN, &named)])?.node)?;
         let client = client(&kubeconfig(&found, &found.server, &token.to_string())).await?;
         let shared = shared(&client, &node, units::started(units::KUBELET), token).await?;
         fits(&client, args.certificate_key.is_some()).await?;
-        let mut texts = vec![("05-cluster.yaml", shared), ("10-join.yaml", named)];
+        let mut texts = vec![("05-cluster.yaml", shared), (JOIN, named)];
         let keys = match &args.certificate_key {
             Some(key) => {
                 Some(progress.wait("opening the cluster's keys", handover::download(&client, key)).await?)
@@ -179,7 +188,7 @@ impl Joining {
                 etcd::check().await?;
             }
         }
-        let all: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+        let all: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let config = config::load_with(there, &all)?;
         Ok(Joining { found, token: token.to_string(), node, keys, file, texts, config })
     }
@@ -230,6 +239,8 @@ impl Joining {
             }
         })?;
         progress.step("agreeing with containerd", || agree_with_runtime(&ledger, config))?;
+        // The other members reach this one before it can vote.
+        open_firewall(&ledger, config, &self.node, self.keys.is_some(), progress)?;
         if let Some(keys) = self.keys.as_ref().filter(|keys| keys.members()) {
             self.become_member(keys, &ledger, progress).await?;
         }
@@ -298,6 +309,7 @@ fn dropin_of(args: &Args, address: IpAddr) -> Result<Chosen> {
     }
     runtime_choices(&mut chosen, args.cri_socket.as_deref());
     args.registries.choose(&mut chosen);
+    chosen.set_some("node.firewall", args.leave_firewall.then_some("leave"));
     Ok(chosen)
 }
 

@@ -22,6 +22,8 @@ pub enum Entry {
     Unit { name: String },
     /// An image that was imported into the runtime.
     Image { name: String },
+    /// A rule that was added to ufw, as its command line has it.
+    UfwRule { rule: String },
 }
 
 /// The file with the entries, one JSON object a line.
@@ -135,7 +137,7 @@ impl Ledger {
                 Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
                 other => other,
             },
-            Entry::Unit { .. } | Entry::Image { .. } => Ok(()),
+            Entry::Unit { .. } | Entry::Image { .. } | Entry::UfwRule { .. } => Ok(()),
         };
         match done {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -10,6 +10,7 @@ pub mod containerd;
 pub mod discovery;
 pub mod dropin;
 pub mod etcd;
+pub mod firewall;
 pub mod handover;
 pub mod init;
 pub mod join;

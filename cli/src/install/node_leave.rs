@@ -29,8 +29,7 @@ pub async fn run(
     let Some(node) = nodes.get_opt(name).await? else {
         bail!("there is no node {name}; `kubectl get nodes` lists them");
     };
-    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
-    nodes.patch(name, &PatchParams::default(), &cordon).await.context("the node cannot be cordoned")?;
+    cordon(client, name).await?;
     progress.wait("evicting pods", until(limit, || drained(client, name))).await.with_context(|| {
         format!("{name} is cordoned, but not empty; `kubectl uncordon {name}` takes it back")
     })?;
@@ -54,6 +53,14 @@ pub async fn run(
     Ok(())
 }
 
+/// Keeps new pods off a node.
+pub async fn cordon(client: &kube::Client, name: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch(name, &PatchParams::default(), &cordon).await.context("the node cannot be cordoned")?;
+    Ok(())
+}
+
 fn addresses(node: &Node) -> Vec<IpAddr> {
     let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     all.filter_map(|one| one.address.parse().ok()).collect()
@@ -72,7 +79,7 @@ async fn silent(client: &kube::Client, node: &str) -> Result<()> {
 }
 
 /// Evicts what is there; an error while something is.
-async fn drained(client: &kube::Client, node: &str) -> Result<()> {
+pub async fn drained(client: &kube::Client, node: &str) -> Result<()> {
     let all: Api<Pod> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let mut left = Vec::new();

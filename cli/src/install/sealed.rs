@@ -92,7 +92,8 @@ pub fn prepare(config: &Config, config_file: &Path) -> Result<()> {
 
 fn put_in_place(config: &Config, config_file: &Path, ledger: &Ledger) -> Result<()> {
     let state = &config.paths.state;
-    if containerd::write_drop_in(ledger, containerd::has_images(), &config.registries)? && machine::systemd()
+    if containerd::write_drop_in(ledger, containerd::has_images(), &config.registries, None)?
+        && machine::systemd()
     {
         containerd::restart()?;
     }

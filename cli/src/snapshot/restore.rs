@@ -106,6 +106,7 @@ pub async fn run(args: Args, file: Option<PathBuf>, output: Output) -> Result<()
         service_dns_domain: None,
         cri_socket: None,
         registries: Default::default(),
+        leave_firewall: false,
         ignore_preflight_errors: args.ignore_preflight_errors,
         token: None,
         dry_run: false,

@@ -12,6 +12,8 @@ pub const NAMESPACE: &str = "soak";
 const OBJECTS: u64 = 4;
 /// Between the begins of two writes of a writer.
 const PACE: Duration = Duration::from_millis(150);
+/// A gap that is told as it ends, and four times the wait for a failure that is.
+const LONG: Duration = Duration::from_secs(4);
 /// How long an answer may be sought after a failed write.
 const RESOLVE: Duration = Duration::from_secs(60);
 
@@ -112,7 +114,16 @@ impl Writer {
         match outcome {
             Ok(written) => {
                 let now = Instant::now();
-                self.counts.gap = self.counts.gap.max(self.last.map_or(Duration::ZERO, |last| now - last));
+                let gap = self.last.map_or(Duration::ZERO, |last| now - last);
+                if gap >= LONG {
+                    println!(
+                        "{}: writer {}: a gap of {:.1} s",
+                        jiff::Timestamp::now(),
+                        self.id,
+                        gap.as_secs_f64()
+                    );
+                }
+                self.counts.gap = self.counts.gap.max(gap);
                 self.last = Some(now);
                 let version = written.and_then(|written| written.metadata.resource_version);
                 let revision = version.as_ref().and_then(|version| version.parse().ok());
@@ -123,7 +134,13 @@ impl Writer {
                 self.ops.entry(name).or_default().push(Op { change, revision, uncertain: false });
                 Ok(())
             }
-            Err(error) => self.resolve(name, change, error).await,
+            Err(error) => {
+                if begun.elapsed() >= LONG / 4 {
+                    let took = begun.elapsed().as_secs_f64();
+                    println!("{}: writer {}: after {took:.1} s: {error}", jiff::Timestamp::now(), self.id);
+                }
+                self.resolve(name, change, error).await
+            }
         }
     }
 
@@ -160,7 +177,10 @@ impl Writer {
                 Err(error) if Instant::now() >= until => {
                     return Err(format!("{name} cannot be read: {error}"));
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(error) => {
+                    println!("{}: writer {}: cannot read: {error}", jiff::Timestamp::now(), self.id);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 mod convert;
 pub mod events;
 
-pub use convert::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, container_annotations};
+pub use convert::{CONTAINER_NAME, Ending, POD_NAME, POD_NAMESPACE, POD_UID, container_annotations};
 pub use keelson_proto::cri as api;
 
 use crate::plan::observed::{ObservedContainer, ObservedSandbox};

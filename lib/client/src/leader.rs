@@ -15,6 +15,9 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta, PostPa
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// How long giving a Lease back may take: where the store cannot answer, the others wait for its end instead.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
 /// Which Lease, who asks, and how long things take; the times must differ as upstream's do.
 #[derive(Clone, Debug)]
 pub struct Election {
@@ -160,8 +163,14 @@ impl Candidate {
     /// True once this candidate holds the Lease; false when the process drains.
     async fn acquire(&mut self, drain: &DrainWatcher) -> bool {
         loop {
-            if self.attempt().await {
-                return true;
+            match drain.until(self.attempt()).await {
+                Some(true) => return true,
+                Some(false) => {}
+                None => {
+                    // What was under way may have taken it.
+                    self.release().await;
+                    return false;
+                }
             }
             // Spread, so that candidates do not collide again and again.
             let pause = self.election.retry + self.election.retry.mul_f64(rand::random::<f64>() * 0.2);
@@ -246,6 +255,13 @@ impl Candidate {
 
     /// Lets the next candidate in at once.
     async fn release(&mut self) {
+        let name = self.election.name.clone();
+        if tokio::time::timeout(GIVE_BACK, self.give_back()).await.is_err() {
+            tracing::warn!(lease = %name, "the lease was not given back in time; it ends by itself");
+        }
+    }
+
+    async fn give_back(&mut self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.election.name).await else { return };
         if lease.data["spec"]["holderIdentity"].as_str() != Some(&self.election.identity) {
             return;
@@ -264,6 +280,65 @@ mod tests {
 
     fn spec(holder: &str, renewed: &str) -> Value {
         json!({"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": renewed})
+    }
+
+    /// A client of an API server that answers the first `answers` requests (there is no Lease; it is made) and then no more.
+    fn falls_silent(answers: usize) -> kube::Client {
+        use http_body_util::{BodyExt as _, Full};
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let number = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            async move {
+                if number >= answers {
+                    std::future::pending::<()>().await;
+                }
+                let missing = request.method() == http::Method::GET;
+                let body = match missing {
+                    true => json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+                        "message": "no lease", "code": 404})
+                    .to_string()
+                    .into(),
+                    false => request.into_body().collect().await?.to_bytes(),
+                };
+                let status = if missing { 404 } else { 201 };
+                let response = http::Response::builder().status(status).body(Full::new(body));
+                Ok::<_, tower::BoxError>(response.expect("a response"))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// How long a candidate takes to end after a minute, and whether it led.
+    async fn ends_after(answers: usize) -> (Duration, bool) {
+        let (trigger, watcher) = drain::channel();
+        let context = Context {
+            clock: Clock::system(),
+            drain: watcher,
+            readiness: keelson_daemon::Readiness::default(),
+        };
+        let led = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let leading = led.clone();
+        let work = move |context: Context| async move {
+            leading.store(true, std::sync::atomic::Ordering::SeqCst);
+            context.drain.drained().await;
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let task = tokio::spawn(lead(falls_silent(answers), Election::new("a", "me"), context, work));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        let limit = Duration::from_secs(60);
+        let (ended, _) = tokio::join!(tokio::time::timeout(limit, task), trigger.drain(limit));
+        ended.expect("it ends").expect("no panic").expect("it was told to end");
+        (begun.elapsed(), led.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_never_answers_holds_nobody_up() {
+        for (answers, leads) in [(0, false), (2, true)] {
+            let (took, led) = ends_after(answers).await;
+            assert_eq!(led, leads, "after {answers} answers");
+            assert!(took <= GIVE_BACK + Duration::from_secs(1), "{took:?} after {answers} answers");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ macro_rules! raw {
     };
 }
 
-raw!(/** Section `node`. */ RawNode { name: String, address: String, labels: BTreeMap<String, String>, taints: Vec<String> });
+raw!(/** Section `node`. */ RawNode { name: String, address: String, labels: BTreeMap<String, String>, taints: Vec<String>, firewall: String });
 raw!(/** Section `paths`. */ RawPaths { state: PathBuf, pki: PathBuf, pod_logs: PathBuf });
 raw!(/** Section `apiServer`. */ RawApiServer { bind: String, extra_sans: Vec<String>, feature_gates: BTreeMap<String, bool>, history_retention: String, manifests: PathBuf });
 raw!(/** Section `etcd`. */ RawEtcd { endpoints: Vec<String>, ca_file: PathBuf, cert_file: PathBuf, key_file: PathBuf });
@@ -104,6 +104,16 @@ pub struct NodeConfig {
     pub address: Option<IpAddr>,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
+    pub firewall: Firewall,
+}
+
+/// What is done with a firewall of the machine's (firewalld, ufw) that is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firewall {
+    /// It is told to let through what the cluster needs.
+    Open,
+    /// Nothing: the administrator tells it.
+    Leave,
 }
 
 /// A taint as `key=value:Effect`.
@@ -286,17 +296,27 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     load_with(file, &[])
 }
 
-/// As [`load`], with texts that come after all files: drop-ins that are not written yet.
-pub fn load_with(file: Option<&Path>, more: &[&str]) -> Result<Config, ConfigError> {
+/// As [`load`], as it would be with drop-ins of these names and texts: each in the place that its name has, instead of what
+/// is there under it.
+pub fn load_with(file: Option<&Path>, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut merged = Value::Object(serde_json::Map::new());
+    let mut parts: Vec<(std::ffi::OsString, PathBuf, Option<&str>)> = more
+        .iter()
+        .map(|(name, text)| (name.into(), PathBuf::from("(to be written)"), Some(*text)))
+        .collect();
     if let Some(file) = file {
         merge(&mut merged, read(file)?);
-        for drop_in in drop_ins(file)? {
-            merge(&mut merged, read(&drop_in)?);
+        for path in drop_ins(file)? {
+            let name = path.file_name().unwrap_or_default().to_owned();
+            if !more.iter().any(|(new, _)| name == *new) {
+                parts.push((name, path, None));
+            }
         }
     }
-    for text in more {
-        merge(&mut merged, parse(Path::new("(to be written)"), text)?);
+    parts.sort_by(|one, other| one.0.cmp(&other.0));
+    for (_, path, text) in parts {
+        let part = text.map_or_else(|| read(&path), |text| parse(&path, text))?;
+        merge(&mut merged, part);
     }
     let raw: RawConfig =
         serde_json::from_value(merged).map_err(|error| ConfigError::Shape(error.to_string()))?;
@@ -319,7 +339,6 @@ fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
             files.push(path);
         }
     }
-    files.sort();
     Ok(files)
 }
 
@@ -427,7 +446,13 @@ fn check_node(raw: RawNode) -> Result<NodeConfig, ConfigError> {
     }
     let address = raw.address.map(|text| parsed("node.address", &text, "an IP address")).transpose()?;
     let taints = raw.taints.unwrap_or_default().iter().map(|text| taint(text)).collect::<Result<_, _>>()?;
-    Ok(NodeConfig { name: raw.name, address, labels: raw.labels.unwrap_or_default(), taints })
+    let firewall = match raw.firewall.as_deref() {
+        None | Some("open") => Firewall::Open,
+        Some("leave") => Firewall::Leave,
+        Some(other) => return Err(value("node.firewall", format!("must be open or leave, not {other:?}"))),
+    };
+    let labels = raw.labels.unwrap_or_default();
+    Ok(NodeConfig { name: raw.name, address, labels, taints, firewall })
 }
 
 fn is_dns_subdomain(name: &str) -> bool {

@@ -23,6 +23,7 @@ pub static KEYS: &[Key] = &[
     key("node.address", "", "Address of this machine in the cluster. Default: the address towards the default route; required where that is ambiguous."),
     key("node.labels", "{}", "Labels the node registers with."),
     key("node.taints", "[]", "Taints the node registers with, each as key=value:Effect."),
+    key("node.firewall", "open", "What `keelson init` and `keelson join` do with a firewalld or ufw that is on: open lets through what the cluster needs, leave changes nothing."),
     key("paths.state", "/var/lib/keelson", "Database, keys, kubelet state. Everything that must survive."),
     key("paths.pki", "", "Keys and certificates. Several control planes share its ca, front-proxy-ca and sa files. Default: pki below paths.state."),
     key("paths.podLogs", "/var/log/pods", "Container logs."),

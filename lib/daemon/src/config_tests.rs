@@ -39,6 +39,7 @@ fn mistakes_are_refused_with_the_key_and_what_to_write() {
     check("registries: {mirrors: {'a/b': [https://m]}}", "must name registries");
     check("registries: {mirrors: {docker.io: []}}", "name no mirror of docker.io");
     check("registries: {caFile: /x}", "is of no use without registries.mirrors");
+    check("node: {firewall: closed}", "node.firewall must be open or leave");
     check("network: {tunnel: vxlan}", "auto, always or never");
     check("kubelet: {cgroupDriver: cgroup}", "auto, cgroupfs or systemd");
     check("kubelet: {cgroupRoot: pods}", "kubelet.cgroupRoot must be absolute");
@@ -84,7 +85,13 @@ fn drop_ins_win_in_name_order() {
         std::fs::write(folder.join("config.yaml.d").join(name), text).unwrap();
     }
     let config = load(Some(&file)).unwrap();
+    // What is to be written takes the place of what has its name, and no other.
+    let name = |name, text| load_with(Some(&file), &[(name, text)]).unwrap().node.name;
+    let (renamed, empty) = ("apiVersion: keelson/v1\nnode: {name: d}\n", "apiVersion: keelson/v1\n");
+    let seen = [("20-c.yaml", renamed), ("20-c.yaml", empty), ("10-b.yaml", renamed), ("15-d.yaml", renamed)];
+    let seen = seen.map(|(place, text)| name(place, text));
     std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(seen.map(Option::unwrap), ["d", "b", "c", "c"]);
     assert_eq!(config.node.name.as_deref(), Some("c"));
     assert_eq!(config.network.cluster_domain, "x.y");
 }
