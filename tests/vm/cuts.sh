@@ -100,11 +100,12 @@ cut_init() {
         networked cut
         check "the same command goes on" machine cut keelson init
         as_new cut
+        machine_down cut
     done
 }
 
 cut_join() {
-    local round join link="-nic socket,model=virtio-net-pci,mcast=230.0.0.213:26460,localaddr=127.0.0.1,mac=$LINK"
+    local round join link="-nic socket,model=virtio-net-pci,mcast=230.0.0.213:$((${PORTS:-26440} + 20)),localaddr=127.0.0.1,mac=$LINK"
     cp "$work/pods.cluster" "$work/pods"
     machine_new hub "$GUESTS/cluster.img"
     machine_up hub 1 ${link}01
@@ -147,6 +148,7 @@ cut_upgrade() {
         check "the database has the newer format" test "$(format)" = 3
         check "what was written before is there" until_ok 30 kubectl get configmap before
         check "the sample's pods of before answer" until_ok 60 old_pods_answer
+        machine_down cut
     done
 }
 
@@ -181,6 +183,7 @@ cut_firstboot() {
         kernel=$FIRST_BOOT again firstboot "${STICK[@]}"
         check "first boot is done, and a target tells" until_ok 150 done_and_told cut
         as_new cut
+        machine_down cut
     done
 }
 
