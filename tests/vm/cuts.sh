@@ -126,8 +126,10 @@ cut_join() {
         check "the same command goes on" machine cut $join --node-name "worker-$round"
         as_before hub "worker-$round"
         check "status on the worker" until_ok 60 machine cut keelson status
-        kubectl delete pods -l made=late --wait=false >/dev/null
+        # The next round's cluster has no node that is away, and no pod that waits for it.
+        check "its pods go" kubectl delete pods -l made=late --timeout=15s
         machine_down cut
+        kubectl delete node "worker-$round" >/dev/null
     done
     machine_down hub
 }
