@@ -21,6 +21,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long an API server or a node that was started may take, as kubeadm's `timeouts` have it: a small machine that is just
+/// booting and unpacks images needs minutes.
+pub const COMES_UP: Duration = Duration::from_secs(240);
+
 /// How the components run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -160,14 +164,11 @@ pub async fn run(args: Args) -> Result<()> {
     progress.step("agreeing with containerd", || agree_with_runtime(&ledger, &config))?;
     progress.step("starting the units", || units::start(&ledger, units, changed))?;
     let client = progress
-        .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
+        .wait("waiting for the API server", until(COMES_UP, || api(&config)))
         .await
         .with_context(|| failed(units[0]))?;
     progress
-        .wait(
-            "waiting until the node is Ready",
-            until(Duration::from_secs(60), || ready(&client, &node.name)),
-        )
+        .wait("waiting until the node is Ready", until(COMES_UP, || ready(&client, &node.name)))
         .await
         .with_context(|| failed(units[units.len().min(2) - 1]))?;
     let wanted = token::NewToken {

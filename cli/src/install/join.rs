@@ -4,7 +4,7 @@ use super::discovery::{self, Cluster, Pins};
 use super::dropin::Chosen;
 use super::handover::{self, Bundle};
 use super::init::{
-    Mode, agree_with_runtime, api, default_file, failed, make_pki, runtime_choices, write_config,
+    COMES_UP, Mode, agree_with_runtime, api, default_file, failed, make_pki, runtime_choices, write_config,
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
@@ -237,11 +237,11 @@ impl Joining {
         progress.step("starting the units", || units::start(&ledger, self.units(), changed))?;
         if self.keys.is_some() {
             progress
-                .wait("waiting for the API server", until(Duration::from_secs(60), || api(config)))
+                .wait("waiting for the API server", until(COMES_UP, || api(config)))
                 .await
                 .with_context(|| failed(units::CONTROL_PLANE))?;
         }
-        let ready = until(Duration::from_secs(60), || own_ready(config, &self.node));
+        let ready = until(COMES_UP, || own_ready(config, &self.node));
         progress.wait("waiting until the node is Ready", ready).await.with_context(|| failed(units::KUBELET))
     }
 }
@@ -407,7 +407,6 @@ async fn own_ready(config: &Config, node: &NodeIdentity) -> Result<()> {
 mod tests {
     use super::*;
     use keelson_client::Issued;
-    use std::time::Duration;
 
     #[test]
     fn a_machine_that_has_a_nodes_identity_is_that_node() {
