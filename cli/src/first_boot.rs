@@ -249,8 +249,7 @@ fn act(config: &Config, config_file: &Path, path: &Path, text: &str) -> Result<S
     if let Some(name) = &wanted.host_name {
         let place = Path::new("/etc/hostname");
         let place = if sealed::is(place) { name_file(config) } else { place.to_owned() };
-        fs::write(&place, format!("{name}\n"))
-            .with_context(|| format!("cannot write {}", place.display()))?;
+        keelson_pki::write_atomic(&place, format!("{name}\n").as_bytes(), 0o644)?;
         nix::unistd::sethostname(name).context("the host name cannot be set")?;
     }
     if let Some(more) = &wanted.configuration {

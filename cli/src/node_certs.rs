@@ -88,6 +88,13 @@ pub fn read_identity(path: &Path) -> Result<Option<Identity>> {
     }))
 }
 
+/// The node whose identity a kubeconfig is; `None` where there is none.
+pub fn node_of(path: &Path) -> Option<String> {
+    let file: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    let user = file["users"][0]["name"].as_str()?;
+    user.strip_prefix(identity::NODE_USER_PREFIX).map(str::to_owned)
+}
+
 /// When a certificate is to be renewed: a third of its life after it was had. Certificates begin before they are made, so
 /// the file's time counts, as far as it lies in the certificate's.
 pub fn renewal(file: &Path, cert_pem: &str) -> Result<Timestamp> {

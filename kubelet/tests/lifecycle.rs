@@ -22,6 +22,7 @@ async fn pods_live_and_die() {
     ephemeral_container(&lab).await;
     storage_limit(&lab).await;
     leftovers(&lab).await;
+    network_note_cut_short(&lab).await;
     rotation(&lab).await;
     runtime_events(&lab).await;
     lab.finish().await;
@@ -227,6 +228,25 @@ async fn leftovers(lab: &Lab) {
 }
 
 /// A log that is too large is renamed, and the container goes on writing into a new one.
+/// A power cut leaves what libcni keeps of a sandbox's network empty; the runtime alone can never stop that sandbox.
+async fn network_note_cut_short(lab: &Lab) {
+    let pod = lab.run("noted", json!({"containers": [shell("c", STAY)]}));
+    let view = pod.running().await;
+    let of_sandbox = format!("-{}-", view.observed.sandboxes[0].id);
+    let folder = std::fs::read_dir(keelson_kubelet::cri::network_notes::FOLDER).unwrap();
+    let notes: Vec<_> = folder
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains(&of_sandbox))
+        .collect();
+    assert!(!notes.is_empty(), "the runtime keeps them elsewhere");
+    for note in &notes {
+        std::fs::write(note, "").unwrap();
+    }
+    let took = pod.delete(30).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(notes.iter().all(|note| !note.exists()));
+}
+
 async fn rotation(lab: &Lab) {
     let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done";
     let pod =

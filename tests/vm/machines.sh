@@ -17,7 +17,7 @@ BASE_PACKAGES=systemd,systemd-sysv,udev,dbus,linux-image-cloud-amd64,containerd,
 OUTSIDE=52:54:00:4b:00:01
 NO_ROUTE=52:54:00:4b:00:02
 LINK=52:54:00:4b:01:
-LINK_NET=10.99.0
+LINK_NET=192.168.99
 
 # The base disk, its kernel and initrd. A change of this file builds them anew.
 machines_base() {

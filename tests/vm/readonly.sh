@@ -54,7 +54,7 @@ machine_down sealed
 say "one that was not prepared"
 machine_new unready "$GUESTS/factory.img"
 machine_up unready 1 "${MEDIUM[@]}"
-machine unready sh -c 'printf "/dev/vda / ext4 ro 0 0\ntmpfs /var/lib/keelson tmpfs defaults 0 0\ntmpfs /var/lib/containerd tmpfs defaults 0 0\n" >/etc/fstab; sync'
+machine unready sh -c 'printf "/dev/vda / ext4 ro 0 0\ntmpfs /var/lib/keelson tmpfs size=2g 0 0\ntmpfs /var/lib/containerd tmpfs defaults 0 0\n" >/etc/fstab; sync'
 machine_off unready
 machine_up unready 1 "${MEDIUM[@]}"
 check "says what to run in its image" machine unready sh -c 'said=$(keelson init 2>&1) && exit 1; echo "$said"; echo "$said" | grep -q "keelson first-boot prepare"'

@@ -15,19 +15,12 @@ fn words(paths: &[PathBuf]) -> String {
 
 /// The host name is still the one that the node's identity says.
 pub fn host_name(subject: &Subject<'_>) -> Vec<Found> {
-    let Ok(text) = std::fs::read_to_string(subject.files().kubelet) else {
-        return vec![good(format!("the node is called {}", subject.node))];
-    };
-    let file: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_default();
-    let user = file["users"][0]["name"].as_str().unwrap_or_default();
-    let known = user.strip_prefix(keelson_base::consts::identity::NODE_USER_PREFIX).unwrap_or_default();
-    vec![if known.is_empty() || known == subject.node {
-        good(format!("the node is called {}", subject.node))
-    } else {
-        wrong(
+    vec![match crate::node_certs::node_of(&subject.files().kubelet) {
+        Some(known) if known != subject.node => wrong(
             format!("this machine calls itself {}, its identity is node {known}'s", subject.node),
             format!("`hostnamectl set-hostname {known}`, or set node.name to {known} in the configuration"),
-        )
+        ),
+        _ => good(format!("the node is called {}", subject.node)),
     }]
 }
 

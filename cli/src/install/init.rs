@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// The drop-in with what was chosen.
 const INIT: &str = "10-init.yaml";
+/// How long an API server or a node that was started may take, as kubeadm's `timeouts` have it: a small machine that is just
+/// booting and unpacks images needs minutes.
+pub const COMES_UP: Duration = Duration::from_secs(240);
 
 /// How the components run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -169,14 +172,11 @@ pub async fn run(args: Args) -> Result<()> {
     open_firewall(&ledger, &config, &node, true, progress)?;
     progress.step("starting the units", || units::start(&ledger, units, changed))?;
     let client = progress
-        .wait("waiting for the API server", until(Duration::from_secs(60), || api(&config)))
+        .wait("waiting for the API server", until(COMES_UP, || api(&config)))
         .await
         .with_context(|| failed(units[0]))?;
     progress
-        .wait(
-            "waiting until the node is Ready",
-            until(Duration::from_secs(60), || ready(&client, &node.name)),
-        )
+        .wait("waiting until the node is Ready", until(COMES_UP, || ready(&client, &node.name)))
         .await
         .with_context(|| failed(units[units.len().min(2) - 1]))?;
     let wanted = token::NewToken {

@@ -4,7 +4,7 @@ use super::discovery::{self, Cluster, Pins};
 use super::dropin::Chosen;
 use super::handover::{self, Bundle};
 use super::init::{
-    Mode, agree_with_runtime, api, default_file, failed, make_pki, open_firewall, runtime_choices,
+    COMES_UP, Mode, agree_with_runtime, api, default_file, failed, make_pki, open_firewall, runtime_choices,
     write_config,
 };
 use super::ledger::Ledger;
@@ -171,7 +171,8 @@ impl Joining {
         let named = dropin_of(args, address(args, &before)?)?.text("keelson join");
         let node = node::identify(&config::load_with(there, &[(JOIN, &named)])?.node)?;
         let client = client(&kubeconfig(&found, &found.server, &token.to_string())).await?;
-        let shared = shared(&client, &node, units::started(units::KUBELET), token).await?;
+        let own = units::started(units::KUBELET) || is_node(&before, &node.name, &found.ca_pem);
+        let shared = shared(&client, &node, own, token).await?;
         fits(&client, args.certificate_key.is_some()).await?;
         let mut texts = vec![("05-cluster.yaml", shared), (JOIN, named)];
         let keys = match &args.certificate_key {
@@ -247,11 +248,11 @@ impl Joining {
         progress.step("starting the units", || units::start(&ledger, self.units(), changed))?;
         if self.keys.is_some() {
             progress
-                .wait("waiting for the API server", until(Duration::from_secs(60), || api(config)))
+                .wait("waiting for the API server", until(COMES_UP, || api(config)))
                 .await
                 .with_context(|| failed(units::CONTROL_PLANE))?;
         }
-        let ready = until(Duration::from_secs(60), || own_ready(config, &self.node));
+        let ready = until(COMES_UP, || own_ready(config, &self.node));
         progress.wait("waiting until the node is Ready", ready).await.with_context(|| failed(units::KUBELET))
     }
 }
@@ -322,11 +323,23 @@ async fn client(bootstrap: &str) -> Result<kube::Client> {
     Ok(kube::Client::try_from(config)?)
 }
 
-/// The cluster's ranges; refuses when the token is not believed or the name is taken.
+/// Whether this machine is a node of the cluster already: it stopped after it had been registered and before its kubelet
+/// was begun again.
+fn is_node(config: &Config, name: &str, ca_pem: &str) -> bool {
+    let file = NodeFiles::of(config).kubelet;
+    let holds = |known: &node_certs::Identity| {
+        let end = keelson_pki::validity(&known.cert_pem).map(|(_, end)| end);
+        known.ca_pem.trim() == ca_pem.trim() && end.is_ok_and(|end| end > jiff::Timestamp::now())
+    };
+    node_certs::node_of(&file).as_deref() == Some(name)
+        && matches!(node_certs::read_identity(&file), Ok(Some(known)) if holds(&known))
+}
+
+/// The cluster's ranges; refuses when the token is not believed or the name is another machine's.
 async fn shared(
     client: &kube::Client,
     node: &NodeIdentity,
-    running: bool,
+    own: bool,
     token: &BootstrapToken,
 ) -> Result<String> {
     let asked = async {
@@ -345,7 +358,7 @@ async fn shared(
         Ok(Err(error)) => return Err(error).context("the cluster's configuration cannot be read"),
         Err(_) => bail!("the API server does not answer; run `keelson status` on the control plane"),
     };
-    if known.is_some() && !running {
+    if known.is_some() && !own {
         bail!(
             "there is a node {} in the cluster already. If it is this machine from before, run `kubectl delete node {}` \
              first; if it is another, give this one a name with --node-name",
@@ -405,6 +418,36 @@ async fn own_ready(config: &Config, node: &NodeIdentity) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keelson_client::Issued;
+
+    #[test]
+    fn a_machine_that_has_a_nodes_identity_is_that_node() {
+        let place = tempfile::tempdir().unwrap();
+        let mut config = config::load(None).unwrap();
+        config.paths.state = place.path().to_owned();
+        assert!(!is_node(&config, "n1", "authority"), "no identity");
+        let have = |user: &str, from: jiff::Timestamp| {
+            let profile = keelson_pki::Profile::client(user, &[]);
+            let (cert_pem, key_pem) =
+                keelson_pki::self_signed(&profile, from, Duration::from_secs(7200)).unwrap();
+            let cluster = node_certs::Identity {
+                server: "https://192.0.2.1:6443".into(),
+                ca_pem: "authority".into(),
+                cert_pem: String::new(),
+            };
+            let file = NodeFiles::of(&config).kubelet;
+            node_certs::write_kubeconfig(&file, &cluster, user, &Issued { cert_pem, key_pem }).unwrap();
+        };
+        let now = jiff::Timestamp::now();
+        have("system:node:n1", now);
+        assert!(is_node(&config, "n1", "authority\n"));
+        assert!(!is_node(&config, "n2", "authority"), "another node's");
+        assert!(!is_node(&config, "n1", "other"), "another cluster's");
+        have("system:node:n1", now - Duration::from_secs(90_000));
+        assert!(!is_node(&config, "n1", "authority"), "one that has ended");
+        have("n1", now);
+        assert!(!is_node(&config, "n1", "authority"), "no node's");
+    }
 
     #[test]
     fn pins_have_kubeadms_form() {

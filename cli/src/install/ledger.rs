@@ -104,15 +104,20 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Makes a folder and those above it that are not there; where it is a link, what that leads to.
+    /// Makes a folder and those above it that are not there; where it is a link, what that leads to. What lies in the state
+    /// folder, and that itself, is not noted: it goes with it.
     pub fn folder(&self, path: &Path) -> Result<()> {
         if let (Ok(target), false) = (std::fs::read_link(path), path.exists()) {
             return self.folder(&path.parent().unwrap_or(Path::new("/")).join(target));
         }
         let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+        let state = self.path.parent().unwrap_or(Path::new("/"));
         for folder in missing.into_iter().rev() {
-            self.note(Entry::Folder { path: folder.to_owned() })?;
-            std::fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            if !folder.starts_with(state) {
+                self.note(Entry::Folder { path: folder.to_owned() })?;
+            }
+            // The note may have made it: one above the state folder.
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(())
     }
@@ -178,5 +183,19 @@ mod tests {
         assert_eq!(std::fs::read_to_string(place.join("old")).unwrap(), "before");
         assert!(!place.join("a/b").exists() && !place.join("link").exists());
         assert!(place.join("a/somebody").exists());
+    }
+
+    #[test]
+    fn a_link_leads_into_a_state_folder_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, place) = (folder.path().join("var/state"), folder.path().join("etc"));
+        std::fs::create_dir(&place).unwrap();
+        std::os::unix::fs::symlink(state.join("x.d"), place.join("x.d")).unwrap();
+        let ledger = Ledger::of(&state);
+        assert!(ledger.write(&place.join("x.d/a"), b"1", 0o644).unwrap());
+        assert_eq!(std::fs::read(state.join("x.d/a")).unwrap(), b"1");
+        let expected =
+            [Entry::File { path: place.join("x.d/a") }, Entry::Folder { path: folder.path().join("var") }];
+        assert_eq!(ledger.entries().unwrap(), expected);
     }
 }

@@ -2,6 +2,7 @@
 //! runtime says into [`crate::plan::observed`]. Nothing here decides anything.
 mod convert;
 pub mod events;
+pub mod network_notes;
 
 pub use convert::{CONTAINER_NAME, Ending, POD_NAME, POD_NAMESPACE, POD_UID, container_annotations};
 pub use keelson_proto::cri as api;
@@ -166,16 +167,23 @@ impl Cri {
 
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), CriError> {
         let request = api::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        ignore_missing(
-            timed("StopPodSandbox", id, WRITE, self.runtime.clone().stop_pod_sandbox(request)).await,
-        )
+        ends(id, || {
+            let mut runtime = self.runtime.clone();
+            let request = request.clone();
+            timed("StopPodSandbox", id, WRITE, async move { runtime.stop_pod_sandbox(request).await })
+        })
+        .await
     }
 
+    /// One that still runs is stopped.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), CriError> {
         let request = api::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        ignore_missing(
-            timed("RemovePodSandbox", id, WRITE, self.runtime.clone().remove_pod_sandbox(request)).await,
-        )
+        ends(id, || {
+            let mut runtime = self.runtime.clone();
+            let request = request.clone();
+            timed("RemovePodSandbox", id, WRITE, async move { runtime.remove_pod_sandbox(request).await })
+        })
+        .await
     }
 
     /// `None` when the runtime does not know it.
@@ -409,6 +417,27 @@ fn by_uid(uid: &str) -> HashMap<String, String> {
 
 fn image_spec(image: &str) -> api::ImageSpec {
     api::ImageSpec { image: image.to_owned(), ..Default::default() }
+}
+
+/// Ends a sandbox by `call`; one that the runtime does not know has ended. Where what is kept of its network is in the way
+/// ([`network_notes`]), that goes, and it is called once more.
+async fn ends<T, F>(id: &str, call: impl Fn() -> F) -> Result<(), CriError>
+where
+    F: Future<Output = Result<T, CriError>>,
+{
+    match ignore_missing(call().await) {
+        Err(CriError::Call { status, .. })
+            if network_notes::forget_broken(Path::new(network_notes::FOLDER), id) > 0 =>
+        {
+            tracing::warn!(
+                sandbox = id,
+                error = status.message(),
+                "the note of its network was broken, ended without it"
+            );
+            ignore_missing(call().await)
+        }
+        outcome => outcome,
+    }
 }
 
 fn ignore_missing<T>(result: Result<T, CriError>) -> Result<(), CriError> {
