@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 #[serde(default, rename_all = "camelCase")]
 pub struct AggregationInput {
     pub metadata: AggregationMeta,
+    #[serde(deserialize_with = "super::rule::nullable")]
     pub rules: Vec<PolicyRule>,
     pub aggregation_rule: Option<AggregationRule>,
 }

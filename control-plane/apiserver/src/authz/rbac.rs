@@ -54,6 +54,7 @@ impl PolicyKind {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RoleObject {
+    #[serde(deserialize_with = "super::rule::nullable")]
     rules: Vec<PolicyRule>,
 }
 

@@ -19,6 +19,15 @@ pub struct PolicyRule {
     pub non_resource_urls: Vec<String>,
 }
 
+/// A list that may be `null`, as roles without rules are written.
+pub fn nullable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    Ok(<Option<Vec<T>> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}
+
 fn has(set: &[String], wanted: &str) -> bool {
     set.iter().any(|s| s == wanted)
 }

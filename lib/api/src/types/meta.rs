@@ -21,6 +21,24 @@ pub fn validate(doc: &Doc, name_rule: NameRule, namespaced: bool, errors: &mut E
     let meta = doc.meta();
     validate_name(meta, name_rule, errors);
     validate_common(meta, namespaced, &METADATA, errors);
+    if !GENERIC_META.contains(&doc.gvk.group.as_str()) && doc.root().is_some() {
+        validate_kube_finalizers(meta, errors);
+    }
+}
+
+/// Groups whose objects' metadata upstream checks as it does custom resources'.
+const GENERIC_META: [&str; 3] =
+    ["apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io"];
+
+/// Finalizers of Kubernetes' own types are qualified, or some of the three that are known.
+fn validate_kube_finalizers(meta: MetaView<'_>, errors: &mut ErrorList) {
+    let path = METADATA.child("finalizers");
+    for (i, name) in meta.finalizers().enumerate() {
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let text = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path.index(i), name, text);
+        }
+    }
 }
 
 /// Metadata of an object that lies within another one; its name is a path segment, whatever its type.
@@ -99,7 +117,11 @@ pub fn validate_annotations(annotations: Option<&Map>, path: &FieldPath<'_>, err
 fn validate_owners(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let mut controller: Option<(&str, &str)> = None;
     for owner in meta.owner_references() {
-        let version = owner.api_version.rsplit('/').next().unwrap_or_default();
+        let version = match owner.api_version.split_once('/') {
+            None => owner.api_version,
+            // A name with more than one slash is none.
+            Some((_, version)) => Some(version).filter(|version| !version.contains('/')).unwrap_or_default(),
+        };
         if version.is_empty() {
             errors.invalid(&path.child("apiVersion"), owner.api_version, "version must not be empty");
         }

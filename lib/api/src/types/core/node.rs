@@ -30,7 +30,7 @@ pub static STRATEGY: Strategy = Strategy {
         // The one range of old clients is the first of the list.
         let (one, all) = ([c::node::SPEC, c::node_spec::POD_CIDR], [c::node::SPEC, c::node_spec::POD_CIDRS]);
         if let Some(range) = doc.get(&one).cloned()
-            && doc.list(&all).is_empty()
+            && doc.list(&all).first() != Some(&range)
             && range.as_str().is_some_and(|range| !range.is_empty())
         {
             doc.set(&all, vec![range]);

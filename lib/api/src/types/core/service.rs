@@ -388,6 +388,13 @@ fn session_affinity(spec: &Struct, errors: &mut ErrorList) {
     }
 }
 
+/// What addresses and families say of each other, to be checked before any is claimed.
+pub fn validate_cluster_ips(doc: &Doc, errors: &mut ErrorList) {
+    if let Some(spec) = spec(doc) {
+        cluster_ips(spec, is_headless(spec), errors);
+    }
+}
+
 fn cluster_ips(spec: &Struct, headless: bool, errors: &mut ErrorList) {
     let at = SPEC.child("clusterIPs");
     let ip = spec.str(ss::CLUSTER_IP);
