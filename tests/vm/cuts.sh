@@ -62,8 +62,8 @@ cut_cluster() {
     check "the cluster runs" until_ok 240 old_pods_answer
     machine cut mount -o ro LABEL=medium /srv/apt
 }
-# The administrator who types a command again does so on a machine that is up.
-networked() { machine "$1" sh -c 'until ip -4 address show scope global | grep -q inet; do sleep 0.3; done'; }
+# networked NAME [CARDS]: the administrator who types a command again does so on a machine that is up.
+networked() { machine "$1" sh -c 'until [ "$(ip -4 -o address show scope global | wc -l)" -ge "$1" ]; do sleep 0.3; done' - "${2:-1}"; }
 again() { began "$1"; machine_on cut 2 "${MEDIUM[@]}" "${@:2}"; }
 
 cut_writes() {
@@ -114,7 +114,7 @@ cut_join() {
         cut_after cut 1 30
         began join
         machine_on cut 2 ${link}02
-        networked cut
+        networked cut 2
         # A join that was done already needs no other; one that was not goes on.
         check "the same command goes on" machine cut $join --node-name "worker-$round"
         as_before hub "worker-$round"

@@ -141,7 +141,7 @@ machine_on() {
     cards="-nic user,model=virtio-net-pci,mac=$OUTSIDE,restrict=on,hostfwd=tcp:127.0.0.1:$(api_port "$name")-:6443,hostfwd=tcp:127.0.0.1:$(service_port "$name")-:30080"
     cards=${nic:-$cards}
     setsid qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nodefaults -display none -no-reboot \
-        -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "console=ttyS0 quiet mitigations=off cryptomgr.notests systemd.show_status=0 ${kernel:-}" \
+        -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "console=ttyS0 loglevel=5 mitigations=off cryptomgr.notests systemd.show_status=0 ${kernel:-}" \
         -serial "file:$dir/console.log" -drive "file=nbd:unix:$dir/disk.sock,format=raw,if=virtio,cache=writeback" \
         -device virtio-serial -chardev "pipe,id=agent,path=$dir/agent" -device virtserialport,chardev=agent,name=agent \
         -device virtio-rng-pci $cards "$@" </dev/null >"$dir/qemu.log" 2>&1 &
