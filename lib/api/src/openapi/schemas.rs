@@ -248,8 +248,7 @@ fn property(def: &StructDef, field: &FieldDef, dialect: Dialect, source: &dyn So
     }
     if !field.enum_values().is_empty() {
         let values = json!(field.enum_values());
-        let within = if matches!(field.kind, Kind::Map(_)) { "additionalProperties" } else { "items" };
-        match value.get_mut(within) {
+        match value.get_mut("items") {
             Some(Value::Object(items)) => drop(items.insert("enum".into(), values)),
             _ if matches!(field.kind, Kind::Str) => drop(value.insert("enum".into(), values)),
             _ => {}

@@ -4,6 +4,7 @@ use crate::doc::{Doc, Struct, Value};
 use crate::f::core_v1 as c;
 use crate::field_errors::{ErrorKind, ErrorList, FieldError, FieldPath};
 use crate::names;
+use crate::schema::Field;
 use crate::types::core::pod_defaults::round_up;
 use crate::types::core::{resources, scheduling};
 use crate::types::walk::{json_text, strs, structs};
@@ -12,6 +13,8 @@ use crate::types::{Ctx, SelectableFields, Strategy, columns};
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
 const STATUS: FieldPath<'static> = FieldPath::new("status");
 const METADATA: FieldPath<'static> = FieldPath::new("metadata");
+
+const CONFIG_SOURCE: [Field; 2] = [c::node::SPEC, c::node_spec::CONFIG_SOURCE];
 
 /// The rules of Nodes. The kubelet registers its node with a status, so a create keeps it.
 pub static STRATEGY: Strategy = Strategy {
@@ -39,7 +42,14 @@ pub static STRATEGY: Strategy = Strategy {
             doc.set(&all, vec![range]);
         }
     },
-    prepare_update: |new, old, _| keep_status(new, old),
+    prepare_create: |doc, _| drop(doc.remove(&CONFIG_SOURCE)),
+    prepare_update: |new, old, _| {
+        keep_status(new, old);
+        // Nobody sets it any more.
+        if old.get(&CONFIG_SOURCE).is_none() {
+            new.remove(&CONFIG_SOURCE);
+        }
+    },
     prepare_status_update: |new, old, _| keep_spec(new, old),
     validate_create: |doc, _, errors| {
         common(doc, errors);
@@ -197,6 +207,9 @@ fn validate_update(new: &Doc, old: &Doc, _: &Ctx<'_>, errors: &mut ErrorList) {
     if !old_cidrs.is_empty() && cidrs != old_cidrs {
         let text = "node updates may not change podCIDR except from \"\" to valid";
         errors.forbidden(&SPEC.child("podCIDRs"), text);
+    }
+    if now.str(c::node_spec::EXTERNAL_ID) != before.str(c::node_spec::EXTERNAL_ID) {
+        errors.forbidden(&SPEC.child("externalID"), "may not be updated");
     }
     let provider = before.str(c::node_spec::PROVIDER_ID);
     if !provider.is_empty() && provider != now.str(c::node_spec::PROVIDER_ID) {

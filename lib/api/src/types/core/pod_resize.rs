@@ -87,13 +87,13 @@ pub fn validate(new: &Doc, old: &Doc, ctx: &Ctx<'_>, errors: &mut ErrorList) {
             }
             nothing_removed(now, before, &at.index(i).child("resources"), errors);
             if others_changed(now, before) {
-                match init {
-                    false => errors.forbidden(&SPEC, "only cpu and memory resources are mutable"),
-                    true => errors.forbidden(
-                        &at.index(i),
-                        "only cpu and memory resources for init or sidecar containers are mutable",
-                    ),
-                };
+                errors.forbidden(
+                    &SPEC,
+                    match init {
+                        false => "only cpu and memory resources are mutable",
+                        true => "only cpu and memory resources for sidecar containers are mutable",
+                    },
+                );
             }
         }
     }

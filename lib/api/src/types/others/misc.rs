@@ -101,6 +101,7 @@ fn priority_class(doc: &Doc, errors: &mut ErrorList) {
 pub static RUNTIME_CLASS: Strategy = Strategy {
     validate_create: |doc, _, errors| runtime_class(doc, errors),
     validate_update: |new, old, _, errors| {
+        runtime_class(new, errors);
         let path = [no::runtime_class::HANDLER];
         immutable(new.get(&path), old.get(&path), &FieldPath::new("handler"), errors);
     },

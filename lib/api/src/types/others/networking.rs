@@ -81,10 +81,8 @@ pub static IP_ADDRESS: Strategy = Strategy {
     name_rule: ip_name,
     validate_create: |doc, _, errors| ip_address(doc, errors),
     validate_update: |new, old, _, errors| {
+        ip_address(new, errors);
         let path = [n::ip_address::SPEC, n::ip_address_spec::PARENT_REF];
-        if new.get(&path).is_none_or(|value| *value == Value::Null) {
-            errors.required(&SPEC.child("parentRef"), "");
-        }
         immutable(new.get(&path), old.get(&path), &SPEC.child("parentRef"), errors);
     },
     columns: &columns::others::IP_ADDRESS,
