@@ -181,14 +181,61 @@ pub fn base64(text: &str) -> Result<CompactString, String> {
     match STANDARD.decode(stripped.as_bytes()) {
         Ok(bytes) if stripped.len() == text.len() && bytes.len() < usize::MAX / 4 => Ok(text.into()),
         Ok(bytes) => Ok(STANDARD.encode(bytes).into()),
-        Err(e) => {
-            let at = match e {
-                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                _ => text.len(),
-            };
-            Err(format!("illegal base64 data at input byte {at}"))
+        // Bits beyond the last byte are passed over, as upstream does.
+        Err(_) => match read_base64(text.as_bytes()) {
+            Ok(bytes) => Ok(STANDARD.encode(bytes).into()),
+            Err(at) => Err(format!("illegal base64 data at input byte {at}")),
+        },
+    }
+}
+
+/// Base64 as Go's `base64.StdEncoding` reads it: line breaks anywhere, padding required, whatever bits the last symbol has too
+/// many. The error is the byte that Go names.
+fn read_base64(text: &[u8]) -> Result<Vec<u8>, usize> {
+    let line_break = |at: usize| matches!(text.get(at), Some(b'\r' | b'\n'));
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut symbols, mut count, mut at) = (0u32, 0usize, 0usize);
+    while at < text.len() {
+        let byte = text[at];
+        at += 1;
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            b'\r' | b'\n' => continue,
+            b'=' if count >= 2 => {
+                while line_break(at) {
+                    at += 1;
+                }
+                if count == 2 {
+                    match text.get(at) {
+                        None => return Err(text.len()),
+                        Some(b'=') => at += 1,
+                        Some(_) => return Err(at - 1),
+                    }
+                    while line_break(at) {
+                        at += 1;
+                    }
+                }
+                if at < text.len() {
+                    return Err(at);
+                }
+                let whole = symbols << (6 * (4 - count));
+                out.extend_from_slice(&whole.to_be_bytes()[1..count]);
+                return Ok(out);
+            }
+            _ => return Err(at - 1),
+        };
+        symbols = symbols << 6 | u32::from(six);
+        count += 1;
+        if count == 4 {
+            out.extend_from_slice(&symbols.to_be_bytes()[1..]);
+            (symbols, count) = (0, 0);
         }
     }
+    if count == 0 { Ok(out) } else { Err(text.len() - count) }
 }
 
 /// A float as Go's encoding/json writes it.
@@ -256,7 +303,25 @@ mod tests {
             assert_eq!(quantity(input).as_deref(), Ok(expected), "{input}");
         }
         assert_eq!(base64("aGVs\r\nbG8=").as_deref(), Ok("aGVsbG8="));
-        assert_eq!(base64("aGVsbG8"), Err("illegal base64 data at input byte 7".into()));
+        // As Go's base64.StdEncoding reads them.
+        for read in ["YW==\n", "YR==", "YW\n=\n="] {
+            assert_eq!(base64(read).as_deref(), Ok("YQ=="), "{read:?}");
+        }
+        let refused = [
+            ("aGVsbG8", 4),
+            ("1", 0),
+            ("YW=", 3),
+            ("YW=a", 2),
+            ("YW==x", 4),
+            ("Y===", 1),
+            ("YW=\n", 4),
+            ("!", 0),
+            ("aGVs!G8=", 4),
+            ("YWI=\nx", 5),
+        ];
+        for (text, at) in refused {
+            assert_eq!(base64(text), Err(format!("illegal base64 data at input byte {at}")), "{text:?}");
+        }
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub fn max_len_error(max: usize) -> String {
     format!("must be no more than {max} characters")
 }
 
+/// The same of label keys and values: `must be no more than N bytes`
+pub fn max_bytes_error(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
 /// `must be between A and B, inclusive`
 pub fn inclusive_range_error(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -172,7 +177,13 @@ pub fn qualified_name(value: &str) -> Messages {
             if first.is_empty() {
                 out.push("prefix part must be non-empty".into());
             } else {
-                out.extend(dns1123_subdomain(first).iter().map(|m| Cow::Owned(format!("prefix part {m}"))));
+                if first.len() > SUBDOMAIN_MAX {
+                    out.push(format!("prefix part {}", max_bytes_error(SUBDOMAIN_MAX)).into());
+                }
+                if !matches_subdomain(first) {
+                    let text = regex_error(SUBDOMAIN_TEXT, SUBDOMAIN_FMT, &["example.com"]);
+                    out.push(format!("prefix part {text}").into());
+                }
             }
             name
         }
@@ -188,7 +199,7 @@ pub fn qualified_name(value: &str) -> Messages {
     if name.is_empty() {
         out.push("name part must be non-empty".into());
     } else if name.len() > LABEL_MAX {
-        out.push(format!("name part {}", max_len_error(LABEL_MAX)).into());
+        out.push(format!("name part {}", max_bytes_error(LABEL_MAX)).into());
     }
     if !matches_key(name) {
         out.push(
@@ -202,7 +213,7 @@ pub fn qualified_name(value: &str) -> Messages {
 pub fn label_value(value: &str) -> Messages {
     let mut out = Vec::new();
     if value.len() > LABEL_MAX {
-        out.push(max_len_error(LABEL_MAX).into());
+        out.push(max_bytes_error(LABEL_MAX).into());
     }
     if !value.is_empty() && !matches_key(value) {
         out.push(regex_error(VALUE_TEXT, VALUE_FMT, &["MyValue", "my_value", "12345"]).into());

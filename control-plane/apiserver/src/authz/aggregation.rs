@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 #[serde(default, rename_all = "camelCase")]
 pub struct AggregationInput {
     pub metadata: AggregationMeta,
-    #[serde(deserialize_with = "super::rule::list")]
+    #[serde(deserialize_with = "super::rule::nullable")]
     pub rules: Vec<PolicyRule>,
     pub aggregation_rule: Option<AggregationRule>,
 }
@@ -27,7 +27,6 @@ pub struct AggregationMeta {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AggregationRule {
-    #[serde(deserialize_with = "super::rule::list")]
     pub cluster_role_selectors: Vec<Selector>,
 }
 

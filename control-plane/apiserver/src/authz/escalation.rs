@@ -1,7 +1,7 @@
 //! Nobody grants what he does not have: checks on writes of roles and bindings.
 
 use super::rbac::{PolicyStore, RoleRef};
-use super::rule::{PolicyRule, covers, describe, quote_list};
+use super::rule::{PolicyRule, covers, describe, nullable, quote_list};
 use super::{Attributes, Authorizer, PolicyKind, quote};
 use crate::authn::UserInfo;
 use keelson_api::status::{GroupResource, Status};
@@ -30,7 +30,7 @@ pub struct EscalationCheck<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct Written {
     metadata: WrittenMeta,
-    #[serde(deserialize_with = "super::rule::list")]
+    #[serde(deserialize_with = "nullable")]
     rules: Vec<PolicyRule>,
     aggregation_rule: Option<WrittenAggregation>,
     role_ref: RoleRef,
@@ -45,7 +45,6 @@ struct WrittenMeta {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct WrittenAggregation {
-    #[serde(deserialize_with = "super::rule::list")]
     cluster_role_selectors: Vec<Value>,
 }
 

@@ -54,7 +54,7 @@ impl PolicyKind {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RoleObject {
-    #[serde(deserialize_with = "super::rule::list")]
+    #[serde(deserialize_with = "super::rule::nullable")]
     rules: Vec<PolicyRule>,
 }
 
@@ -76,7 +76,6 @@ pub(super) struct RoleRef {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct BindingObject {
-    #[serde(deserialize_with = "super::rule::list")]
     subjects: Vec<Subject>,
     role_ref: RoleRef,
 }

@@ -1,19 +1,13 @@
 //! RBAC's rules: what they match, and whether some cover others.
 
 use super::{Attributes, quote};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A list as it is stored: `null` where it was never given.
-pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
-}
 
 /// `rbac.authorization.k8s.io/v1` PolicyRule, fields in the order they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PolicyRule {
-    #[serde(deserialize_with = "list")]
     pub verbs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub api_groups: Vec<String>,
@@ -23,6 +17,15 @@ pub struct PolicyRule {
     pub resource_names: Vec<String>,
     #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,
+}
+
+/// A list that may be `null`, as roles without rules are written.
+pub fn nullable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    Ok(<Option<Vec<T>> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn has(set: &[String], wanted: &str) -> bool {

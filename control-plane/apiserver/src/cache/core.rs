@@ -17,6 +17,7 @@ use keelson_store::{Event as StoreEvent, Frontier, Revision, Store, StoreError, 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::chunks::Chunks;
 use super::object::{Fields, Object};
@@ -27,6 +28,8 @@ use super::{ReadAt, Scope};
 const WAIT: Duration = Duration::from_secs(3);
 /// Between attempts to read a store that failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// A revision that was the newest one within this time is not asked after in the store, however short history is kept.
+const RECENT: Duration = Duration::from_secs(60);
 /// Objects per read while the cache fills.
 const LOAD_PAGE: usize = 500;
 /// Items of the store's watch applied under one lock.
@@ -98,6 +101,13 @@ struct Progress {
     applied: Revision,
 }
 
+/// The store's newest revision now and then: what is above `before` was so within twice [`RECENT`].
+struct Recent {
+    since: Instant,
+    then: Revision,
+    before: Revision,
+}
+
 pub(super) struct Inner {
     pub settings: Settings,
     pub store: Arc<dyn Store>,
@@ -105,6 +115,7 @@ pub(super) struct Inner {
     frontier: Mutex<Option<Arc<dyn Frontier>>>,
     progress: Sender<Progress>,
     failure: Mutex<Option<StoreError>>,
+    recent: Mutex<Option<Recent>>,
     feed: Mutex<Feed>,
     /// The feed's task was woken while somebody else had the feed.
     wanted: AtomicBool,
@@ -153,6 +164,7 @@ impl WatchCache {
             frontier: Mutex::new(None),
             progress: channel(Progress { ready: false, applied: 0 }).0,
             failure: Mutex::new(None),
+            recent: Mutex::new(None),
             feed: Mutex::default(),
             wanted: AtomicBool::new(false),
         };
@@ -248,10 +260,18 @@ impl WatchCache {
         }
     }
 
-    /// Whether the objects as they are now are those of `revision`.
+    /// Whether the objects as they are now are those of `revision`. One that is compacted has expired, here as in every other
+    /// server and whatever has changed since: clients wait for just that.
     pub(super) async fn serves_exactly(&self, revision: Revision) -> Result<bool, CacheError> {
         self.reach(ReadAt::Exact(revision)).await?;
-        Ok(self.inner.state.lock().changed <= revision)
+        if self.inner.state.lock().changed > revision {
+            return Ok(false);
+        }
+        if !self.inner.is_recent(revision) {
+            let prefix = &self.inner.settings.prefix;
+            self.inner.store.list(prefix, None, 1, Some(revision)).await.map_err(CacheError::from_store)?;
+        }
+        Ok(true)
     }
 }
 
@@ -264,6 +284,22 @@ impl Drop for WatchCache {
 }
 
 impl Inner {
+    /// Whether a revision was the newest one a short while ago, so that no compaction by time has reached it.
+    fn is_recent(&self, revision: Revision) -> bool {
+        let Some(newest) = self.frontier.lock().as_ref().map(|frontier| frontier.now().0) else {
+            return false;
+        };
+        let now = Instant::now();
+        let mut recent = self.recent.lock();
+        let recent = recent.get_or_insert(Recent { since: now, then: newest, before: newest });
+        let age = now.duration_since(recent.since);
+        if age >= RECENT {
+            let before = if age < 2 * RECENT { recent.then } else { newest };
+            *recent = Recent { since: now, then: newest, before };
+        }
+        revision >= recent.before
+    }
+
     async fn wait_ready(&self, progress: &mut Receiver<Progress>) -> Result<(), CacheError> {
         // Filling is bounded by the store's speed, not by a wait; a store that fails says so.
         let ready = progress.wait_for(|progress| progress.ready || self.failure.lock().is_some());

@@ -5,7 +5,6 @@
 //! Service's own transaction. What a failed write claimed is given back; what a crash left is the repair loop's.
 
 pub mod cidr;
-mod families;
 pub mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,8 +151,9 @@ fn addresses(doc: &Doc) -> Vec<IpAddr> {
         return Vec::new();
     }
     let listed = doc.list(&[service::SPEC, ss::CLUSTER_IPS]).iter().filter_map(Value::as_str);
-    let mut all: Vec<IpAddr> = listed.filter_map(|text| text.parse().ok()).collect();
-    if let Ok(first) = text(doc, ss::CLUSTER_IP).parse()
+    let parse = keelson_api::names::parse_ip_sloppy;
+    let mut all: Vec<IpAddr> = listed.filter_map(parse).collect();
+    if let Some(first) = parse(text(doc, ss::CLUSTER_IP))
         && !all.contains(&first)
     {
         all.insert(0, first);
@@ -251,8 +251,7 @@ async fn fill_addresses(
         claim.freed = had;
         return Ok(());
     }
-    let range = core.service_range;
-    families::fill(doc, old, range.family())?;
+    families(core.service_range.family(), doc, old)?;
     if text(doc, ss::CLUSTER_IP) == "None" {
         doc.set(&[service::SPEC, ss::CLUSTER_IPS], vec![Value::from("None")]);
         claim.freed = had;
@@ -273,6 +272,90 @@ async fn fill_addresses(
     claim.freed = had.into_iter().filter(|address| *address != chosen).collect();
     doc.set(&[service::SPEC, ss::CLUSTER_IP], chosen.to_string());
     doc.set(&[service::SPEC, ss::CLUSTER_IPS], vec![Value::from(chosen.to_string())]);
+    Ok(())
+}
+
+/// `ipFamilyPolicy` and `ipFamilies` of a Service in a cluster of one `family` (upstream: initIPFamilyFields).
+fn families(family: &str, doc: &mut Doc, old: Option<&Doc>) -> Result<(), Status> {
+    const POLICY: [Field; 2] = [service::SPEC, ss::IP_FAMILY_POLICY];
+    const FAMILIES: [Field; 2] = [service::SPEC, ss::IP_FAMILIES];
+    let listed = |doc: &Doc| -> Vec<String> {
+        doc.list(&FAMILIES).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let free = text(doc, ss::CLUSTER_IP) == "None"
+        && doc.map(&[service::SPEC, ss::SELECTOR]).is_none_or(|selector| selector.is_empty());
+    if doc.get(&POLICY).is_none() {
+        // Nothing says that one without addresses and selector is of the cluster's family alone.
+        doc.set(&POLICY, if free { "RequireDualStack" } else { "SingleStack" });
+    }
+    let refuse = |doc: &Doc, errors: ErrorList| match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(&GroupResource::new("", "Service"), doc.meta().name(), &errors)),
+    };
+    let mut errors = ErrorList::new();
+    types::core::service::validate_cluster_ips(doc, &mut errors);
+    refuse(doc, errors)?;
+    let mut errors = ErrorList::new();
+    let spec = FieldPath::new("spec");
+    let policy = text(doc, ss::IP_FAMILY_POLICY).to_owned();
+    let mut all = listed(doc);
+    if policy == "SingleStack" {
+        if all.len() > 1 && old.is_some_and(|old| listed(old) == all) {
+            all.truncate(1);
+        }
+        let both =
+            [(doc.list(&[service::SPEC, ss::CLUSTER_IPS]).len(), "cluster IPs"), (all.len(), "IP families")];
+        for (_, what) in both.iter().filter(|(count, _)| *count == 2) {
+            let text =
+                format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+            errors.invalid(&spec.child("ipFamilyPolicy"), policy.as_str(), text);
+        }
+    } else if old.map(listed).is_some_and(|before| before.len() == 2 && all.len() == 1 && before[0] == all[0])
+    {
+        let text = "must be 'SingleStack' to release the secondary IP family";
+        errors.invalid(&spec.child("ipFamilyPolicy"), policy.as_str(), text);
+    }
+    let addresses: Vec<String> = doc
+        .list(&[service::SPEC, ss::CLUSTER_IPS])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    for (i, address) in addresses.iter().enumerate().skip(all.len()) {
+        let Some(ip) = keelson_api::names::parse_ip_sloppy(address) else { continue };
+        let of = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        if of == family {
+            all.push(of.to_owned());
+        } else {
+            let text = format!("{of} is not configured on this cluster");
+            errors.invalid(&spec.child("clusterIPs").index(i), BadValue::json(&addresses), text);
+        }
+    }
+    refuse(doc, errors)?;
+    if all.is_empty() {
+        all.push(family.to_owned());
+    }
+    if free {
+        if all.len() == 1 && policy != "SingleStack" {
+            all.push(if all[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
+        }
+    } else {
+        let mut errors = ErrorList::new();
+        if policy == "RequireDualStack" {
+            let text = "this cluster is not configured for dual-stack services";
+            errors.invalid(&spec.child("ipFamilyPolicy"), policy.as_str(), text);
+        }
+        for (i, one) in all.iter().enumerate().filter(|(_, one)| *one != family) {
+            errors.invalid(
+                &spec.child("ipFamilies").index(i),
+                one.as_str(),
+                "not configured on this cluster",
+            );
+        }
+        refuse(doc, errors)?;
+    }
+    let all: Vec<Value> = all.iter().map(|one| Value::from(one.as_str())).collect();
+    doc.set(&FAMILIES, all);
     Ok(())
 }
 
@@ -436,7 +519,7 @@ async fn fill_ports(
 fn wants_health_check(doc: &Doc) -> bool {
     text(doc, ss::TYPE) == "LoadBalancer"
         && text(doc, ss::EXTERNAL_TRAFFIC_POLICY) == "Local"
-        && health_check_port(doc).is_none()
+        && doc.int(&[service::SPEC, ss::HEALTH_CHECK_NODE_PORT]).unwrap_or(0) == 0
 }
 
 /// Node ports that a Service had as another type and the client did not set anew go.

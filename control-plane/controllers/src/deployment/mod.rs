@@ -1,7 +1,7 @@
 //! Deployment: rolls ReplicaSets over, keeps their history.
 
 mod annotations;
-mod numbers;
+pub mod numbers;
 mod plan;
 #[cfg(test)]
 mod plan_tests;

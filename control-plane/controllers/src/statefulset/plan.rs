@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use keelson_client::projections::{PodPhase, PodView};
 
 use super::pods::ordinal;
+use crate::deployment::numbers::scaled;
 use crate::kit::history::REVISION_LABEL;
 
 /// A pod to be made.
@@ -35,6 +36,8 @@ struct Planner<'a> {
     min_ready: i32,
     start: i32,
     partition: i32,
+    /// How many pods an update may make unavailable, one at least.
+    unavailable: i32,
     now: Timestamp,
     /// Pods by ordinal less the first, wanted ones.
     replicas: Vec<Option<Arc<PodView>>>,
@@ -68,6 +71,10 @@ pub fn plan(set: &StatefulSet, pods: &[Arc<PodView>], current: &str, updated: &s
         min_ready: spec.min_ready_seconds.unwrap_or(0),
         start,
         partition: rolling.and_then(|r| r.partition).unwrap_or(0),
+        unavailable: rolling
+            .and_then(|r| r.max_unavailable.as_ref())
+            .map_or(1, |most| scaled(most, spec.replicas.unwrap_or(1), false))
+            .max(1),
         now,
         replicas,
         condemned: condemned.into_iter().map(|(_, pod)| pod).collect(),
@@ -184,8 +191,11 @@ impl Planner<'_> {
         self.roll();
     }
 
-    /// The highest pod that is not of the update's revision goes, one at a time.
+    /// The highest pods that are not of the update's revision go, as many at a time as may be unavailable.
     fn roll(&mut self) {
+        if self.unavailable > 1 {
+            return self.roll_several();
+        }
         let lowest = usize::try_from(self.partition).unwrap_or(0);
         for index in (lowest..self.replicas.len()).rev() {
             let Some(pod) = self.replicas[index].clone() else { return };
@@ -198,6 +208,30 @@ impl Planner<'_> {
             }
             if !pod.is_available(self.min_ready, self.now) {
                 return self.wait_for(&pod);
+            }
+        }
+    }
+
+    fn roll_several(&mut self) {
+        let lowest = usize::try_from(self.partition).unwrap_or(0);
+        let pods: Vec<Arc<PodView>> = self.replicas.iter().flatten().cloned().collect();
+        let mut free = self.unavailable;
+        for pod in &pods {
+            let available = self.healthy(pod) && pod.is_available(self.min_ready, self.now);
+            if !available {
+                free -= 1;
+            }
+            if !available && self.healthy(pod) {
+                self.wait_for(pod);
+            }
+        }
+        for pod in pods.into_iter().skip(lowest).rev() {
+            if free <= 0 {
+                return;
+            }
+            if revision(&pod) != self.updated && pod.meta.deleted.is_none() {
+                self.plan.delete.push(pod);
+                free -= 1;
             }
         }
     }
@@ -285,6 +319,14 @@ mod tests {
         assert_eq!(step(&s, &old("r1", "ready"), "r1"), "+ -db-2");
         assert_eq!(step(&s, &old("r2", "unready"), "r1"), "+ -");
         assert_eq!(step(&s, &old("r2", "ready"), "r1"), "+ -db-1");
+        let several = |most: Value| {
+            set(json!({"podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": most}}}))
+        };
+        assert_eq!(step(&several(json!(2)), &old("r1", "ready"), "r1"), "+ -db-2,db-1");
+        assert_eq!(step(&several(json!(2)), &old("r2", "unready"), "r1"), "+ -db-1");
+        assert_eq!(step(&several(json!("67%")), &old("r2", "unready"), "r1"), "+ -db-1");
+        assert_eq!(step(&several(json!("10%")), &old("r1", "ready"), "r1"), "+ -db-2");
         let partitioned =
             set(json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}));
         assert_eq!(step(&partitioned, &old("r2", "ready"), "r1"), "+ -");

@@ -145,6 +145,9 @@ fn fields(
                 field_key(field, out, first);
                 object_meta(Some(meta), out, false);
             }
+            // From upstream's store an empty list comes back as none, here as there.
+            Some(Value::List(items)) if items.is_empty() => write_absent(field, out, first),
+            Some(Value::Map(map)) if map.is_empty() => write_absent(field, out, first),
             Some(inner) => {
                 field_key(field, out, first);
                 value(inner, out);

@@ -21,6 +21,28 @@ pub fn validate(doc: &Doc, name_rule: NameRule, namespaced: bool, errors: &mut E
     let meta = doc.meta();
     validate_name(meta, name_rule, errors);
     validate_common(meta, namespaced, &METADATA, errors);
+    validate_kube_finalizers(doc, errors);
+}
+
+/// Groups whose objects' metadata upstream checks as it does custom resources'.
+const GENERIC_META: [&str; 6] = [
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "admissionregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "policy",
+];
+
+/// Finalizers of Kubernetes' own types are qualified, or some of the three that are known.
+fn validate_kube_finalizers(doc: &Doc, errors: &mut ErrorList) {
+    if doc.ty().is_none() || GENERIC_META.contains(&doc.gvk.group.as_str()) {
+        return;
+    }
+    let path = METADATA.child("finalizers");
+    for (i, name) in doc.meta().finalizers().enumerate() {
+        finalizer_name(name, &path.index(i), errors);
+    }
 }
 
 /// Metadata of an object that lies within another one; its name is a path segment, whatever its type.
@@ -99,7 +121,11 @@ pub fn validate_annotations(annotations: Option<&Map>, path: &FieldPath<'_>, err
 fn validate_owners(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let mut controller: Option<(&str, &str)> = None;
     for owner in meta.owner_references() {
-        let version = owner.api_version.rsplit('/').next().unwrap_or_default();
+        let version = match owner.api_version.split_once('/') {
+            None => owner.api_version,
+            // A name with more than one slash is none.
+            Some((_, version)) => Some(version).filter(|version| !version.contains('/')).unwrap_or_default(),
+        };
         if version.is_empty() {
             errors.invalid(&path.child("apiVersion"), owner.api_version, "version must not be empty");
         }
@@ -153,28 +179,7 @@ fn validate_finalizers(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut Er
     }
 }
 
-/// Groups whose metadata upstream checks by apimachinery's rules alone, not by core's as well.
-const PLAIN_FINALIZERS: [&str; 6] = [
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "apiregistration.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "policy",
-];
-
-/// Finalizers without a domain are those that Kubernetes knows (core `validation.go`, `validateKubeFinalizerName`).
-pub fn validate_finalizer_names(doc: &Doc, errors: &mut ErrorList) {
-    if doc.ty().is_none() || PLAIN_FINALIZERS.contains(&&*doc.gvk.group) {
-        return;
-    }
-    let list = METADATA.child("finalizers");
-    for (i, name) in doc.meta().finalizers().enumerate() {
-        finalizer_name(name, &list.index(i), errors);
-    }
-}
-
-/// See [`validate_finalizer_names`].
+/// A finalizer without a domain is one that Kubernetes knows (core `validation.go`, `validateKubeFinalizerName`).
 pub fn finalizer_name(name: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {
     if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
         errors.invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified");
@@ -241,6 +246,7 @@ pub fn keep_system_fields(new: &mut Doc, old: &Doc) {
 
 /// An updated object's metadata against the old.
 pub fn validate_update(new: &Doc, old: &Doc, namespaced: bool, errors: &mut ErrorList) {
+    validate_kube_finalizers(new, errors);
     let (new, old) = (new.meta(), old.meta());
     let path = &METADATA;
     if new.name().is_empty() {

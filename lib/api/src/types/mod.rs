@@ -209,7 +209,6 @@ impl Strategy {
     pub fn check_create(&self, doc: &Doc, ctx: &Ctx<'_>) -> ErrorList {
         let mut errors = ErrorList::new();
         meta::validate(doc, self.name_rule, ctx.namespaced, &mut errors);
-        meta::validate_finalizer_names(doc, &mut errors);
         (self.validate_create)(doc, ctx, &mut errors);
         errors
     }
@@ -256,7 +255,6 @@ impl Strategy {
     pub fn check_update(&self, new: &Doc, old: &Doc, ctx: &Ctx<'_>) -> ErrorList {
         let mut errors = ErrorList::new();
         meta::validate_update(new, old, ctx.namespaced, &mut errors);
-        meta::validate_finalizer_names(new, &mut errors);
         if ctx.subresource == "status" {
             (self.validate_status_update)(new, old, ctx, &mut errors);
         } else {

@@ -551,7 +551,14 @@ fn cluster_objects() {
          system-x is not a known system priority class",
         ],
     );
-    check(&object("node.k8s.io/v1", "RuntimeClass", json!({"handler": ""})), &["handler: Required value"]);
+    check(
+        &object("node.k8s.io/v1", "RuntimeClass", json!({"handler": ""})),
+        &[
+            "handler: Invalid value: \"\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
+         and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+        ],
+    );
     check(
         &object("storage.k8s.io/v1", "StorageClass", json!({"provisioner": ""})),
         &["provisioner: Required value"],

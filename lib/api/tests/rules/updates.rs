@@ -182,7 +182,10 @@ fn defaults_of_workloads() {
     let spec = &encoded(&doc)["spec"];
     assert_eq!(spec["replicas"], 1);
     assert_eq!(spec["podManagementPolicy"], "OrderedReady");
-    assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+    assert_eq!(
+        spec["updateStrategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}})
+    );
     assert_eq!(
         spec["persistentVolumeClaimRetentionPolicy"],
         json!({"whenDeleted": "Retain", "whenScaled": "Retain"})

@@ -564,7 +564,10 @@ fn stateful_set_defaults(doc: &mut Doc) {
         if strategy.str(us::TYPE) == "RollingUpdate"
             && let Some(rolling) = strategy.child_mut(us::ROLLING_UPDATE)
         {
-            default_value(rolling, a::rolling_update_stateful_set_strategy::PARTITION, 0);
+            use a::rolling_update_stateful_set_strategy as ru;
+            default_value(rolling, ru::PARTITION, 0);
+            // Dropped again where its gate is off.
+            default_value(rolling, ru::MAX_UNAVAILABLE, 1);
         }
     }
     if let Some(policy) = child_entry(spec, ss::PERSISTENT_VOLUME_CLAIM_RETENTION_POLICY) {

@@ -205,12 +205,15 @@ fn job_validate(doc: &Doc, prefixed: bool, ctx: &Ctx<'_>, errors: &mut ErrorList
     validate_spec(spec, ctx, &SPEC, errors);
     let at = SPEC.child("selector");
     let selector = spec.child(js::SELECTOR);
+    let before = errors.len();
     match selector {
         None => errors.required(&at, ""),
         Some(_) => scheduling::validate_label_selector(selector, &at, errors),
     }
     let labels = spec.child(js::TEMPLATE).and_then(pod_spec::template_labels);
-    if !selector.is_some_and(|selector| scheduling::selector_matches(selector, labels)) {
+    // One that cannot be read is not compared.
+    let readable = selector.is_none() || errors.len() == before;
+    if readable && !selector.is_some_and(|selector| scheduling::selector_matches(selector, labels)) {
         let template = SPEC.child("template");
         let metadata = template.child("metadata");
         let text = "`selector` does not match template `labels`";

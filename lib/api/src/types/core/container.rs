@@ -77,7 +77,12 @@ pub fn validate_init_containers(
         let at = path.index(i);
         common(container, facts, &at, errors);
         let sidecar = container.str(c::container::RESTART_POLICY) == "Always";
-        if !facts.restart_rules {
+        if !present(container, c::container::RESTART_POLICY) {
+            if !container.list(c::container::RESTART_POLICY_RULES).is_empty() {
+                let text = "must specify restartPolicy when restart rules are used";
+                errors.required(&at.child("restartPolicy"), text);
+            }
+        } else if !facts.restart_rules {
             let policy = container.str(c::container::RESTART_POLICY);
             if !policy.is_empty() && policy != "Always" {
                 errors.not_supported(&at.child("restartPolicy"), policy, &["Always"]);
@@ -115,17 +120,6 @@ pub fn validate_init_containers(
                     errors.forbidden(
                         &at.child(field.def().json),
                         "may not be set for init containers without restartPolicy=Always",
-                    );
-                }
-            }
-            for (j, policy) in structs(container, c::container::RESIZE_POLICY) {
-                let value = policy.str(c::container_resize_policy::RESTART_POLICY);
-                if value == "RestartContainer" {
-                    let below = at.child("resizePolicy");
-                    errors.invalid(
-                        &below.index(j).child("restartPolicy"),
-                        value,
-                        "must not be set to 'RestartContainer' for non-sidecar initContainers",
                     );
                 }
             }
@@ -270,7 +264,7 @@ fn restart_policy(container: &Struct, path: &FieldPath<'_>, errors: &mut ErrorLi
     }
     let rules_path = path.child("restartPolicyRules");
     if rules.len() > 20 {
-        errors.too_many(&rules_path, rules.len(), 20);
+        errors.too_long(&rules_path, 20);
     }
     for (i, rule) in structs(container, c::container::RESTART_POLICY_RULES) {
         let at = rules_path.index(i);
@@ -289,7 +283,7 @@ fn restart_policy(container: &Struct, path: &FieldPath<'_>, errors: &mut ErrorLi
         }
         let values = codes.list(c::container_restart_rule_on_exit_codes::VALUES).len();
         if values > 255 {
-            errors.too_many(&below.child("values"), values, 255);
+            errors.too_long(&below.child("values"), 255);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::types::{Ctx, SelectableFields, Strategy, columns};
 
 /// The rules of Events.
 pub static STRATEGY: Strategy = Strategy {
+    name_rule: |_, _| Vec::new(),
     validate_create: |doc, ctx, errors| {
         validate(doc, ctx, errors);
         if ctx.group == STRICT {

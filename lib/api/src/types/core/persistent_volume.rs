@@ -120,7 +120,7 @@ const MOUNTABLE: [Field; 13] = [
 fn validate(doc: &Doc, errors: &mut ErrorList) {
     let empty = Struct::new(crate::t::core_v1::PERSISTENT_VOLUME_SPEC);
     let spec = doc.root().and_then(|root| root.child(c::persistent_volume::SPEC)).unwrap_or(&empty);
-    validate_spec(spec, doc.meta().name(), errors);
+    validate_spec(spec, doc.meta().name(), false, &SPEC, errors);
     if doc.meta().annotation(MOUNT_OPTIONS).is_some() && !MOUNTABLE.iter().any(|field| present(spec, *field))
     {
         let at = FieldPath::new("metadata");
@@ -129,42 +129,62 @@ fn validate(doc: &Doc, errors: &mut ErrorList) {
     }
 }
 
-fn validate_spec(spec: &Struct, name: &str, errors: &mut ErrorList) {
-    access_modes(spec, s::ACCESS_MODES, "", &SPEC, errors);
-    capacity(spec, errors);
+/// A PersistentVolume's spec at `path`; `inline` where it stands in a VolumeAttachment, in a volume's place.
+pub fn validate_spec(spec: &Struct, name: &str, inline: bool, path: &FieldPath<'_>, errors: &mut ErrorList) {
+    const INLINE: &str = "may not be specified in the context of inline volumes";
+    if inline {
+        if present(spec, s::CLAIM_REF) {
+            errors.forbidden(&path.child("claimRef"), INLINE);
+        }
+        if spec.map(s::CAPACITY).is_some_and(|capacity| !capacity.is_empty()) {
+            errors.forbidden(&path.child("capacity"), INLINE);
+        }
+        if !present(spec, s::CSI) {
+            errors.required(&path.child("csi"), "has to be specified in the context of inline volumes");
+        }
+    }
+    access_modes(spec, s::ACCESS_MODES, "", path, errors);
+    if !inline {
+        capacity(spec, path, errors);
+    }
     let policy = spec.str(s::PERSISTENT_VOLUME_RECLAIM_POLICY);
-    let policy_path = SPEC.child("persistentVolumeReclaimPolicy");
-    if !policy.is_empty() && !matches!(policy, "Delete" | "Recycle" | "Retain") {
+    let policy_path = path.child("persistentVolumeReclaimPolicy");
+    if inline {
+        if !policy.is_empty() && policy != "Retain" {
+            errors.forbidden(&policy_path, "may only be Retain in the context of inline volumes");
+        }
+    } else if !policy.is_empty() && !matches!(policy, "Delete" | "Recycle" | "Retain") {
         errors.not_supported(&policy_path, policy, &["Delete", "Recycle", "Retain"]);
     }
     if let Some(affinity) = spec.child(s::NODE_AFFINITY) {
-        let at = SPEC.child("nodeAffinity");
+        let at = path.child("nodeAffinity");
         match affinity.child(c::volume_node_affinity::REQUIRED) {
+            _ if inline => errors.forbidden(&at, INLINE),
             Some(required) => scheduling::validate_node_selector(required, &at.child("required"), errors),
             None => errors.required(&at.child("required"), "must specify required node constraints"),
         }
     }
-    source(spec, name, errors);
+    source(spec, name, path, errors);
     let host = spec.child(s::HOST_PATH).map_or("", |source| source.str(c::host_path_volume_source::PATH));
     if policy == "Recycle" && is_root(host) {
         errors.forbidden(&policy_path, "may not be 'recycle' for a hostPath mount of '/'");
     }
     let class = spec.str(s::STORAGE_CLASS_NAME);
     if !class.is_empty() {
-        errors.invalid_each(&SPEC.child("storageClassName"), class, names::dns1123_subdomain(class));
+        errors.invalid_each(&path.child("storageClassName"), class, names::dns1123_subdomain(class));
     }
     if present(spec, s::VOLUME_MODE) {
-        validate_mode(spec.str(s::VOLUME_MODE), &SPEC.child("volumeMode"), errors);
+        validate_mode(spec.str(s::VOLUME_MODE), &path.child("volumeMode"), errors);
     }
-    sources::attributes_class(spec, s::VOLUME_ATTRIBUTES_CLASS_NAME, &SPEC, errors);
+    sources::attributes_class(spec, s::VOLUME_ATTRIBUTES_CLASS_NAME, path, errors);
     if present(spec, s::VOLUME_ATTRIBUTES_CLASS_NAME) && !present(spec, s::CSI) {
-        errors.required(&SPEC.child("csi"), "has to be specified when using volumeAttributesClassName");
+        errors.required(&path.child("csi"), "has to be specified when using volumeAttributesClassName");
     }
 }
 
-fn capacity(spec: &Struct, errors: &mut ErrorList) {
+fn capacity(spec: &Struct, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let capacity = spec.map(s::CAPACITY);
-    let at = SPEC.child("capacity");
+    let at = path.child("capacity");
     if capacity.is_none_or(|capacity| capacity.is_empty()) {
         errors.required(&at, "");
     }
@@ -181,7 +201,7 @@ fn capacity(spec: &Struct, errors: &mut ErrorList) {
     }
 }
 
-fn source(spec: &Struct, name: &str, errors: &mut ErrorList) {
+fn source(spec: &Struct, name: &str, path: &FieldPath<'_>, errors: &mut ErrorList) {
     let mut found = false;
     for field in ORDER.iter().filter(|field| present(spec, **field)) {
         // Upstream's paths differ from the fields' names here and there.
@@ -190,7 +210,7 @@ fn source(spec: &Struct, name: &str, errors: &mut ErrorList) {
             s::GCE_PERSISTENT_DISK if !found => "persistentDisk",
             _ => field.def().json,
         };
-        let at = SPEC.child(json);
+        let at = path.child(json);
         if found && *field != s::FLEX_VOLUME {
             errors.forbidden(&at, "may not specify more than 1 volume type");
             continue;
@@ -200,14 +220,14 @@ fn source(spec: &Struct, name: &str, errors: &mut ErrorList) {
         match *field {
             s::HOST_PATH => volumes::host_path(one, &at, errors),
             s::NFS => volumes::nfs(one, &at, errors),
-            _ => sources::validate(one, name, &SPEC, &at, errors),
+            _ => sources::validate(one, name, path, &at, errors),
         }
         if *field == s::LOCAL && !present(spec, s::NODE_AFFINITY) {
-            errors.required(&SPEC.child("nodeAffinity"), "Local volume requires node affinity");
+            errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
         }
     }
     if !found {
-        errors.required(&SPEC, "must specify a volume type");
+        errors.required(path, "must specify a volume type");
     }
 }
 

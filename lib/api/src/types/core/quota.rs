@@ -28,6 +28,13 @@ pub static LIMIT_RANGE: Strategy = Strategy {
             }
         }
     },
+    // One without a name gets one, as upstream gives it.
+    prepare_create: |doc, _| {
+        if doc.meta().name().is_empty() {
+            let name = doc.meta().uid().to_owned();
+            doc.meta_mut().set_name(&name);
+        }
+    },
     validate_create: |doc, _, errors| limit_range(doc, errors),
     validate_update: |new, _, _, errors| limit_range(new, errors),
     allow_create_on_update: true,
@@ -307,7 +314,9 @@ fn scope_selector(spec: &Struct, errors: &mut ErrorList) {
         if !SCOPES.contains(&scope) {
             errors.invalid(&at.child("scopeName"), scope, "unsupported scope");
         }
-        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+        let alone =
+            ["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
+        if alone.contains(&scope) && operator != "Exists" {
             errors.invalid(
                 &at.child("operator"),
                 operator,

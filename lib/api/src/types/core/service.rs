@@ -388,11 +388,10 @@ fn session_affinity(spec: &Struct, errors: &mut ErrorList) {
     }
 }
 
-/// Addresses, families and their policy, as far as the cluster does not matter (upstream:
-/// ValidateServiceClusterIPsRelatedFields).
-pub fn validate_addresses(doc: &Doc, errors: &mut ErrorList) {
-    if let Some(spec) = doc.root().and_then(|root| root.child(c::service::SPEC)) {
-        cluster_ips(spec, spec.str(ss::CLUSTER_IP) == "None", errors);
+/// What addresses and families say of each other, to be checked before any is claimed.
+pub fn validate_cluster_ips(doc: &Doc, errors: &mut ErrorList) {
+    if let Some(spec) = spec(doc) {
+        cluster_ips(spec, is_headless(spec), errors);
     }
 }
 

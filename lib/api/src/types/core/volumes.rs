@@ -89,7 +89,13 @@ fn validate_source(
         let json = def.fields[index as usize].json;
         let below = path.child(json);
         if sources > 1 {
-            errors.forbidden(&below, "may not specify more than 1 volume type");
+            // Upstream's paths of these two differ from the fields' names here.
+            let said = match json {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                other => other,
+            };
+            errors.forbidden(&path.child(said), "may not specify more than 1 volume type");
             continue;
         }
         if let Some(source) = value.as_struct() {

@@ -79,7 +79,7 @@ pub fn address(path: &str, text: &str, out: &mut Vec<String>) {
         }
         Ok(IpAddr::V4(_)) => {}
         _ => out.push(format!(
-            "{path}: non-standard IP address {} is invalid: use {}",
+            "{path}: non-standard IP address {} will be considered invalid in a future Kubernetes release: use {}",
             quoted(text),
             quoted(&plain(ip).to_string())
         )),
@@ -110,7 +110,7 @@ pub fn range(path: &str, text: &str, out: &mut Vec<String>) {
     } && !(prefix.len() > 1 && prefix.starts_with('0'));
     if !standard {
         out.push(format!(
-            "{path}: non-standard CIDR value {} is invalid: use {}",
+            "{path}: non-standard CIDR value {} will be considered invalid in a future Kubernetes release: use {}",
             quoted(text),
             quoted(&net.to_string())
         ));

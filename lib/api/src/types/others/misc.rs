@@ -123,11 +123,7 @@ fn runtime_warnings(doc: &Doc) -> Vec<String> {
 fn runtime_class(doc: &Doc, errors: &mut ErrorList) {
     let handler = doc.str(&[no::runtime_class::HANDLER]);
     let at = FieldPath::new("handler");
-    if handler.is_empty() {
-        errors.required(&at, "");
-    } else {
-        errors.invalid_each(&at, handler, names::dns1123_label(handler));
-    }
+    errors.invalid_each(&at, handler, names::dns1123_label(handler));
     let overhead = doc.map(&[no::runtime_class::OVERHEAD, no::overhead::POD_FIXED]);
     let base = FieldPath::new("overhead");
     let limits = base.child("limits");
@@ -178,7 +174,10 @@ pub static STORAGE_CLASS: Strategy = Strategy {
 fn topologies(root: &Struct, errors: &mut ErrorList) {
     use c::topology_selector_label_requirement as r;
     let all = FieldPath::new("allowedTopologies");
-    let mut known: Vec<std::collections::BTreeMap<&str, std::collections::BTreeSet<&str>>> = Vec::new();
+    // As upstream, which begins with as many empty terms as there are terms: one without expressions is a duplicate.
+    let terms = root.list(st::storage_class::ALLOWED_TOPOLOGIES).len();
+    let mut known: Vec<std::collections::BTreeMap<&str, std::collections::BTreeSet<&str>>> =
+        vec![Default::default(); terms];
     for (i, term) in structs(root, st::storage_class::ALLOWED_TOPOLOGIES) {
         let at = all.index(i);
         let list = at.child("matchLabelExpressions");
@@ -201,7 +200,7 @@ fn topologies(root: &Struct, errors: &mut ErrorList) {
                 errors.duplicate(&at.child("key"), key);
             }
         }
-        if known.contains(&keys) {
+        for _ in known.iter().filter(|one| **one == keys) {
             errors.duplicate(&list, "");
         }
         known.push(keys);

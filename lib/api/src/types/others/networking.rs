@@ -303,6 +303,10 @@ fn backend(backend: &Struct, kept: &Kept, path: &FieldPath<'_>, errors: &mut Err
         (None, None) => errors.invalid(path, "", "resource or service backend is required"),
         (Some(resource), None) => {
             let at = path.child("resource");
+            if present(resource, reference::API_GROUP) {
+                let group = resource.str(reference::API_GROUP);
+                errors.invalid_each(&at.child("apiGroup"), group, names::dns1123_subdomain(group));
+            }
             for field in [reference::KIND, reference::NAME] {
                 let value = resource.str(field);
                 if value.is_empty() {

@@ -18,6 +18,7 @@ use crate::types::{GenerationRule, Strategy, columns};
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
 
 pub static BUDGET: Strategy = Strategy {
+    name_rule: |_, _| Vec::new(),
     validate_create: |doc, _, errors| budget(doc, errors),
     validate_update: |new, _, _, errors| budget(new, errors),
     validate_status_update: |new, _, _, errors| {
@@ -183,6 +184,11 @@ fn autoscaler(doc: &Doc, with_version: bool, errors: &mut ErrorList) {
     let metrics = SPEC.child("metrics");
     for (i, metric) in structs(spec, s::METRICS) {
         autoscaling::metric(metric, &metrics.index(i), errors);
+    }
+    let outside = |metric: &Struct| matches!(metric.str(a2::metric_spec::TYPE), "Object" | "External");
+    if spec.int(s::MIN_REPLICAS) == Some(0) && !structs(spec, s::METRICS).any(|(_, metric)| outside(metric)) {
+        let text = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.forbidden(&metrics, text);
     }
     let Some(behavior) = spec.child(s::BEHAVIOR) else { return };
     let at = SPEC.child("behavior");

@@ -129,15 +129,15 @@ fn attachment(doc: &Doc, errors: &mut ErrorList) {
     volumes::validate_csi_driver(spec.str(s::ATTACHER), &SPEC.child("attacher"), errors);
     let at = SPEC.child("source");
     let volume = spec.child(s::SOURCE).filter(|one| present(one, source::PERSISTENT_VOLUME_NAME));
-    let inline = spec.child(s::SOURCE).is_some_and(|one| present(one, source::INLINE_VOLUME_SPEC));
+    let inline = spec.child(s::SOURCE).and_then(|one| one.child(source::INLINE_VOLUME_SPEC));
     match (volume, inline) {
-        (None, false) => {
+        (None, None) => {
             errors.required(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
         }
-        (Some(_), true) => {
+        (Some(_), Some(_)) => {
             errors.forbidden(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
         }
-        (Some(one), false) => {
+        (Some(one), None) => {
             let name = one.str(source::PERSISTENT_VOLUME_NAME);
             let at = at.child("persistentVolumeName");
             if name.is_empty() {
@@ -145,7 +145,10 @@ fn attachment(doc: &Doc, errors: &mut ErrorList) {
             }
             errors.invalid_each(&at, name, names::dns1123_subdomain(name));
         }
-        (None, true) => {}
+        (None, Some(volume)) => {
+            let at = at.child("inlineVolumeSpec");
+            crate::types::core::persistent_volume::validate_spec(volume, "", true, &at, errors);
+        }
     }
     attachment_status(doc, errors);
     let node = spec.str(s::NODE_NAME);
@@ -265,6 +268,21 @@ pub static CSI_DRIVER: Strategy = Strategy {
         }
     },
     allow_unconditional_update: false,
+    warnings: |new, old, _| {
+        use st::{csi_driver as r, csi_driver_spec as s};
+        let asks = |doc: &Doc| doc.get(&[r::SPEC, s::TOKEN_REQUESTS]).cloned();
+        let changed = old.is_none_or(|old| asks(old) != asks(new));
+        let unset = new.get(&[r::SPEC, s::SERVICE_ACCOUNT_TOKEN_IN_SECRETS]).is_none();
+        let mut out = Vec::new();
+        if changed && unset && !new.list(&[r::SPEC, s::TOKEN_REQUESTS]).is_empty() {
+            out.push(
+                "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible \
+                 logging of tokens in volume attributes"
+                    .to_owned(),
+            );
+        }
+        out
+    },
     columns: &columns::storage::CSI_DRIVER,
     ..Strategy::BASE
 };
