@@ -214,16 +214,15 @@ fn structure(def: &'static StructDef, dialect: Dialect, source: &dyn Source) -> 
         out.insert("required".into(), json!(required));
     }
     if !def.gvks.is_empty() {
-        let gvks: Vec<Value> = def
+        // What only the API machinery's own group has is of no group for clients.
+        let machinery = def.gvks.iter().all(|gvk| matches!(gvk.group, "" | "meta.k8s.io"));
+        let mut gvks: Vec<Value> = def
             .gvks
             .iter()
-            // What only the API machinery's own group has is of no group for clients.
-            .map(|gvk| match gvk.group {
-                "meta.k8s.io" if def.gvks.len() == 1 => ("", gvk.version, gvk.kind),
-                group => (group, gvk.version, gvk.kind),
-            })
+            .map(|gvk| (if machinery { "" } else { gvk.group }, gvk.version, gvk.kind))
             .map(|(group, version, kind)| json!({"group": group, "version": version, "kind": kind}))
             .collect();
+        gvks.dedup();
         out.insert("x-kubernetes-group-version-kind".into(), gvks.into());
     }
     if def.atomic {
