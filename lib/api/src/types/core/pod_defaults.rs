@@ -113,10 +113,6 @@ pub fn pod_template_spec(template: &mut Struct) {
 pub fn pod_spec(spec: &mut Struct) {
     default_str(spec, c::pod_spec::RESTART_POLICY, "Always");
     default_value(spec, c::pod_spec::TERMINATION_GRACE_PERIOD_SECONDS, 30i64);
-    // As upstream reads it.
-    if spec.int(c::pod_spec::TERMINATION_GRACE_PERIOD_SECONDS).is_some_and(|seconds| seconds < 0) {
-        spec.set(c::pod_spec::TERMINATION_GRACE_PERIOD_SECONDS, 1i64);
-    }
     default_str(spec, c::pod_spec::DNS_POLICY, "ClusterFirst");
     default_str(spec, c::pod_spec::SCHEDULER_NAME, "default-scheduler");
     if !present(spec, c::pod_spec::SECURITY_CONTEXT) {
