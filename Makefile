@@ -47,6 +47,12 @@ conformance: ## Run Kubernetes' conformance tests on the running cluster; ONLY=t
 conformance-negative: ## Run them against a server that does nothing: none may pass
 	@xtask/bootstrap && cargo run --quiet --package keelson-conformance -- --negative --only "$(ONLY)"
 
+upstream-diff: ## Send Kubernetes' own API server and ours the same requests, and tell what they answer differently; ONLY=row file (root)
+	@xtask/bootstrap && tests/upstream/run $(ONLY)
+
+upstream-e2e: ## Run Kubernetes' own end-to-end tests on the running cluster; ONLY=expression for those named so (root)
+	@xtask/bootstrap && tests/upstream/e2e $(if $(ONLY),'$(ONLY)')
+
 test-clients: ## Run kubectl, Helm, client-go, Python's client and kube on a cluster of their own; ONLY=text (root)
 	@xtask/bootstrap && tests/clients/run "$(ONLY)"
 

@@ -14,6 +14,12 @@ pub static STRATEGY: Strategy = Strategy {
     validate_create: |doc, ctx, errors| {
         validate(doc, ctx, errors);
         if ctx.group == STRICT {
+            let name = doc.meta().name();
+            errors.invalid_each(
+                &FieldPath::new("metadata").child("name"),
+                name,
+                names::dns1123_subdomain(name),
+            );
             create_strictly(doc, errors);
         }
     },
