@@ -41,7 +41,51 @@ const ANCHORED: usize = 1024;
 /// As deep as JSON may be.
 const DEPTH: usize = 200;
 
+/// Refuses maps and lists as keys, which JSON has none of: the reader keeps such a key at four hundred times its size before it
+/// finds that out. What is no YAML at all the reader tells itself.
+fn keys_are_scalars(bytes: &[u8]) -> Result<(), String> {
+    use granit_parser::{Event, Parser};
+    /// What a node that begins now is to the collection around it.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Next {
+        Item,
+        Key,
+        Value,
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
+    let mut around: Vec<Next> = Vec::new();
+    let step = |around: &mut Vec<Next>| match around.last_mut() {
+        Some(next @ Next::Key) => *next = Next::Value,
+        Some(next @ Next::Value) => *next = Next::Key,
+        Some(Next::Item) | None => {}
+    };
+    for event in Parser::new_from_str(text) {
+        let Ok((event, _)) = event else { return Ok(()) };
+        match event {
+            Event::Scalar(..) | Event::Alias(..) => step(&mut around),
+            Event::SequenceStart(..) | Event::MappingStart(..) => {
+                if around.last() == Some(&Next::Key) {
+                    return Err("yaml: invalid map key".to_owned());
+                }
+                // Deeper is refused by the reader; what is noted here stays small.
+                if around.len() > DEPTH {
+                    return Ok(());
+                }
+                let list = matches!(event, Event::SequenceStart(..));
+                around.push(if list { Next::Item } else { Next::Key });
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                around.pop();
+                step(&mut around);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json::Value, String> {
+    keys_are_scalars(bytes)?;
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
     options.with_snippet = false;
@@ -224,6 +268,24 @@ mod tests {
         );
         let said = to_json(b"a: {<<: 1}").unwrap_err().to_string();
         assert_eq!(said, "yaml: map merge requires map or sequence of maps as the value");
+    }
+
+    #[test]
+    fn a_key_is_a_scalar() {
+        for refused in
+            ["{a: 1}: b", "? [a]\n: b", "x: {{a: 1}: 2}", "- {[1]: 2}", "{{1, 2}}", "a: b\n? {c: d}"]
+        {
+            let said = to_json(refused.as_bytes()).unwrap_err().to_string();
+            assert_eq!(said, "yaml: invalid map key", "{refused}");
+        }
+        for read in [
+            "a: {b: {c: [1, {d: 2}]}}\ne: [f]",
+            "? a\n: b",
+            "- a: 1\n  b: [c]\n- {}",
+            "x: &x {a: 1}\ny: *x\nz: 1",
+        ] {
+            assert!(to_json(read.as_bytes()).is_ok(), "{read}");
+        }
     }
 
     #[test]
