@@ -2,7 +2,6 @@
 
 use http::{Response, StatusCode};
 use keelson_api::doc::Doc;
-use keelson_api::f::core_v1::secret;
 use keelson_api::status::{Reason, Status};
 use keelson_api::types;
 use keelson_store::{Expect, Transaction};
@@ -183,15 +182,8 @@ async fn check_and_store(
     if op.row.acted_on_by.is_none() {
         op.call.warnings.add(format!("{} are stored, but nothing in this cluster acts on them yet", op.gr()));
     }
-    if op.row.group.is_empty()
-        && op.row.kind == "Secret"
-        && doc.str(&[secret::TYPE]) == "kubernetes.io/service-account-token"
-    {
-        op.call.warnings.add(
-            "secrets of type kubernetes.io/service-account-token are stored, but nothing in this cluster acts on them yet: no \
-             token is put in; `kubectl create token` makes one"
-                .to_owned(),
-        );
+    if let Some(what) = (op.strategy.unserved)(doc) {
+        op.call.warnings.add(format!("{what}, but nothing in this cluster acts on them yet"));
     }
     let key = op.key(&name);
     if options.dry_run {

@@ -147,7 +147,11 @@ async fn what_nothing_acts_on_says_so() {
             "metadata": {"name": name, "annotations": annotations}});
         let answer = lab.post("/api/v1/namespaces/default/secrets", &secret).await;
         answer.expect(201);
-        assert_eq!(answer.warnings().iter().any(|text| text.contains("no token is put in")), says, "{kind}");
+        assert_eq!(
+            answer.warnings().iter().any(|text| text.contains("nothing in this cluster acts on them")),
+            says,
+            "{kind}"
+        );
     }
 }
 
