@@ -39,6 +39,8 @@ back() {
 }
 # as_before NAME [NODE]: the checks of every cut on a cluster that has the sample.
 as_before() {
+    # What is asked from outside before there is a network would be noticed late.
+    networked cut
     check "the sample's pods of before answer" until_ok 300 old_pods_answer
     check "a new pod runs" until_ok 180 new_pod "late-$cuts" "${2:-}"
     check "nothing is left Terminating" until_ok 120 none_terminating
