@@ -73,6 +73,8 @@ keep_cluster() {
     cp "$work/pods" "$work/pods.cluster"
 }
 
+# networked NAME [CARDS]: the administrator who types a command again does so on a machine that is up.
+networked() { machine "$1" sh -c 'until [ "$(ip -4 -o address show scope global | wc -l)" -ge "$1" ]; do sleep 1; done' - "${2:-1}"; }
 # use NAME: kubectl and the sample's checks go to this machine.
 use() {
     used=$1

@@ -72,8 +72,6 @@ cut_cluster() {
     check "the cluster runs" until_ok 240 old_pods_answer
     machine cut mount -o ro LABEL=medium /srv/apt
 }
-# networked NAME [CARDS]: the administrator who types a command again does so on a machine that is up.
-networked() { machine "$1" sh -c 'until [ "$(ip -4 -o address show scope global | wc -l)" -ge "$1" ]; do sleep 1; done' - "${2:-1}"; }
 again() { began "$1"; machine_on cut 2 "${MEDIUM[@]}" "${@:2}"; }
 
 cut_writes() {

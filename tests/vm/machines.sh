@@ -159,14 +159,19 @@ runs() { kill -0 "$(cat "$GUESTS/$1/qemu.pid")" 2>/dev/null; }
 
 # machine NAME COMMAND…: runs it inside; its exit code comes back. With $within a limit in seconds (300).
 machine() {
-    local dir="$GUESTS/$1" id="$RANDOM$RANDOM$RANDOM" answer= code text lock in out end=$((SECONDS + ${within:-300}))
+    local dir="$GUESTS/$1" id="$RANDOM$RANDOM$RANDOM" answer= code text line= piece lock in out end=$((SECONDS + ${within:-300}))
     shift
     exec {lock}>"$dir/agent.lock" {in}<>"$dir/agent.in" {out}<>"$dir/agent.out"
     flock "$lock"
     printf '%s %s\n' "$id" "$(printf '%q ' "$@" | base64 -w 0)" >&"$in"
     until [ "$answer" = "$id" ]; do
-        # A line comes in pieces, seconds apart when the guest is slow; what is not whole is nothing.
-        if read -r -t 10 -u "$out" answer code text; then continue; else answer=; fi
+        # A line comes in pieces, seconds apart when the guest is slow.
+        if read -r -t 10 -u "$out" piece; then
+            read -r answer code text <<<"$line$piece"
+            line=
+            continue
+        fi
+        line+=$piece
         if ! kill -0 "$(cat "$dir/qemu.pid")" 2>/dev/null; then
             answer=$id code=254 text=$(echo "the machine is off: $(tail -n 3 "$dir/qemu.log")" | base64 -w 0)
         elif [ $SECONDS -ge $end ]; then
