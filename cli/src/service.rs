@@ -193,6 +193,8 @@ fn tell(state: &[NotifyState<'_>]) {
 /// The runtime that a service's tasks run on.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        // The YAML reader calls itself for each level of what it reads (200 at most); memory that is never reached costs nothing.
+        .thread_stack_size(8 << 20)
         .enable_all()
         .thread_name("keelson")
         .build()

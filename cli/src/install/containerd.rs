@@ -5,6 +5,7 @@ use super::ledger::{Entry, Ledger};
 use super::{registries, run, sealed};
 use anyhow::{Context as _, Result, bail};
 use keelson_daemon::config::RegistriesSection;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The drop-in, and the line that makes containerd read it.
@@ -240,6 +241,33 @@ impl Import {
     }
 }
 
+/// What `ctr images list` prints: a heading, then name, media type and digest on each line.
+pub fn names(listed: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
+    };
+    listed.lines().skip(1).filter_map(line).collect()
+}
+
+/// All names of the images that have one of `some`: what has another name stays when one goes, and CRI gives each a second one.
+pub fn same(names: &BTreeMap<String, String>, some: &[String]) -> Vec<String> {
+    let digests: BTreeSet<&String> = some.iter().filter_map(|name| names.get(name)).collect();
+    names.iter().filter(|(_, digest)| digests.contains(digest)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Removes the images by all their names, and what containerd holds for imports that have ended with their machine. What was
+/// unpacked of them is gone then.
+pub fn forget(ctr: &impl Fn(&[&str]) -> Result<String>, names: &[String]) -> Result<()> {
+    let leases = ctr(&["leases", "list", "--quiet"])?;
+    let all = |words: &[&'static str], some: Vec<&str>| match some.is_empty() {
+        true => Ok(()),
+        false => ctr(&[words, &some].concat()).map(drop),
+    };
+    all(&["leases", "delete", "--sync"], leases.split_whitespace().collect())?;
+    all(&["images", "remove", "--sync"], names.iter().map(String::as_str).collect())
+}
+
 fn import(ledger: &Ledger, state: &Path, socket: &Path, archive: &Path) -> Result<()> {
     let socket = socket.to_string_lossy();
     let ctr = |arguments: &[&str]| {
@@ -248,11 +276,11 @@ fn import(ledger: &Ledger, state: &Path, socket: &Path, archive: &Path) -> Resul
         run("ctr", &all)
     };
     const BY: &str = "init";
-    if ctr(&["images", "list", "--quiet"])?.lines().any(|name| name == PAUSE) {
-        if Import::unfinished(state, BY).is_empty() {
-            return Ok(());
-        }
-        ctr(&["images", "remove", "--sync", PAUSE])?;
+    let names = names(&ctr(&["images", "list"])?);
+    if !Import::unfinished(state, BY).is_empty() {
+        forget(&ctr, &same(&names, &[PAUSE.to_owned()]))?;
+    } else if names.contains_key(PAUSE) {
+        return Ok(());
     }
     ledger.note(Entry::Image { name: PAUSE.to_owned() })?;
     let under_way = Import::begin(state, BY, &[PAUSE.to_owned()])?;
@@ -279,6 +307,16 @@ pub fn link_plugins(ledger: &Ledger, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_names_of_an_image_are_found() {
+        let listed = "REF  TYPE  DIGEST  SIZE  PLATFORMS  LABELS \na.b/c:1 application/x sha256:00 1.1 MiB linux/amd64 x=y \n\
+                      sha256:99 application/x sha256:00 1.1 MiB linux/amd64 x=y\nd:1 application/x sha256:11 1 MiB - -\n";
+        let names = names(listed);
+        assert_eq!(names.get("a.b/c:1").map(String::as_str), Some("sha256:00"));
+        assert_eq!(same(&names, &["a.b/c:1".to_owned(), "none".to_owned()]), ["a.b/c:1", "sha256:99"]);
+        assert_eq!(same(&names, &[]), [""; 0]);
+    }
 
     /// As Debian 12's containerd 1.6 prints it, shortened.
     const DUMP: &str = r#"disabled_plugins = []

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// The unit that begins what cannot be enabled.
 pub const FIRST_BOOT: &str = "keelson-first-boot.service";
+/// The unit that keeps the machine's id ([`super::machine_id`]).
+const MACHINE_ID: &str = "keelson-machine-id.service";
 /// What makes the folders that the links lead to, on a /var that begins empty.
 const TMPFILES: &str = "/etc/tmpfiles.d/keelson-image.conf";
 
@@ -115,7 +117,7 @@ fn put_in_place(config: &Config, config_file: &Path, ledger: &Ledger) -> Result<
         folders.push_str(&format!("d {} 0755 root root -\n", to.display()));
     }
     ledger.write(Path::new(TMPFILES), folders.as_bytes(), 0o644)?;
-    run("systemctl", &["enable", "--quiet", FIRST_BOOT]).map(drop)
+    run("systemctl", &["enable", "--quiet", FIRST_BOOT, MACHINE_ID]).map(drop)
 }
 
 /// A link from a folder that is not used yet to one below the state folder.

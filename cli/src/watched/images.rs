@@ -2,7 +2,7 @@
 //! the runtime lost is there again after a start.
 
 use super::{Notices, Stamp, archive, back_off, files};
-use crate::install::containerd::Import;
+use crate::install::containerd::{self, Import};
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::run;
 use anyhow::{Context as _, Result};
@@ -165,7 +165,7 @@ impl Runtime {
 
     /// Names, each with the digest that it stands for.
     async fn digests(&self) -> Result<BTreeMap<String, String>> {
-        Ok(digests(&self.ctr(&["images", "list"]).await?))
+        Ok(containerd::names(&self.ctr(&["images", "list"]).await?))
     }
 
     /// Takes a name away, and the image with its last name. CRI takes all names of an image at once, so it is for that only.
@@ -234,34 +234,20 @@ impl Runtime {
         if unfinished.is_empty() {
             return Ok(());
         }
-        let known = self.known().await?;
-        for name in unfinished.iter().filter(|name| known.contains(*name)) {
-            tracing::warn!(image = name, "the import of an image was cut short; it is imported anew");
-            self.ctr(&["images", "remove", "--sync", name]).await?;
+        tracing::warn!(images = ?unfinished, "an import of images was cut short; they are imported anew");
+        keelson_kubelet::unflushed::remove(&Cri::new(&config.kubelet.cri_socket)?, &unfinished).await?;
+        // Those that CRI does not know, because they are not whole.
+        for name in containerd::same(&self.digests().await?, &unfinished) {
+            self.ctr(&["images", "remove", "--sync", &name]).await?;
         }
         taken.archives.retain(|_, archive| !archive.images.iter().any(|image| unfinished.contains(image)));
         Ok(())
     }
 }
 
-/// What `ctr images list` prints: a heading, then name, media type and digest on each line.
-fn digests(listed: &str) -> BTreeMap<String, String> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
-    };
-    listed.lines().skip(1).filter_map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_and_digests_are_read() {
-        let listed = "REF  TYPE  DIGEST  SIZE  PLATFORMS  LABELS \na.b/c:1 application/x sha256:00 1.1 MiB linux/amd64 x=y \n";
-        assert_eq!(digests(listed), [("a.b/c:1".to_owned(), "sha256:00".to_owned())].into());
-    }
 
     #[test]
     fn the_runtime_follows_the_folder() {
