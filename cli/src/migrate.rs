@@ -225,7 +225,12 @@ async fn to_etcd(config: &Config, section: &EtcdSection, progress: Progress) -> 
     let source = Source::beside(reader);
     let mut options = store::etcd_options(section)?;
     options.compact_every = None;
-    options.min_revision = revision;
+    // What was written in this etcd before is no history of this cluster's: who watches from a revision of the old store is told
+    // to list again, whichever of the two is further on.
+    let unused = EtcdStore::open(options.clone()).await.context("the database in etcd cannot be opened")?;
+    let newest = unused.revision().await?;
+    unused.close().await?;
+    options.min_revision = revision.max(newest) + 1;
     let target = EtcdStore::open(options).await.context("the database in etcd cannot be opened")?;
     let there = progress.wait("looking whether etcd is empty", prepared(&source, revision, &target)).await?;
     let count = match there {
@@ -262,8 +267,9 @@ async fn to_sqlite(config: &Config, building: &Path, progress: Progress) -> Resu
         }
         _ => {}
     }
-    let target = SqliteStore::open(SqliteOptions { min_revision: revision, ..SqliteOptions::new(building) })
-        .context("the new database cannot be made")?;
+    let target =
+        SqliteStore::open(SqliteOptions { min_revision: revision + 1, ..SqliteOptions::new(building) })
+            .context("the new database cannot be made")?;
     progress.wait("copying", copied(&source, revision, &target)).await?;
     let count = progress.wait("comparing each object", compared(&source, revision, &target)).await?;
     target.close().await?;

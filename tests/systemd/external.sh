@@ -85,6 +85,9 @@ machine_down e2
 
 say "from SQLite to etcd"
 etcdctl del / --prefix >/dev/null
+# Its history goes further than the new cluster's, and is another's.
+machine store sh -c 'for number in $(seq 300); do ETCDCTL_API=3 etcdctl --endpoints "$1" --cacert /etc/etcd-tls/ca.crt --cert /etc/etcd-tls/client.crt --key /etc/etcd-tls/client.key put "/registry/configmaps/default/many-$number" "{}" >/dev/null; done' - "https://$SUBNET.81:2379"
+etcdctl del / --prefix >/dev/null
 check "init" machine e1 keelson init --mode units
 machine e1 cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.82/" >"$work/e1.conf"
 import e1 "$image"
@@ -138,7 +141,7 @@ check "no resourceVersion comes again" test "$(version)" -ge "$version_before"
 check "the pods were not disturbed" test "$(pods_of at_e1)" = "$pods_before"
 check "and reach each other" until_ok 20 at_e1 exec client-one -- sh -c 'nc -w 2 web.default.svc.cluster.local 80 </dev/null | grep hello'
 old_watch() { at_e1 get --raw "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=$version_before&timeoutSeconds=2"; }
-check "a watch from before is told of nothing it knows" sh -c 'echo "$1"; case $1 in *many-*) exit 1 ;; esac' - "$(old_watch 2>&1)"
+check "a watch from before is told of nothing it knows" sh -c 'echo "$1" | cut -c 1-200; case $1 in *many-*) exit 1 ;; esac' - "$(old_watch 2>&1)"
 check "migrating again is refused" refuses "in etcd already" machine e1 keelson "${moves[@]}"
 check "doctor finds nothing wrong" until_ok 20 machine e1 keelson doctor
 at_e1 create configmap in-etcd --from-literal=a=b >/dev/null
