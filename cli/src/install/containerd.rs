@@ -41,11 +41,11 @@ impl Effective {
         })
     }
 
-    /// Whether the CRI plugin is switched off.
+    /// Whether the CRI plugin is switched off. (containerd 2 quotes with apostrophes.)
     pub fn cri_disabled(&self) -> bool {
-        self.dump
-            .lines()
-            .any(|line| line.trim_start().starts_with("disabled_plugins") && line.contains("cri\""))
+        self.dump.lines().any(|line| {
+            line.trim_start().starts_with("disabled_plugins") && line.replace('\'', "\"").contains("cri\"")
+        })
     }
 
     /// The image of the pods' first process.
@@ -55,13 +55,23 @@ impl Effective {
         old.or_else(new).unwrap_or_default()
     }
 
-    /// Where plugins and network configurations are looked for.
+    /// Where plugins and network configurations are looked for. Of the several folders that containerd 2.1 knows, the first.
     pub fn cni(&self) -> (PathBuf, PathBuf) {
-        let of = |key: &str, default: &str| {
+        let of = |key: &str| {
             let value = self.value("cri\".cni", key).or_else(|| self.value("cri.v1.runtime\".cni", key));
-            value.filter(|path| !path.is_empty()).map_or(PathBuf::from(default), PathBuf::from)
+            let first = value?.split(',').next()?.trim_matches(['[', ']', ' ', '"', '\'']).to_owned();
+            (!first.is_empty()).then(|| PathBuf::from(first))
         };
-        (of("bin_dir", keelson_base::consts::CNI_BIN_DIR), of("conf_dir", keelson_base::consts::CNI_CONF_DIR))
+        let plugins = of("bin_dir").or_else(|| of("bin_dirs"));
+        (
+            plugins.unwrap_or_else(|| keelson_base::consts::CNI_BIN_DIR.into()),
+            of("conf_dir").unwrap_or_else(|| keelson_base::consts::CNI_CONF_DIR.into()),
+        )
+    }
+
+    /// The form of the file: one of another names no plugin of this containerd.
+    fn form(&self) -> &str {
+        self.dump.lines().find_map(|line| line.strip_prefix("version = ")).unwrap_or("2")
     }
 
     /// Where images and containers lie.
@@ -91,7 +101,8 @@ impl Effective {
         if !pause && !mirrors {
             return None;
         }
-        let mut text = String::from("# Written by keelson; `keelson reset` removes it.\nversion = 2\n");
+        let mut text =
+            format!("# Written by keelson; `keelson reset` removes it.\nversion = {}\n", self.form());
         let mut inside = false;
         for line in self.dump.lines() {
             let trimmed = line.trim();
@@ -112,12 +123,7 @@ impl Effective {
                 text.push('\n');
             }
         }
-        // Version 2 of the file names no plugin of containerd 2.x.
-        Some(if self.dump.contains("version = 3") {
-            text.replace("version = 2", "version = 3")
-        } else {
-            text
-        })
+        Some(text)
     }
 }
 
@@ -365,5 +371,59 @@ version = 2
         assert_eq!((has.registries(), has.drop_in(true, true)), (Some("/etc/a".into()), None));
         let off = Effective { dump: "disabled_plugins = [\"cri\"]\n".into() };
         assert!(off.cri_disabled());
+    }
+
+    /// As containerd 2.1 prints it, shortened.
+    const DUMP_3: &str = r#"version = 3
+root = '/data/containerd'
+disabled_plugins = []
+imports = []
+
+[plugins]
+  [plugins.'io.containerd.cri.v1.images']
+    snapshotter = 'overlayfs'
+
+    [plugins.'io.containerd.cri.v1.images'.pinned_images]
+      sandbox = 'registry.k8s.io/pause:3.10'
+
+    [plugins.'io.containerd.cri.v1.images'.registry]
+      config_path = ''
+
+  [plugins.'io.containerd.cri.v1.runtime']
+    restrict_oom_score_adj = true
+
+    [plugins.'io.containerd.cri.v1.runtime'.containerd]
+      [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes]
+        [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+          [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+            SystemdCgroup = true
+
+    [plugins.'io.containerd.cri.v1.runtime'.cni]
+      bin_dir = ''
+      bin_dirs = ['/srv/cni/bin', '/opt/cni/bin']
+      conf_dir = '/srv/cni/net.d'
+"#;
+
+    #[test]
+    fn containerd_2_has_other_names_quotes_and_folders() {
+        let effective = Effective { dump: DUMP_3.to_owned() };
+        assert_eq!(effective.sandbox_image(), "registry.k8s.io/pause:3.10");
+        assert_eq!(effective.cni(), ("/srv/cni/bin".into(), "/srv/cni/net.d".into()));
+        assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
+        assert!(effective.systemd_cgroup() && !effective.cri_disabled());
+        let text = effective.drop_in(true, true).unwrap();
+        assert_eq!(
+            text,
+            "# Written by keelson; `keelson reset` removes it.\nversion = 3\n\
+             [plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n\n\
+             [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"keelson.dev/pause:1\"\n\n\
+             [plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\n"
+        );
+        let one = Effective { dump: DUMP_3.replace("bin_dir = ''", "bin_dir = '/a'") };
+        assert_eq!(one.cni().0, PathBuf::from("/a"));
+        let none = Effective { dump: String::new() };
+        assert_eq!(none.cni().0, PathBuf::from(keelson_base::consts::CNI_BIN_DIR));
+        let off = DUMP_3.replace("disabled_plugins = []", "disabled_plugins = ['io.containerd.grpc.v1.cri']");
+        assert!(Effective { dump: off }.cri_disabled());
     }
 }
