@@ -67,8 +67,11 @@ version = 2
     path = "/var/lib/containerd/opt"
 TOML
 traces modern >"$work/modern.before"
+effective >"$work/modern.effective"
 check "init" machine modern keelson init --mode units
 check "the runtime makes pods with our image" says_effective "sandbox = 'keelson.dev/pause:1'"
+only_ours() { diff <(effective | grep -v '^imports =\|^ *sandbox =') <(grep -v '^imports =\|^ *sandbox =' "$work/modern.effective"); }
+check "and all else is in force as it was" only_ours
 check "the CNI plugin lies where the file says" machine modern test -x /usr/lib/cni/keelson-cni
 machine modern cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.71/" >"$work/modern.conf"
 import modern "$image"

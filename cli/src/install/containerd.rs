@@ -71,7 +71,7 @@ impl Effective {
 
     /// The form of the file: one of another names no plugin of this containerd.
     fn form(&self) -> &str {
-        self.dump.lines().find_map(|line| line.strip_prefix("version = ")).unwrap_or("2")
+        form(&self.dump).unwrap_or("2")
     }
 
     /// Where images and containers lie.
@@ -94,8 +94,9 @@ impl Effective {
 
     /// The drop-in that names our sandbox image (where `pause`), and the folder about registries (where `mirrors`); `None` when
     /// neither needs a change. containerd takes a plugin's section of a drop-in for the whole section, so it holds all that
-    /// is in force now.
-    fn drop_in(&self, pause: bool, mirrors: bool) -> Option<String> {
+    /// is in force now. Beside a main file of another form it holds every plugin's: containerd 2 reads a form 2 that is alone, and
+    /// passes over its plugins where a drop-in has form 3.
+    fn drop_in(&self, pause: bool, mirrors: bool, main: &str) -> Option<String> {
         let pause = pause && self.sandbox_image() != PAUSE;
         let mirrors = mirrors && self.registries().is_none();
         if !pause && !mirrors {
@@ -103,16 +104,19 @@ impl Effective {
         }
         let mut text =
             format!("# Written by keelson; `keelson reset` removes it.\nversion = {}\n", self.form());
-        let mut inside = false;
+        let mixed = !main.is_empty() && form(main) != Some(self.form());
+        let (mut inside, mut cri) = (false, false);
         for line in self.dump.lines() {
             let trimmed = line.trim();
             if trimmed.starts_with('[') {
-                inside = CRI.iter().any(|section| trimmed.trim_start_matches('[').starts_with(section));
+                let section = trimmed.trim_start_matches('[');
+                cri = CRI.iter().any(|ours| section.starts_with(ours));
+                inside = cri || mixed && section.starts_with("plugins.");
             }
             if !inside {
                 continue;
             }
-            let is = |key: &str| trimmed.split_once(" = ").is_some_and(|(name, _)| name == key);
+            let is = |key: &str| cri && trimmed.split_once(" = ").is_some_and(|(name, _)| name == key);
             if pause && (is("sandbox_image") || is("sandbox")) {
                 let (key, _) = trimmed.split_once(" = ")?;
                 text.push_str(&format!("{key} = \"{PAUSE}\"\n"));
@@ -125,6 +129,11 @@ impl Effective {
         }
         Some(text)
     }
+}
+
+/// The form that a file of containerd's says it has.
+fn form(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| Some(line.trim().strip_prefix("version")?.trim().strip_prefix('=')?.trim()))
 }
 
 /// Whether the package of images is installed.
@@ -173,14 +182,14 @@ pub fn write_drop_in(
         let folder = effective.registries().unwrap_or_else(|| registries::FOLDER.into());
         registries::write(ledger, &folder, mirrors)?;
     }
-    let Some(text) = effective.drop_in(pause, mirrored) else { return Ok(false) };
+    let main = std::fs::read_to_string(MAIN).unwrap_or_default();
+    let Some(text) = effective.drop_in(pause, mirrored, &main) else { return Ok(false) };
     sealed::check(Path::new(DROP_IN))?;
     if let Some(due) = due {
         keelson_pki::write_atomic(due, b"", 0o644)
             .with_context(|| format!("cannot write {}", due.display()))?;
     }
     let mut changed = ledger.write(Path::new(DROP_IN), text.as_bytes(), 0o644)?;
-    let main = std::fs::read_to_string(MAIN).unwrap_or_default();
     let reads =
         main.lines().any(|line| line.starts_with("imports") && line.contains("/etc/containerd/conf.d/"));
     if !reads {
@@ -355,20 +364,20 @@ version = 2
         assert_eq!(effective.sandbox_image(), "registry.k8s.io/pause:3.6");
         assert_eq!(effective.cni(), (PathBuf::from("/usr/lib/cni"), PathBuf::from("/etc/cni/net.d")));
         assert!(!effective.systemd_cgroup() && !effective.cri_disabled());
-        let text = effective.drop_in(true, false).unwrap();
+        let text = effective.drop_in(true, false, "").unwrap();
         assert!(text.contains("sandbox_image = \"keelson.dev/pause:1\"\nrestrict_oom_score_adj = true"));
         assert!(text.contains("bin_dir = \"/usr/lib/cni\"") && text.contains("SystemdCgroup = false"));
         assert!(!text.contains("io.containerd.internal") && !text.contains("gc.v1"));
         let again = Effective { dump: DUMP.replace("registry.k8s.io/pause:3.6", PAUSE) };
         assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
-        assert_eq!(again.drop_in(true, false), None);
-        let text = again.drop_in(true, true).unwrap();
+        assert_eq!(again.drop_in(true, false, ""), None);
+        let text = again.drop_in(true, true, "").unwrap();
         assert!(text.contains("registry]\nconfig_path = \"/etc/containerd/certs.d\""), "{text}");
-        let text = effective.drop_in(false, true).unwrap();
+        let text = effective.drop_in(false, true, "").unwrap();
         assert!(text.contains("registry.k8s.io/pause:3.6") && text.contains("certs.d"));
         let has =
             Effective { dump: again.dump.replace("config_path = \"\"", "config_path = \"/etc/a:/etc/b\"") };
-        assert_eq!((has.registries(), has.drop_in(true, true)), (Some("/etc/a".into()), None));
+        assert_eq!((has.registries(), has.drop_in(true, true, "")), (Some("/etc/a".into()), None));
         let off = Effective { dump: "disabled_plugins = [\"cri\"]\n".into() };
         assert!(off.cri_disabled());
     }
@@ -411,7 +420,7 @@ imports = []
         assert_eq!(effective.cni(), ("/srv/cni/bin".into(), "/srv/cni/net.d".into()));
         assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
         assert!(effective.systemd_cgroup() && !effective.cri_disabled());
-        let text = effective.drop_in(true, true).unwrap();
+        let text = effective.drop_in(true, true, "").unwrap();
         assert_eq!(
             text,
             "# Written by keelson; `keelson reset` removes it.\nversion = 3\n\
@@ -419,6 +428,18 @@ imports = []
              [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"keelson.dev/pause:1\"\n\n\
              [plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\n"
         );
+        assert_eq!(effective.drop_in(true, true, "version = 3\n"), Some(text));
+        // Beside a form 2, which this containerd would then read nothing of, all that it said.
+        let text = effective.drop_in(true, true, "version = 2\n").unwrap();
+        assert!(
+            text.contains("sandbox = \"keelson.dev/pause:1\"")
+                && text.contains("restrict_oom_score_adj = true")
+        );
+        assert!(
+            text.contains("SystemdCgroup = true") && text.contains("bin_dirs = ['/srv/cni/bin'"),
+            "{text}"
+        );
+        assert!(!text.contains("root = ") && !text.contains("disabled_plugins"));
         let one = Effective { dump: DUMP_3.replace("bin_dir = ''", "bin_dir = '/a'") };
         assert_eq!(one.cni().0, PathBuf::from("/a"));
         let none = Effective { dump: String::new() };
