@@ -217,6 +217,16 @@ fn keep_name(config: &Config) -> Result<()> {
     }
 }
 
+/// Where first boot gave the machine a name that is kept with the state: back to the one that it boots with. A node that is
+/// made after a reset would have another name at the next boot.
+pub fn name_back(config: &Config) -> Result<()> {
+    if !name_file(config).exists() {
+        return Ok(());
+    }
+    let name = fs::read_to_string("/etc/hostname").context("cannot read /etc/hostname")?;
+    nix::unistd::sethostname(name.trim()).context("the host name cannot be set")
+}
+
 /// The file that is there, and its text.
 fn find(named: Option<PathBuf>) -> Result<(PathBuf, String)> {
     let read =

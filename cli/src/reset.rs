@@ -4,9 +4,9 @@
 
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::{Progress, until};
-use crate::install::{self, alone, containerd, firewall, machine, node_leave, units};
+use crate::install::{self, alone, containerd, firewall, machine, node_leave, sealed, units};
 use crate::node_certs::NodeFiles;
-use crate::{node, shutdown};
+use crate::{first_boot, node, shutdown};
 use anyhow::{Context, Result, bail};
 use futures::future::join_all;
 use keelson_daemon::config::Config;
@@ -202,10 +202,20 @@ fn remove_state(config: &Config, all: bool) -> Vec<String> {
     if !all {
         return Vec::new();
     }
-    let mut left = Vec::new();
+    let (mut left, mut stays) = (Vec::new(), false);
+    left.extend(first_boot::name_back(config).err().map(|error| format!("host name: {error:#}")));
+    let inside = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
     // The folder itself may be a mount point, or the package's.
-    for entry in std::fs::read_dir(&config.paths.state).into_iter().flatten().flatten() {
-        left.extend(remove_folder(&entry.path()));
+    for path in inside(&config.paths.state).map(|entry| entry.path()) {
+        if sealed::led_to(&path) {
+            stays = true;
+            left.extend(inside(&path).filter_map(|entry| remove_folder(&entry.path())));
+        } else {
+            left.extend(remove_folder(&path));
+        }
+    }
+    if stays {
+        return left;
     }
     match std::fs::remove_dir(&config.paths.state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

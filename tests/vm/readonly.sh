@@ -56,6 +56,7 @@ check "it has kept its name" test "$(machine sealed hostname)" = sealed
 check "status says that all is well" until_ok 60 machine sealed keelson status
 check "reset takes it back" machine sealed keelson reset --yes --state
 check "nothing of it runs" not machine sealed pgrep -x keelson
+check "it has the image's name again" test "$(machine sealed hostname)" = guest
 check "init by hand" machine sealed keelson init
 machine_off sealed
 machine_up sealed 1 "${MEDIUM[@]}" "${VAR[@]}"

@@ -18,6 +18,15 @@ const MACHINE_ID: &str = "keelson-machine-id.service";
 /// What makes the folders that the links lead to, on a /var that begins empty.
 const TMPFILES: &str = "/etc/tmpfiles.d/keelson-image.conf";
 
+/// Folders below the state folder that links in the image lead to: for the configuration, and for the runtime's of networks.
+const LED_TO: [&str; 2] = ["config.yaml.d", "cni-net.d"];
+
+/// Whether a folder of the state is one that a link in this machine's image leads to. The runtime watches the one that was there
+/// when it started, so it must stay that one.
+pub fn led_to(folder: &Path) -> bool {
+    is(Path::new("/etc")) && LED_TO.iter().any(|name| folder.file_name() == Some(name.as_ref()))
+}
+
 /// Whether `path`, or the nearest folder above it that is there, lies on a file system that is read-only.
 pub fn is(path: &Path) -> bool {
     let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
@@ -107,9 +116,9 @@ fn put_in_place(config: &Config, config_file: &Path, ledger: &Ledger) -> Result<
     let links = [
         (
             dropin::place(config_file, "x").parent().map(Path::to_owned).unwrap_or_default(),
-            state.join("config.yaml.d"),
+            state.join(LED_TO[0]),
         ),
-        (networks, state.join("cni-net.d")),
+        (networks, state.join(LED_TO[1])),
     ];
     let mut folders = format!("d {} 0755 root root -\n", state.display());
     for (from, to) in &links {
