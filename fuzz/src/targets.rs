@@ -229,7 +229,7 @@ fn label_selector(input: &[u8]) {
 fn field_selector(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(selector) = FieldSelector::parse(text) {
-        let _ = selector.check(&["metadata.name", "metadata.namespace", "spec.nodeName"], true);
+        let _ = selector.check(&["metadata.name", "metadata.namespace", "spec.nodeName"], None);
         let _ = selector.matches(|field| (field == "metadata.name").then_some("a"));
         let _ = selector.renamed(&[("spec.nodeName", "spec.host")]).requires_exact("spec.host");
     }
