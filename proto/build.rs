@@ -2,7 +2,12 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["cri/runtime/v1/api.proto", "containerd/events/events.proto", "grpc_health.proto"];
+    let files = [
+        "cri/runtime/v1/api.proto",
+        "containerd/events/events.proto",
+        "containerd/leases/leases.proto",
+        "grpc_health.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -120,6 +120,7 @@ impl ControlPlane {
         let pod_cidrs = vec![(config.network.pod_cidr, consts::NODE_POD_CIDR_PREFIX)];
         let mut settings = ControllersConfig::new(pod_cidrs, self.pki.ca.certificate_pem().to_owned());
         settings.signing = Some(Signing { authority: self.pki.ca.clone(), life: config.certificates.life });
+        settings.tokens = Some(self.pki.service_account.clone());
         let server = self.server.clone();
         let election = self.election(config, "kube-controller-manager");
         components.start(component_status::CONTROLLERS, move |context| {

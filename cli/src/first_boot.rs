@@ -9,7 +9,7 @@
 //! new again: its next boot acts on the file once more.
 
 use crate::install::progress::Output;
-use crate::install::{run, sealed};
+use crate::install::{machine_id, run, sealed};
 use anyhow::{Context as _, Result, bail};
 use keelson_daemon::config::Config;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,10 @@ pub enum Command {
     /// Make a disk image ready for machines whose root is read-only (root, in the image): what they cannot write is put in
     /// place, without any identity, and leads below /var.
     Prepare,
+    /// Keep this machine's id, which systemd makes up at each boot of a machine whose /etc is read-only, or take the one that
+    /// was kept. The unit keelson-machine-id.service runs this.
+    #[command(hide = true)]
+    MachineId,
 }
 
 /// The file.
@@ -168,6 +172,10 @@ pub fn work(command: Command, config: &Config, config_file: &Path, output: Outpu
             anyhow::ensure!(nix::unistd::Uid::effective().is_root(), "this needs root: run it with sudo");
             sealed::prepare(config, config_file)
         }
+        Command::MachineId => {
+            anyhow::ensure!(nix::unistd::Uid::effective().is_root(), "this needs root: run it with sudo");
+            machine_id::keep(&config.paths.state)
+        }
         Command::Run { file } => {
             anyhow::ensure!(nix::unistd::Uid::effective().is_root(), "this needs root: run it with sudo");
             keep_name(config)?;
@@ -207,6 +215,16 @@ fn keep_name(config: &Config) -> Result<()> {
         Ok(name) => nix::unistd::sethostname(name.trim()).context("the host name cannot be set"),
         Err(_) => Ok(()),
     }
+}
+
+/// Where first boot gave the machine a name that is kept with the state: back to the one that it boots with. A node that is
+/// made after a reset would have another name at the next boot.
+pub fn name_back(config: &Config) -> Result<()> {
+    if !name_file(config).exists() {
+        return Ok(());
+    }
+    let name = fs::read_to_string("/etc/hostname").context("cannot read /etc/hostname")?;
+    nix::unistd::sethostname(name.trim()).context("the host name cannot be set")
 }
 
 /// The file that is there, and its text.

@@ -5,11 +5,13 @@
 //! comes again. Interrupted anywhere, the same command begins anew.
 
 use crate::install::dropin::{self, Chosen};
+use crate::install::etcd;
 use crate::install::handover;
 use crate::install::init;
 use crate::install::ledger::Ledger;
 use crate::install::progress::{Output, Progress, until};
 use crate::install::units;
+use crate::node;
 use crate::snapshot::{Source, put};
 use crate::store;
 use anyhow::{Context as _, Result, bail};
@@ -23,6 +25,8 @@ use std::time::Duration;
 
 /// The drop-in that names etcd.
 const DROP_IN: &str = handover::STORE;
+/// Whose database it is.
+const UNITS: [&str; 2] = [units::ALL_IN_ONE, units::CONTROL_PLANE];
 /// Stands in an etcd cluster as long as it holds a part of a copy.
 const MARK: &str = "/keelson/migrating";
 /// Records of servers that run expire after fifteen seconds.
@@ -33,20 +37,27 @@ const SERVERS: &str = "/keelson/masters/";
 /// Where to.
 #[derive(clap::Subcommand, Debug)]
 pub enum Target {
-    /// To an etcd cluster.
+    /// To an etcd cluster: the one named, else a member beside this control plane, as with `init --store etcd`.
     Etcd {
         /// Client addresses of all members, https://host:2379.
-        #[arg(long, required = true, value_delimiter = ',', value_name = "URL")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            value_name = "URL",
+            requires = "ca_file",
+            requires = "cert_file",
+            requires = "key_file"
+        )]
         endpoints: Vec<String>,
         /// The authority (PEM) of the members' certificates.
-        #[arg(long, value_name = "FILE")]
-        ca_file: PathBuf,
+        #[arg(long, value_name = "FILE", requires = "endpoints")]
+        ca_file: Option<PathBuf>,
         /// The certificate (PEM) that etcd knows this control plane by.
-        #[arg(long, value_name = "FILE")]
-        cert_file: PathBuf,
+        #[arg(long, value_name = "FILE", requires = "endpoints")]
+        cert_file: Option<PathBuf>,
         /// The key (PEM) of that certificate.
-        #[arg(long, value_name = "FILE")]
-        key_file: PathBuf,
+        #[arg(long, value_name = "FILE", requires = "endpoints")]
+        key_file: Option<PathBuf>,
     },
     /// To the SQLite file in the state folder; every control plane but this one has left before.
     Sqlite,
@@ -60,11 +71,16 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
     let config = config::load(there)?;
     let text = match &target {
         Target::Sqlite => None,
+        Target::Etcd { endpoints, .. } if endpoints.is_empty() => {
+            let own = [etcd::own_endpoint()];
+            Some(handover::store_text(&config.paths.pki(), &own, "keelson migrate-store"))
+        }
         Target::Etcd { endpoints, ca_file, cert_file, key_file } => {
             let mut chosen = Chosen::default();
             chosen.set("etcd.endpoints", endpoints.clone());
             for (key, path) in [("caFile", ca_file), ("certFile", cert_file), ("keyFile", key_file)] {
-                chosen.set(&format!("etcd.{key}"), path.to_string_lossy().into_owned());
+                let path = path.as_ref().map(|path| path.to_string_lossy().into_owned());
+                chosen.set_some(&format!("etcd.{key}"), path);
             }
             Some(chosen.text("keelson migrate-store"))
         }
@@ -74,11 +90,20 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
         Some(text) => config::load_with(there, &[(DROP_IN, text)])?.etcd,
         None => None,
     };
+    // One that is to run and does not was stopped by a migration that was interrupted.
+    let unit = UNITS.into_iter().find(|unit| units::started(unit) || units::enabled(unit));
     match (&config.etcd, &wanted) {
-        (Some(_), Some(_)) => {
-            bail!("the database is in etcd already; `keelson migrate-store sqlite` leads back")
+        (Some(_), Some(_)) | (None, None) => {
+            if let Some(unit) = unit.filter(|unit| !units::started(unit)) {
+                return finish(&config, unit, progress).await;
+            }
+            match wanted {
+                Some(_) => {
+                    bail!("the database is in etcd already; `keelson migrate-store sqlite` leads back")
+                }
+                None => bail!("the database is an SQLite file already"),
+            }
         }
-        (None, None) => bail!("the database is an SQLite file already"),
         (Some(_), None) if !dropin::place(&file, DROP_IN).exists() => bail!(
             "the section etcd stands in a file of yours; take it out of {} and its drop-ins into {}, then run this again",
             file.display(),
@@ -86,7 +111,14 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
         ),
         _ => {}
     }
-    let unit = [units::ALL_IN_ONE, units::CONTROL_PLANE].into_iter().find(|unit| units::started(unit));
+    if wanted.as_ref().is_some_and(etcd::is_own) {
+        let all_in_one = unit == Some(units::ALL_IN_ONE);
+        anyhow::ensure!(
+            !all_in_one,
+            "a member of etcd stands beside a control plane of its own (`keelson init --mode units`); name an etcd cluster with --endpoints"
+        );
+        etcd::check().await?;
+    }
     if let Some(unit) = unit {
         progress.step(&format!("stopping {unit}"), || {
             crate::install::run("systemctl", &["stop", unit]).map(drop)
@@ -98,12 +130,7 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
     }
     let count = moved.context("the database stays where it is")?;
     if let Some(unit) = unit {
-        let config = config::load(there)?;
-        let api = until(Duration::from_secs(60), || async {
-            let client = crate::install::admin(&config, None).await?;
-            client.apiserver_version().await.context("the API server does not answer yet")
-        });
-        progress.wait("waiting for the API server", api).await.with_context(|| init::failed(unit))?;
+        serving(&config::load(there)?, unit, progress).await?;
     }
     match output {
         Output::Text => println!("{count} objects moved, each compared"),
@@ -112,10 +139,38 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
     Ok(())
 }
 
-async fn moved(config: &Config, etcd: Option<&EtcdSection>, file: &Path, progress: Progress) -> Result<u64> {
+/// The database was moved by a run that ended before it was done.
+async fn finish(config: &Config, unit: &str, progress: Progress) -> Result<()> {
+    if config.etcd.is_none() && etcd::present(config) {
+        etcd::retire(config, &now())?;
+    }
+    if config.etcd.is_some() && config.paths.database().join(keelson_store::sqlite::DATABASE).exists() {
+        keep_aside(config)?;
+    }
+    crate::install::run("systemctl", &["start", "--no-block", unit])?;
+    serving(config, unit, progress).await
+}
+
+async fn serving(config: &Config, unit: &str, progress: Progress) -> Result<()> {
+    let api = until(Duration::from_secs(60), || async {
+        let client = crate::install::admin(config, None).await?;
+        client.apiserver_version().await.context("the API server does not answer yet")
+    });
+    progress.wait("waiting for the API server", api).await.map(drop).with_context(|| init::failed(unit))
+}
+
+async fn moved(
+    config: &Config,
+    wanted: Option<&EtcdSection>,
+    file: &Path,
+    progress: Progress,
+) -> Result<u64> {
     let ledger = Ledger::of(&config.paths.state);
-    match etcd {
+    match wanted {
         Some(section) => {
+            if etcd::is_own(section) {
+                progress.step("starting etcd", || beside(config, &ledger))?;
+            }
             let count = to_etcd(config, section, progress).await?;
             progress.step("naming etcd in the configuration", || {
                 let text = handover::adopt(&config.paths.pki(), section, "keelson migrate-store")?;
@@ -123,6 +178,8 @@ async fn moved(config: &Config, etcd: Option<&EtcdSection>, file: &Path, progres
                 init::write_config(&ledger, file, DROP_IN, &text).map(drop)
             })?;
             keep_aside(config)?;
+            let now = config::load(Some(file))?;
+            init::open_firewall(&ledger, &now, &node::identify(&now.node)?, true, progress)?;
             Ok(count)
         }
         None => {
@@ -138,9 +195,24 @@ async fn moved(config: &Config, etcd: Option<&EtcdSection>, file: &Path, progres
                 );
                 Ok(())
             })?;
+            if etcd::present(config) {
+                progress.step("stopping etcd", || etcd::retire(config, &now()))?;
+            }
             Ok(count)
         }
     }
+}
+
+/// Starts a first member beside this control plane, which reads its configuration again where one is there.
+fn beside(config: &Config, ledger: &Ledger) -> Result<()> {
+    if !etcd::folder(config).join("etcd.yaml").exists() {
+        etcd::first(config, &node::identify(&config.node)?)?;
+    }
+    units::start(ledger, &[units::ETCD], false)?;
+    // Waits until it is ready.
+    crate::install::run("systemctl", &["start", units::ETCD])
+        .map(drop)
+        .with_context(|| init::failed(units::ETCD))
 }
 
 async fn to_etcd(config: &Config, section: &EtcdSection, progress: Progress) -> Result<u64> {

@@ -4,10 +4,11 @@
 
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::progress::{Progress, until};
-use crate::install::{self, alone, containerd, firewall, machine, node_leave, units};
+use crate::install::{self, alone, containerd, firewall, machine, node_leave, sealed, units};
 use crate::node_certs::NodeFiles;
-use crate::{node, shutdown};
+use crate::{first_boot, node, shutdown};
 use anyhow::{Context, Result, bail};
+use futures::future::join_all;
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::{Cri, POD_UID};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,12 @@ pub async fn run(config: &Config, yes: bool, state: bool, drain: Duration, progr
         left.extend(remove_state(config, state || installed));
     }
     if left.is_empty() {
+        if let Some(named) = install::etcd::named(config) {
+            progress.say(&format!(
+                "what the cluster keeps in etcd at {} stays as it is",
+                named.endpoints.join(", ")
+            ));
+        }
         if last_copy {
             progress.say(&format!(
                 "the database and the keys in {} stay; `keelson reset --yes --state` removes them too",
@@ -134,6 +141,9 @@ fn list(config: &Config, sandboxes: &[(String, String)], ledger: &[Entry], state
             Entry::UfwRule { rule } => println!("rule of ufw: {rule}"),
         }
     }
+    if let Some(named) = install::etcd::named(config) {
+        println!("(what the cluster keeps in etcd at {} stays as it is)", named.endpoints.join(", "));
+    }
     if state {
         println!("folder {}: database, keys, volumes", config.paths.state.display());
     }
@@ -152,13 +162,18 @@ fn stop_units(ledger: &[Entry]) -> Vec<String> {
 
 /// Undoes the ledger, the last made first; then forgets it.
 async fn undo(config: &Config, cri: &Cri, ledger: &[Entry]) -> Vec<String> {
-    let mut left = Vec::new();
+    let image = |entry: &Entry| match entry {
+        Entry::Image { name } => Some(name.clone()),
+        _ => None,
+    };
+    // Through CRI, which knows an image's other names; it collects what each leaves before it answers.
+    let images = ledger
+        .iter()
+        .filter_map(image)
+        .map(async |name| cri.remove_image(&name).await.err().map(|error| format!("image {name}: {error}")));
+    let mut left: Vec<String> = join_all(images).await.into_iter().flatten().collect();
     let (mut runtime_changed, mut firewall_changed) = (false, false);
     for entry in ledger {
-        if let Entry::Image { name } = entry {
-            // Through CRI, which knows the image's other names.
-            left.extend(cri.remove_image(name).await.err().map(|error| format!("image {name}: {error}")));
-        }
         if let Entry::UfwRule { rule } = entry {
             left.extend(firewall::take_back(rule).err().map(|error| format!("ufw's rule {rule}: {error:#}")));
         }
@@ -187,10 +202,20 @@ fn remove_state(config: &Config, all: bool) -> Vec<String> {
     if !all {
         return Vec::new();
     }
-    let mut left = Vec::new();
+    let (mut left, mut stays) = (Vec::new(), false);
+    left.extend(first_boot::name_back(config).err().map(|error| format!("host name: {error:#}")));
+    let inside = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
     // The folder itself may be a mount point, or the package's.
-    for entry in std::fs::read_dir(&config.paths.state).into_iter().flatten().flatten() {
-        left.extend(remove_folder(&entry.path()));
+    for path in inside(&config.paths.state).map(|entry| entry.path()) {
+        if sealed::led_to(&path) {
+            stays = true;
+            left.extend(inside(&path).filter_map(|entry| remove_folder(&entry.path())));
+        } else {
+            left.extend(remove_folder(&path));
+        }
+    }
+    if stays {
+        return left;
     }
     match std::fs::remove_dir(&config.paths.state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -9,12 +9,15 @@ use keelson_daemon::{Clock, Context, Health, Readiness};
 use sd_notify::NotifyState;
 use std::fmt::Display;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+/// The longest wait of a unit's process that fails again and again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long each part of the drain may take.
 pub const DRAIN: Duration = Duration::from_secs(20);
 
@@ -119,6 +122,10 @@ where
         return;
     }
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    // It has come up: the next failure is the first of its row.
+    if let Some(note) = failures_note() {
+        let _ = std::fs::remove_file(note);
+    }
     tracing::info!("ready");
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let every = limit / 3;
@@ -129,6 +136,47 @@ where
             tracing::warn!("the process does not answer itself; the watchdog is not fed");
         }
     }
+}
+
+/// Where a unit's process counts how often in a row it failed before it was ready: systemd makes the folder, keeps it from one
+/// start to the next, and removes it when the unit is stopped. `None` where this is no unit of ours.
+fn failures_note() -> Option<PathBuf> {
+    std::env::var_os("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join("failures"))
+}
+
+/// How long a process waits that failed before it was ready, as often in a row before: 0, 1, 2, 4, 8, then ten seconds (those
+/// that kubeadm's unit of the kubelet waits). systemd 252 knows no growing pauses.
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        some => Duration::from_secs(1 << (some - 1).min(4)).min(LONGEST_PAUSE),
+    }
+}
+
+/// A unit's process has failed: waits before it ends, longer each time in a row. Whether it was told to end meanwhile.
+pub fn hold_back() -> bool {
+    let Some(note) = failures_note() else { return false };
+    let before = std::fs::read_to_string(&note).ok().and_then(|text| text.parse().ok()).unwrap_or(0u32);
+    if let Err(error) = std::fs::write(&note, before.saturating_add(1).to_string()) {
+        eprintln!("cannot write {}: {error}", note.display());
+    }
+    let pause = pause(before);
+    if pause.is_zero() {
+        return false;
+    }
+    let text =
+        format!("failed {} times in a row; begins anew in {} s", u64::from(before) + 1, pause.as_secs() + 1);
+    tell(&[NotifyState::Status(&text)]);
+    let waited = || -> Result<bool> {
+        runtime()?.block_on(async {
+            let mut signals = Signals::take()?;
+            Ok(tokio::time::timeout(pause, signals.wait()).await.is_ok())
+        })
+    };
+    waited().unwrap_or_else(|_| {
+        std::thread::sleep(pause);
+        false
+    })
 }
 
 /// Tells the service manager that the end begins.
@@ -145,6 +193,8 @@ fn tell(state: &[NotifyState<'_>]) {
 /// The runtime that a service's tasks run on.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        // The YAML reader calls itself for each level of what it reads (200 at most); memory that is never reached costs nothing.
+        .thread_stack_size(8 << 20)
         .enable_all()
         .thread_name("keelson")
         .build()
@@ -154,6 +204,12 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_fails_again_and_again_waits_longer_each_time() {
+        let pauses: Vec<u64> = (0..8).chain([u32::MAX]).map(|failures| pause(failures).as_secs()).collect();
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 10, 10, 10, 10]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_process_is_ready_when_its_components_are() {

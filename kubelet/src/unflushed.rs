@@ -109,8 +109,9 @@ impl Unflushed {
             return Ok(());
         }
         let boot = file::boot_id().map_err(failed)?;
-        for image in note.cut_off(&boot) {
-            remove(cri, image).await?;
+        let cut_off = note.cut_off(&boot);
+        if !cut_off.is_empty() {
+            remove(cri, cut_off).await?;
         }
         // Only this process was away: it is all there, and on its way to the disk.
         if note.boot == boot {
@@ -128,16 +129,25 @@ impl Unflushed {
     }
 }
 
-async fn remove(cri: &Cri, image: &str) -> Result<(), CriError> {
-    let Some(found) = cri.image_status(image).await? else { return Ok(()) };
-    tracing::warn!(image, "the machine stopped before a pulled image was on the disk; it is removed");
-    for container in cri.list_containers(None).await? {
-        let made_of = container.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
-        if made_of == found.id || made_of == image || container.image_ref == found.id {
-            cri.remove_container(&container.id).await?;
+/// Removes images that the machine stopped in the middle of, the containers that were made of them first. What a pull had
+/// unpacked is held by its lease, and would be found and taken for whole by the next pull.
+///
+/// # Errors
+/// Something could not be removed.
+pub async fn remove(cri: &Cri, images: &[String]) -> Result<(), CriError> {
+    cri.end_leases().await?;
+    for image in images {
+        let Some(found) = cri.image_status(image).await? else { continue };
+        tracing::warn!(image, "the machine stopped before an image was on the disk; it is removed");
+        for container in cri.list_containers(None).await? {
+            let made_of = container.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
+            if made_of == found.id || made_of == image || container.image_ref == found.id {
+                cri.remove_container(&container.id).await?;
+            }
         }
+        cri.remove_image(image).await?;
     }
-    cri.remove_image(image).await
+    Ok(())
 }
 
 async fn flush_images(cri: &Cri) -> Result<(), UnflushedError> {

@@ -63,3 +63,24 @@ install_packages() {
 }
 # import MACHINE ARCHIVE: an image for the test's own pods.
 import() { machine "$1" sh -c 'ctr -n k8s.io images import - >/dev/null' <"$2"; }
+# sample KUBECTL MACHINE…: the sample of `make cluster`, from the folders of images of all of them and of manifests of the
+# first; until it runs.
+sample() {
+    local kubectl=$1 machine archive manifest
+    shift
+    for machine in "$@"; do
+        for archive in target/images/sample-*.tar; do
+            machine "$machine" sh -c 'mkdir -p /var/lib/keelson/images && cd /var/lib/keelson/images && cat >.part && mv .part "$1"' - "$(basename "$archive")" <"$archive"
+        done
+    done
+    for manifest in samples/two-tier/*.yaml; do
+        machine "$1" sh -c 'cd /var/lib/keelson/addons && cat >.part && mv .part "$1"' - "$(basename "$manifest")" <"$manifest"
+    done
+    check "the sample's database runs" until_ok 120 "$kubectl" -n two-tier rollout status deployment/redis --timeout=5s
+    check "its web servers run" until_ok 120 "$kubectl" -n two-tier rollout status deployment/web --timeout=5s
+    check "its data is loaded" until_ok 60 "$kubectl" -n two-tier wait --for=condition=complete job/load --timeout=5s
+}
+# sample_answers KUBECTL ADDRESS: on its node port.
+sample_answers() { curl -sf --noproxy '*' --max-time 3 "http://$2:$("$1" -n two-tier get service web -o 'jsonpath={.spec.ports[0].nodePort}')/" | grep visit; }
+# What pods are and how often they were started, for "undisturbed".
+pods_of() { "$@" get pods -A -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}{"\n"}{end}' | sort; }

@@ -73,6 +73,8 @@ keep_cluster() {
     cp "$work/pods" "$work/pods.cluster"
 }
 
+# networked NAME [CARDS]: the administrator who types a command again does so on a machine that is up.
+networked() { machine "$1" sh -c 'until [ "$(ip -4 -o address show scope global | wc -l)" -ge "$1" ]; do sleep 1; done' - "${2:-1}"; }
 # use NAME: kubectl and the sample's checks go to this machine.
 use() {
     used=$1
@@ -93,10 +95,11 @@ both_answer() {
     seen=$(for _ in 1 2 3 4 5 6 7 8 9 10; do ask || true; done | sort -u)
     [ "$(wc -w <<<"$seen")" = 2 ] && [ "$seen" = "$(sample_pods)" ] && echo "$seen" >"$work/pods"
 }
-# The pods that answered before are those that answer.
+# The pods that answered before are those that answer. What gives no answer is not asked eight times: where nothing listens yet,
+# each takes seconds, which would count as the machine's.
 old_pods_answer() {
     local seen
-    seen=$(for _ in 1 2 3 4 5 6 7 8; do ask || true; done | sort -u)
+    seen=$(failed=0; for _ in 1 2 3 4 5 6 7 8; do ask || failed=$((failed + 1)); [ $failed -lt 3 ] || break; done | sort -u)
     [ "$seen" = "$(cat "$work/pods")" ]
 }
 # A pod that was not there runs.

@@ -35,10 +35,20 @@ back() {
     took=$(awk -v took="$took" -v boot="$boot" 'BEGIN { printf "%.1f", took - boot / 1e6 }')
     figure "power_cut_boot_${kind}_s" "$(awk -v boot="$boot" 'BEGIN { printf "%.1f", boot / 1e6 }')" s
     figure "power_cut_back_${kind}_s" "$took" s 60
+    keep_journals
     worst=$(awk -v worst="$worst" -v took="$took" 'BEGIN { print (took > worst ? took : worst) }')
+}
+# What the machines say of this boot goes beside the reports.
+keep_journals() {
+    local name
+    for name in cut hub; do
+        [ ! -f "$GUESTS/$name/qemu.pid" ] || within=60 machine "$name" journalctl --boot --no-pager --output short-monotonic >"target/reports/vm-$kind-$cuts-$name.journal" || true
+    done
 }
 # as_before NAME [NODE]: the checks of every cut on a cluster that has the sample.
 as_before() {
+    # What is asked from outside before there is a network would be noticed late.
+    networked cut
     check "the sample's pods of before answer" until_ok 300 old_pods_answer
     check "a new pod runs" until_ok 180 new_pod "late-$cuts" "${2:-}"
     check "nothing is left Terminating" until_ok 120 none_terminating
@@ -62,8 +72,6 @@ cut_cluster() {
     check "the cluster runs" until_ok 240 old_pods_answer
     machine cut mount -o ro LABEL=medium /srv/apt
 }
-# networked NAME [CARDS]: the administrator who types a command again does so on a machine that is up.
-networked() { machine "$1" sh -c 'until [ "$(ip -4 -o address show scope global | wc -l)" -ge "$1" ]; do sleep 0.3; done' - "${2:-1}"; }
 again() { began "$1"; machine_on cut 2 "${MEDIUM[@]}" "${@:2}"; }
 
 cut_writes() {
@@ -117,6 +125,7 @@ cut_join() {
         networked cut 2
         # A join that was done already needs no other; one that was not goes on.
         check "the same command goes on" machine cut $join --node-name "worker-$round"
+        keep_journals
         as_before hub "worker-$round"
         check "status on the worker" until_ok 120 machine cut keelson status
         # The next round's cluster has no node that is away, and no pod that waits for it.

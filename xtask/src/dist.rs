@@ -20,6 +20,7 @@ const UNITS: &[&str] = &[
     "keelson-shutdown.service",
     "keelson-first-boot.service",
     "keelson-first-boot.target",
+    "keelson-machine-id.service",
     "keelson.slice",
 ];
 

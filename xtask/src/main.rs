@@ -119,6 +119,7 @@ fn main() -> std::process::ExitCode {
         Task::Schema(options) => schema::run(&options),
         Task::Dist { debug, next, anywhere } => dist::build(debug, next, anywhere),
         Task::MachineTools { folder } => packages::install_machine_tools()
+            .and_then(|()| packages::containerd2_into(&folder.join("containerd2")))
             .and_then(|()| packages::kubectl(&folder))
             .and_then(|_| images::test_image(&folder.join("busybox.tar"))),
         Task::Packages => packages::install_all()

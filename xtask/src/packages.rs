@@ -177,6 +177,21 @@ pub fn containerd2() -> Result<PathBuf> {
     })
 }
 
+/// Its programs in `folder`, for the test's machines; those from before are used again.
+pub fn containerd2_into(folder: &Path) -> Result<()> {
+    const PROGRAMS: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
+    if PROGRAMS.iter().all(|program| folder.join(program).exists()) {
+        return Ok(());
+    }
+    let from = containerd2()?;
+    std::fs::create_dir_all(folder)?;
+    for program in PROGRAMS {
+        std::fs::copy(from.join(program), folder.join(program))
+            .with_context(|| format!("cannot copy {program}"))?;
+    }
+    Ok(())
+}
+
 /// Runs the kubelet's container tests on a containerd 2.
 pub fn test_containerd2() -> Result<()> {
     let own = std::env::var("PATH").unwrap_or_default();

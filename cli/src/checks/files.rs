@@ -2,7 +2,7 @@
 
 use super::{Found, Subject, good, notice, wrong};
 use crate::control_plane;
-use crate::install::{certs, init, units};
+use crate::install::{certs, init, machine_id, units};
 use crate::snapshot::{self, rescue};
 use jiff::Timestamp;
 use keelson_store::SqliteReader;
@@ -27,10 +27,9 @@ pub fn host_name(subject: &Subject<'_>) -> Vec<Found> {
 /// The machine has an identity of its own, which the Node object shows.
 pub fn machine_id(_: &Subject<'_>) -> Vec<Found> {
     let text = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let id = text.trim();
-    vec![match id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => good(id),
-        false => wrong("/etc/machine-id holds no identity of this machine", "`systemd-machine-id-setup`"),
+    vec![match machine_id::parse(&text) {
+        Some(id) => good(id),
+        None => wrong("/etc/machine-id holds no identity of this machine", "`systemd-machine-id-setup`"),
     }]
 }
 

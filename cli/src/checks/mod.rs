@@ -266,4 +266,32 @@ mod tests {
         assert_eq!(names.len(), CHECKS.len());
         assert!(names.len() >= 25);
     }
+
+    /// Those tests break a machine, see the check name it, run the printed command and see it gone.
+    #[test]
+    fn each_has_a_test_on_a_machine() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/systemd");
+        let scripts: String = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sh"))
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        let tested = |name: &str| {
+            let by = |verb: &str| {
+                scripts.contains(&format!("{verb} {name} "))
+                    || scripts.contains(&format!("{verb} \"{name}\" "))
+            };
+            ["doctor_finds", "doctor_sees", "ails"].into_iter().any(by)
+                || scripts.contains(&format!("✗ {name}: "))
+        };
+        let untested: Vec<&str> = CHECKS
+            .iter()
+            .map(|check| check.name)
+            .chain(["configuration"])
+            .filter(|name| !tested(name))
+            .collect();
+        assert_eq!(untested, Vec::<&str>::new());
+        assert!(!tested("no such check"));
+    }
 }

@@ -5,6 +5,7 @@ use super::ledger::{Entry, Ledger};
 use super::{registries, run, sealed};
 use anyhow::{Context as _, Result, bail};
 use keelson_daemon::config::RegistriesSection;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The drop-in, and the line that makes containerd read it.
@@ -40,11 +41,11 @@ impl Effective {
         })
     }
 
-    /// Whether the CRI plugin is switched off.
+    /// Whether the CRI plugin is switched off. (containerd 2 quotes with apostrophes.)
     pub fn cri_disabled(&self) -> bool {
-        self.dump
-            .lines()
-            .any(|line| line.trim_start().starts_with("disabled_plugins") && line.contains("cri\""))
+        self.dump.lines().any(|line| {
+            line.trim_start().starts_with("disabled_plugins") && line.replace('\'', "\"").contains("cri\"")
+        })
     }
 
     /// The image of the pods' first process.
@@ -54,13 +55,23 @@ impl Effective {
         old.or_else(new).unwrap_or_default()
     }
 
-    /// Where plugins and network configurations are looked for.
+    /// Where plugins and network configurations are looked for. Of the several folders that containerd 2.1 knows, the first.
     pub fn cni(&self) -> (PathBuf, PathBuf) {
-        let of = |key: &str, default: &str| {
+        let of = |key: &str| {
             let value = self.value("cri\".cni", key).or_else(|| self.value("cri.v1.runtime\".cni", key));
-            value.filter(|path| !path.is_empty()).map_or(PathBuf::from(default), PathBuf::from)
+            let first = value?.split(',').next()?.trim_matches(['[', ']', ' ', '"', '\'']).to_owned();
+            (!first.is_empty()).then(|| PathBuf::from(first))
         };
-        (of("bin_dir", keelson_base::consts::CNI_BIN_DIR), of("conf_dir", keelson_base::consts::CNI_CONF_DIR))
+        let plugins = of("bin_dir").or_else(|| of("bin_dirs"));
+        (
+            plugins.unwrap_or_else(|| keelson_base::consts::CNI_BIN_DIR.into()),
+            of("conf_dir").unwrap_or_else(|| keelson_base::consts::CNI_CONF_DIR.into()),
+        )
+    }
+
+    /// The form of the file: one of another names no plugin of this containerd.
+    fn form(&self) -> &str {
+        form(&self.dump).unwrap_or("2")
     }
 
     /// Where images and containers lie.
@@ -83,24 +94,29 @@ impl Effective {
 
     /// The drop-in that names our sandbox image (where `pause`), and the folder about registries (where `mirrors`); `None` when
     /// neither needs a change. containerd takes a plugin's section of a drop-in for the whole section, so it holds all that
-    /// is in force now.
-    fn drop_in(&self, pause: bool, mirrors: bool) -> Option<String> {
+    /// is in force now. Beside a main file of another form it holds every plugin's: containerd 2 reads a form 2 that is alone, and
+    /// passes over its plugins where a drop-in has form 3.
+    fn drop_in(&self, pause: bool, mirrors: bool, main: &str) -> Option<String> {
         let pause = pause && self.sandbox_image() != PAUSE;
         let mirrors = mirrors && self.registries().is_none();
         if !pause && !mirrors {
             return None;
         }
-        let mut text = String::from("# Written by keelson; `keelson reset` removes it.\nversion = 2\n");
-        let mut inside = false;
+        let mut text =
+            format!("# Written by keelson; `keelson reset` removes it.\nversion = {}\n", self.form());
+        let mixed = !main.is_empty() && form(main) != Some(self.form());
+        let (mut inside, mut cri) = (false, false);
         for line in self.dump.lines() {
             let trimmed = line.trim();
             if trimmed.starts_with('[') {
-                inside = CRI.iter().any(|section| trimmed.trim_start_matches('[').starts_with(section));
+                let section = trimmed.trim_start_matches('[');
+                cri = CRI.iter().any(|ours| section.starts_with(ours));
+                inside = cri || mixed && section.starts_with("plugins.");
             }
             if !inside {
                 continue;
             }
-            let is = |key: &str| trimmed.split_once(" = ").is_some_and(|(name, _)| name == key);
+            let is = |key: &str| cri && trimmed.split_once(" = ").is_some_and(|(name, _)| name == key);
             if pause && (is("sandbox_image") || is("sandbox")) {
                 let (key, _) = trimmed.split_once(" = ")?;
                 text.push_str(&format!("{key} = \"{PAUSE}\"\n"));
@@ -111,13 +127,13 @@ impl Effective {
                 text.push('\n');
             }
         }
-        // Version 2 of the file names no plugin of containerd 2.x.
-        Some(if self.dump.contains("version = 3") {
-            text.replace("version = 2", "version = 3")
-        } else {
-            text
-        })
+        Some(text)
     }
+}
+
+/// The form that a file of containerd's says it has.
+fn form(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| Some(line.trim().strip_prefix("version")?.trim().strip_prefix('=')?.trim()))
 }
 
 /// Whether the package of images is installed.
@@ -166,14 +182,14 @@ pub fn write_drop_in(
         let folder = effective.registries().unwrap_or_else(|| registries::FOLDER.into());
         registries::write(ledger, &folder, mirrors)?;
     }
-    let Some(text) = effective.drop_in(pause, mirrored) else { return Ok(false) };
+    let main = std::fs::read_to_string(MAIN).unwrap_or_default();
+    let Some(text) = effective.drop_in(pause, mirrored, &main) else { return Ok(false) };
     sealed::check(Path::new(DROP_IN))?;
     if let Some(due) = due {
         keelson_pki::write_atomic(due, b"", 0o644)
             .with_context(|| format!("cannot write {}", due.display()))?;
     }
     let mut changed = ledger.write(Path::new(DROP_IN), text.as_bytes(), 0o644)?;
-    let main = std::fs::read_to_string(MAIN).unwrap_or_default();
     let reads =
         main.lines().any(|line| line.starts_with("imports") && line.contains("/etc/containerd/conf.d/"));
     if !reads {
@@ -234,6 +250,33 @@ impl Import {
     }
 }
 
+/// What `ctr images list` prints: a heading, then name, media type and digest on each line.
+pub fn names(listed: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
+    };
+    listed.lines().skip(1).filter_map(line).collect()
+}
+
+/// All names of the images that have one of `some`: what has another name stays when one goes, and CRI gives each a second one.
+pub fn same(names: &BTreeMap<String, String>, some: &[String]) -> Vec<String> {
+    let digests: BTreeSet<&String> = some.iter().filter_map(|name| names.get(name)).collect();
+    names.iter().filter(|(_, digest)| digests.contains(digest)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Removes the images by all their names, and what containerd holds for imports that have ended with their machine. What was
+/// unpacked of them is gone then.
+pub fn forget(ctr: &impl Fn(&[&str]) -> Result<String>, names: &[String]) -> Result<()> {
+    let leases = ctr(&["leases", "list", "--quiet"])?;
+    let all = |words: &[&'static str], some: Vec<&str>| match some.is_empty() {
+        true => Ok(()),
+        false => ctr(&[words, &some].concat()).map(drop),
+    };
+    all(&["leases", "delete", "--sync"], leases.split_whitespace().collect())?;
+    all(&["images", "remove", "--sync"], names.iter().map(String::as_str).collect())
+}
+
 fn import(ledger: &Ledger, state: &Path, socket: &Path, archive: &Path) -> Result<()> {
     let socket = socket.to_string_lossy();
     let ctr = |arguments: &[&str]| {
@@ -242,11 +285,11 @@ fn import(ledger: &Ledger, state: &Path, socket: &Path, archive: &Path) -> Resul
         run("ctr", &all)
     };
     const BY: &str = "init";
-    if ctr(&["images", "list", "--quiet"])?.lines().any(|name| name == PAUSE) {
-        if Import::unfinished(state, BY).is_empty() {
-            return Ok(());
-        }
-        ctr(&["images", "remove", "--sync", PAUSE])?;
+    let names = names(&ctr(&["images", "list"])?);
+    if !Import::unfinished(state, BY).is_empty() {
+        forget(&ctr, &same(&names, &[PAUSE.to_owned()]))?;
+    } else if names.contains_key(PAUSE) {
+        return Ok(());
     }
     ledger.note(Entry::Image { name: PAUSE.to_owned() })?;
     let under_way = Import::begin(state, BY, &[PAUSE.to_owned()])?;
@@ -273,6 +316,16 @@ pub fn link_plugins(ledger: &Ledger, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_names_of_an_image_are_found() {
+        let listed = "REF  TYPE  DIGEST  SIZE  PLATFORMS  LABELS \na.b/c:1 application/x sha256:00 1.1 MiB linux/amd64 x=y \n\
+                      sha256:99 application/x sha256:00 1.1 MiB linux/amd64 x=y\nd:1 application/x sha256:11 1 MiB - -\n";
+        let names = names(listed);
+        assert_eq!(names.get("a.b/c:1").map(String::as_str), Some("sha256:00"));
+        assert_eq!(same(&names, &["a.b/c:1".to_owned(), "none".to_owned()]), ["a.b/c:1", "sha256:99"]);
+        assert_eq!(same(&names, &[]), [""; 0]);
+    }
 
     /// As Debian 12's containerd 1.6 prints it, shortened.
     const DUMP: &str = r#"disabled_plugins = []
@@ -311,21 +364,87 @@ version = 2
         assert_eq!(effective.sandbox_image(), "registry.k8s.io/pause:3.6");
         assert_eq!(effective.cni(), (PathBuf::from("/usr/lib/cni"), PathBuf::from("/etc/cni/net.d")));
         assert!(!effective.systemd_cgroup() && !effective.cri_disabled());
-        let text = effective.drop_in(true, false).unwrap();
+        let text = effective.drop_in(true, false, "").unwrap();
         assert!(text.contains("sandbox_image = \"keelson.dev/pause:1\"\nrestrict_oom_score_adj = true"));
         assert!(text.contains("bin_dir = \"/usr/lib/cni\"") && text.contains("SystemdCgroup = false"));
         assert!(!text.contains("io.containerd.internal") && !text.contains("gc.v1"));
         let again = Effective { dump: DUMP.replace("registry.k8s.io/pause:3.6", PAUSE) };
         assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
-        assert_eq!(again.drop_in(true, false), None);
-        let text = again.drop_in(true, true).unwrap();
+        assert_eq!(again.drop_in(true, false, ""), None);
+        let text = again.drop_in(true, true, "").unwrap();
         assert!(text.contains("registry]\nconfig_path = \"/etc/containerd/certs.d\""), "{text}");
-        let text = effective.drop_in(false, true).unwrap();
+        let text = effective.drop_in(false, true, "").unwrap();
         assert!(text.contains("registry.k8s.io/pause:3.6") && text.contains("certs.d"));
         let has =
             Effective { dump: again.dump.replace("config_path = \"\"", "config_path = \"/etc/a:/etc/b\"") };
-        assert_eq!((has.registries(), has.drop_in(true, true)), (Some("/etc/a".into()), None));
+        assert_eq!((has.registries(), has.drop_in(true, true, "")), (Some("/etc/a".into()), None));
         let off = Effective { dump: "disabled_plugins = [\"cri\"]\n".into() };
         assert!(off.cri_disabled());
+    }
+
+    /// As containerd 2.1 prints it, shortened.
+    const DUMP_3: &str = r#"version = 3
+root = '/data/containerd'
+disabled_plugins = []
+imports = []
+
+[plugins]
+  [plugins.'io.containerd.cri.v1.images']
+    snapshotter = 'overlayfs'
+
+    [plugins.'io.containerd.cri.v1.images'.pinned_images]
+      sandbox = 'registry.k8s.io/pause:3.10'
+
+    [plugins.'io.containerd.cri.v1.images'.registry]
+      config_path = ''
+
+  [plugins.'io.containerd.cri.v1.runtime']
+    restrict_oom_score_adj = true
+
+    [plugins.'io.containerd.cri.v1.runtime'.containerd]
+      [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes]
+        [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+          [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+            SystemdCgroup = true
+
+    [plugins.'io.containerd.cri.v1.runtime'.cni]
+      bin_dir = ''
+      bin_dirs = ['/srv/cni/bin', '/opt/cni/bin']
+      conf_dir = '/srv/cni/net.d'
+"#;
+
+    #[test]
+    fn containerd_2_has_other_names_quotes_and_folders() {
+        let effective = Effective { dump: DUMP_3.to_owned() };
+        assert_eq!(effective.sandbox_image(), "registry.k8s.io/pause:3.10");
+        assert_eq!(effective.cni(), ("/srv/cni/bin".into(), "/srv/cni/net.d".into()));
+        assert_eq!(effective.root(), PathBuf::from("/data/containerd"));
+        assert!(effective.systemd_cgroup() && !effective.cri_disabled());
+        let text = effective.drop_in(true, true, "").unwrap();
+        assert_eq!(
+            text,
+            "# Written by keelson; `keelson reset` removes it.\nversion = 3\n\
+             [plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n\n\
+             [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"keelson.dev/pause:1\"\n\n\
+             [plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\n"
+        );
+        assert_eq!(effective.drop_in(true, true, "version = 3\n"), Some(text));
+        // Beside a form 2, which this containerd would then read nothing of, all that it said.
+        let text = effective.drop_in(true, true, "version = 2\n").unwrap();
+        assert!(
+            text.contains("sandbox = \"keelson.dev/pause:1\"")
+                && text.contains("restrict_oom_score_adj = true")
+        );
+        assert!(
+            text.contains("SystemdCgroup = true") && text.contains("bin_dirs = ['/srv/cni/bin'"),
+            "{text}"
+        );
+        assert!(!text.contains("root = ") && !text.contains("disabled_plugins"));
+        let one = Effective { dump: DUMP_3.replace("bin_dir = ''", "bin_dir = '/a'") };
+        assert_eq!(one.cni().0, PathBuf::from("/a"));
+        let none = Effective { dump: String::new() };
+        assert_eq!(none.cni().0, PathBuf::from(keelson_base::consts::CNI_BIN_DIR));
+        let off = DUMP_3.replace("disabled_plugins = []", "disabled_plugins = ['io.containerd.grpc.v1.cri']");
+        assert!(Effective { dump: off }.cri_disabled());
     }
 }

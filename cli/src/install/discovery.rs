@@ -2,7 +2,7 @@
 //!
 //! With a token: the document `kube-public/cluster-info` is read from a server that is not believed yet; the token's
 //! signature on it and the pinned hash of the authority in it decide; then it is read again from a server that shows a
-//! certificate of that authority. With a file, the file is believed.
+//! certificate of that authority. With a file, the file is believed, and the server must show a certificate of its authority.
 
 use anyhow::{Result, anyhow, bail};
 use base64::Engine as _;
@@ -52,11 +52,25 @@ pub async fn by_token(endpoint: &str, pins: &Pins<'_>) -> Result<Cluster> {
     Ok(Cluster { server, ca_pem: found.ca_pem })
 }
 
-/// Discovery by a kubeconfig file that names server and authority.
-pub fn by_file(path: &Path) -> Result<Cluster> {
+/// Discovery by a kubeconfig file that names server and authority: its current context's, or its first cluster.
+pub async fn by_file(path: &Path) -> Result<Cluster> {
+    let (found, shown) = (in_file(path)?, path.display().to_string());
+    // From whoever answers, for its clock alone: certificates cannot be judged by a clock that is off.
+    ask(&found.server, None, &shown).await?;
+    ask(&found.server, Some(&found.ca_pem), &shown).await?;
+    Ok(found)
+}
+
+fn in_file(path: &Path) -> Result<Cluster> {
+    let shown = path.display();
+    if path.starts_with("https:") {
+        bail!(
+            "--discovery-file takes no address; `curl --output cluster.conf {shown}` brings the file, then name that"
+        );
+    }
     let text = std::fs::read_to_string(path)
-        .map_err(|error| anyhow!("the discovery file {} cannot be read: {error}", path.display()))?;
-    document(&text).map_err(|error| anyhow!("the discovery file {}: {error}", path.display()))
+        .map_err(|error| anyhow!("the discovery file {shown} cannot be read: {error}"))?;
+    document(&text, path.parent()).map_err(|error| anyhow!("the discovery file {shown}: {error}"))
 }
 
 /// The cluster in a discovery document, when token and pins agree with it.
@@ -76,7 +90,7 @@ pub fn check(data: &Value, pins: &Pins<'_>) -> Result<Cluster, String> {
              cluster it was made for. See `keelson token list` on a control plane"
         ));
     }
-    let cluster = document(text)?;
+    let cluster = document(text, None)?;
     if pins.hashes.is_empty() {
         return Ok(cluster);
     }
@@ -97,22 +111,63 @@ pub fn check(data: &Value, pins: &Pins<'_>) -> Result<Cluster, String> {
     ))
 }
 
-fn document(text: &str) -> Result<Cluster, String> {
+/// The cluster that a kubeconfig names. An authority that is a file of its own is looked for beside it, in `folder`.
+fn document(text: &str, folder: Option<&Path>) -> Result<Cluster, String> {
     let file: Value =
         serde_saphyr::from_str(text).map_err(|error| format!("it is no kubeconfig: {error}"))?;
-    let cluster = &file["clusters"][0]["cluster"];
+    let cluster = &named(&file)?["cluster"];
     let server = cluster["server"].as_str().ok_or("it names no server")?;
-    let encoded = cluster["certificate-authority-data"].as_str().ok_or("it holds no authority")?;
-    let ca_pem = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let ca_pem = ca_pem.ok_or("its authority is no text")?;
+    let ca_pem =
+        match (cluster["certificate-authority-data"].as_str(), &cluster["certificate-authority"], folder) {
+            (Some(encoded), ..) => {
+                let pem = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                pem.ok_or("its authority is no text")?
+            }
+            (None, Value::String(beside), Some(folder)) => std::fs::read_to_string(folder.join(beside))
+                .map_err(|error| format!("its authority {beside} cannot be read: {error}"))?,
+            _ => return Err("it holds no authority".into()),
+        };
     if !server.starts_with("https://") {
         return Err(format!("its server {server} is not https"));
     }
     Ok(Cluster { server: server.to_owned(), ca_pem })
 }
 
+/// The cluster of the context that is in use; the first where none is.
+fn named(file: &Value) -> Result<&Value, String> {
+    let of = |list: &str, name: &str| {
+        let entries = file[list].as_array().into_iter().flatten();
+        entries.into_iter().find(|one| one["name"].as_str() == Some(name))
+    };
+    match file["current-context"].as_str().filter(|name| !name.is_empty()) {
+        None => Ok(&file["clusters"][0]),
+        Some(context) => of("contexts", context)
+            .and_then(|found| of("clusters", found["context"]["cluster"].as_str()?))
+            .ok_or_else(|| format!("its current context {context} leads to no cluster")),
+    }
+}
+
 /// Reads the document's data; without an authority from whoever answers.
 async fn read(server: &str, ca_pem: Option<&str>) -> Result<Value> {
+    let (status, body) = ask(server, ca_pem, "its own document").await?;
+    if status == http::StatusCode::UNAUTHORIZED || status == http::StatusCode::FORBIDDEN {
+        // The document is open only while a token lives that it is signed with.
+        bail!(
+            "{server} tells nobody of its cluster now: the token is not known there or has expired. Make a new one on a \
+             control plane with `keelson token create --print-join-command`"
+        );
+    }
+    if status != http::StatusCode::OK {
+        bail!(
+            "{server} answers {status} for the document cluster-info; is it the API server of a Keelson or kubeadm cluster?"
+        );
+    }
+    let map: Value = serde_json::from_slice(&body).map_err(|_| anyhow!("{server} is no API server"))?;
+    Ok(map["data"].clone())
+}
+
+/// Asks for the document, and compares the clocks. `source`: what the authority comes from.
+async fn ask(server: &str, ca_pem: Option<&str>, source: &str) -> Result<(http::StatusCode, Vec<u8>)> {
     let url = server.parse().map_err(|error| anyhow!("{server} is no address of an API server: {error}"))?;
     let mut config = kube::Config::new(url);
     config.connect_timeout = Some(LIMIT);
@@ -133,28 +188,14 @@ async fn read(server: &str, ca_pem: Option<&str>) -> Result<Value> {
     });
     let (head, body) = match asked.await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => bail!("{}", unreachable(server, &error)),
+        Ok(Err(error)) => bail!("{}", unreachable(server, &error, source)),
         Err(_) => bail!(
             "{server} does not answer. Check the address, that the control plane runs there (`keelson status`), and that \
              no firewall is in between"
         ),
     };
     compare_clocks(server, head.headers.get(http::header::DATE))?;
-    if head.status == http::StatusCode::UNAUTHORIZED || head.status == http::StatusCode::FORBIDDEN {
-        // The document is open only while a token lives that it is signed with.
-        bail!(
-            "{server} tells nobody of its cluster now: the token is not known there or has expired. Make a new one on a \
-             control plane with `keelson token create --print-join-command`"
-        );
-    }
-    if head.status != http::StatusCode::OK {
-        bail!(
-            "{server} answers {} for the document cluster-info; is it the API server of a Keelson or kubeadm cluster?",
-            head.status
-        );
-    }
-    let map: Value = serde_json::from_slice(&body).map_err(|_| anyhow!("{server} is no API server"))?;
-    Ok(map["data"].clone())
+    Ok((head.status, body.to_vec()))
 }
 
 /// Certificates need clocks that agree; what a clock that is off leads to elsewhere is hard to read.
@@ -177,7 +218,7 @@ fn compare_clocks(server: &str, date: Option<&http::HeaderValue>) -> Result<()> 
     )
 }
 
-fn unreachable(server: &str, error: &kube::Error) -> String {
+fn unreachable(server: &str, error: &kube::Error, source_of_trust: &str) -> String {
     let mut reasons = vec![error.to_string()];
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -188,8 +229,9 @@ fn unreachable(server: &str, error: &kube::Error) -> String {
     let last = reasons.last().cloned().unwrap_or_default();
     if all.contains("certificate") {
         return format!(
-            "{server} shows a certificate that its own document does not vouch for ({last}); somebody may be in between, or \
-             the address is missing in the certificate (`apiServer.extraSans` on the control plane)"
+            "{server} shows a certificate that {source_of_trust} does not vouch for ({last}); it may be another cluster, \
+             somebody may be in between, or the address is missing in the certificate (`apiServer.extraSans` on the control \
+             plane)"
         );
     }
     format!(

@@ -95,16 +95,30 @@ fn a_file_is_believed_as_it_is() {
     let token: BootstrapToken = "abcdef.0123456789abcdef".parse().unwrap();
     let (ca_pem, _) = authority();
     std::fs::write(&file, data(&ca_pem, &token)["kubeconfig"].as_str().unwrap()).unwrap();
-    let found = by_file(&file).unwrap();
+    let found = in_file(&file).unwrap();
     assert_eq!((found.server.as_str(), found.ca_pem), ("https://192.0.2.1:6443", ca_pem));
     let refused = |text: &str, words: &str| {
         std::fs::write(&file, text).unwrap();
-        let error = by_file(&file).unwrap_err().to_string();
+        let error = in_file(&file).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains("cluster.conf"), "{error}");
     };
     refused("a: [", "is no kubeconfig");
     refused("clusters: []", "names no server");
     refused("clusters: [{cluster: {server: 'https://x'}}]", "holds no authority");
     refused("clusters: [{cluster: {server: 'http://x', certificate-authority-data: eA==}}]", "is not https");
-    assert!(by_file(&folder.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
+    refused("current-context: a", "current context a leads to no cluster");
+    refused(
+        "clusters: [{cluster: {server: 'https://x', certificate-authority: none.crt}}]",
+        "none.crt cannot be read",
+    );
+    // As administrators have them: several clusters, an authority beside the file.
+    std::fs::write(folder.path().join("b.crt"), "its authority").unwrap();
+    let several = "current-context: use-b\nclusters:\n- {name: a, cluster: {server: 'https://a'}}\n- {name: b, cluster: \
+                   {server: 'https://b', certificate-authority: b.crt}}\ncontexts:\n- {name: use-a, context: {cluster: \
+                   a}}\n- {name: use-b, context: {cluster: b}}\n";
+    std::fs::write(&file, several).unwrap();
+    let found = in_file(&file).unwrap();
+    assert_eq!((found.server.as_str(), found.ca_pem.as_str()), ("https://b", "its authority"));
+    assert!(in_file(Path::new("https://x/y")).unwrap_err().to_string().contains("takes no address"));
+    assert!(in_file(&folder.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
 }

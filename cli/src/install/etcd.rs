@@ -21,6 +21,8 @@ const CLIENTS: u16 = 2379;
 const PEERS: u16 = 2380;
 /// What must be free for it.
 pub const PORTS: [(&str, u16); 2] = [("etcd", CLIENTS), ("members of etcd", PEERS)];
+/// Where a cluster's objects lie.
+const OBJECTS: &str = "/registry/";
 /// How long a new member may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// How long etcd may take to hear of its members' last change.
@@ -77,6 +79,34 @@ pub async fn check() -> Result<()> {
     Ok(())
 }
 
+/// The etcd of somebody else that a configuration names.
+pub fn named(config: &Config) -> Option<&EtcdSection> {
+    config.etcd.as_ref().filter(|section| !is_own(section))
+}
+
+/// Refuses one that does not answer, or that holds a cluster's objects, which a machine without that cluster's keys cannot go on
+/// with. Changes nothing.
+pub async fn check_named(config: &Config, named: &EtcdSection) -> Result<()> {
+    let cluster = EtcdMembership::connect(&store::etcd_options(named)?).await.with_context(|| {
+        format!(
+            "etcd cannot be used; `curl --cacert {} --cert {} --key {} {}/health` may say why",
+            named.ca_file.display(),
+            named.cert_file.display(),
+            named.key_file.display(),
+            named.endpoints.first().map_or("", String::as_str)
+        )
+    })?;
+    if !config.paths.pki().join("ca.key").exists() && cluster.holds(OBJECTS).await? {
+        bail!(
+            "etcd at {} holds a cluster's objects already, and the keys of that cluster are not here. Name an empty one; join \
+             that cluster with `keelson join --control-plane`; or, if nobody needs it, empty this one with `etcdctl del \
+             --prefix {OBJECTS}`",
+            named.endpoints.join(", ")
+        );
+    }
+    Ok(())
+}
+
 /// Stops the empty etcd that its package has started.
 fn make_room() -> Result<()> {
     if machine::systemd() && run("systemctl", &["cat", PACKAGED]).is_ok() {
@@ -121,6 +151,25 @@ pub async fn follow(config: &Config, node: &NodeIdentity, known: &[String]) -> R
         cluster.extend(member.peer_urls.iter().map(|url| format!("{name}={url}")));
     }
     configure(config, node, &cluster.join(","), "existing")
+}
+
+/// Ends the only member, whose objects are elsewhere now. Its data is kept aside.
+pub fn retire(config: &Config, when: &str) -> Result<()> {
+    units::stop(units::ETCD)?;
+    let aside = config.paths.state.join(format!("etcd-before-{when}"));
+    let (folder, pki) = (folder(config), config.paths.pki());
+    if folder.exists() {
+        std::fs::rename(&folder, &aside)
+            .with_context(|| format!("cannot rename {} to {}", folder.display(), aside.display()))?;
+    }
+    let entries = std::fs::read_dir(&pki).with_context(|| format!("cannot read {}", pki.display()))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let own = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("etcd-"));
+        if own {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the members are reached from other machines.

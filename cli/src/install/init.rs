@@ -11,12 +11,14 @@ use crate::node_certs::{self, Identity, NodeFiles};
 use crate::{balancer, control_plane, node_certs as certs};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Node;
-use keelson_base::consts::identity;
+use keelson_base::consts::{identity, node_labels};
 use keelson_client::Issued;
 use keelson_daemon::Clock;
 use keelson_daemon::config::{self, Config};
 use keelson_pki::{BootstrapToken, ClusterPki};
 use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,8 +148,11 @@ pub async fn run(args: Args) -> Result<()> {
     if args.store == StoreKind::Etcd {
         etcd::check().await?;
     }
+    if let Some(named) = etcd::named(&config) {
+        etcd::check_named(&config, named).await?;
+    }
     if args.dry_run {
-        return plan(&file, &text, &config, &node, units);
+        return plan(&file, &chosen_texts, &config, &node, units);
     }
     let ledger = Ledger::of(&config.paths.state);
     alone::ensure(node.address)?;
@@ -179,6 +184,7 @@ pub async fn run(args: Args) -> Result<()> {
         .wait("waiting until the node is Ready", until(COMES_UP, || ready(&client, &node.name)))
         .await
         .with_context(|| failed(units[units.len().min(2) - 1]))?;
+    mark_control_plane(&client, &node.name).await?;
     let wanted = token::NewToken {
         token: args.token.clone(),
         description: "The first token, made by `keelson init`.".to_owned(),
@@ -293,8 +299,16 @@ fn refuse_other(config: &Config, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-fn plan(file: &Path, text: &str, config: &Config, node: &NodeIdentity, units: &[&str]) -> Result<()> {
-    println!("would write {}:\n{text}", dropin::place(file, INIT).display());
+fn plan(
+    file: &Path,
+    texts: &[(&str, &str)],
+    config: &Config,
+    node: &NodeIdentity,
+    units: &[&str],
+) -> Result<()> {
+    for (name, text) in texts {
+        println!("would write {}:\n{text}", dropin::place(file, name).display());
+    }
     println!("would make the cluster's keys and certificates in {}", config.paths.pki().display());
     println!("would make containerd use the image {} for pods, and import it", containerd::PAUSE);
     println!("would link the CNI plugin into {}", config.proxy.cni_bin_dir.display());
@@ -335,6 +349,7 @@ pub fn agree_with_runtime(ledger: &Ledger, config: &Config) -> Result<()> {
     containerd::link_plugins(ledger, &config.proxy.cni_bin_dir)?;
     // The proxy's unit may write there, and to little else: the folders must be there before it starts.
     ledger.folder(&config.proxy.cni_conf_dir)?;
+    units::let_proxy_write(ledger, &config.proxy.cni_conf_dir)?;
     keelson_pki::ensure_dir(&config.paths.cni(), 0o755)?;
     let (state, socket) = (&config.paths.state, &config.kubelet.cri_socket);
     containerd::configure(ledger, state, socket, &config.registries).map(drop)
@@ -431,6 +446,14 @@ pub async fn ready(client: &kube::Client, name: &str) -> Result<()> {
         Some(condition) => bail!("the node is not Ready: {}", condition.message.unwrap_or_default()),
         None => bail!("the node has not said yet whether it is Ready"),
     }
+}
+
+/// Gives a control plane's node its role, as kubeadm does: `kubectl get nodes` shows it. Its kubelet may not.
+pub async fn mark_control_plane(client: &kube::Client, name: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let role = Patch::Merge(json!({"metadata": {"labels": {node_labels::CONTROL_PLANE: ""}}}));
+    let marked = nodes.patch(name, &PatchParams::default(), &role).await;
+    marked.map(drop).context("the node cannot be given its role")
 }
 
 fn result(config: &Config, node: &NodeIdentity, join: &str, output: Output) -> Result<()> {

@@ -4,8 +4,8 @@ use super::discovery::{self, Cluster, Pins};
 use super::dropin::Chosen;
 use super::handover::{self, Bundle};
 use super::init::{
-    COMES_UP, Mode, agree_with_runtime, api, default_file, failed, make_pki, open_firewall, runtime_choices,
-    write_config,
+    COMES_UP, Mode, agree_with_runtime, api, default_file, failed, make_pki, mark_control_plane,
+    open_firewall, runtime_choices, write_config,
 };
 use super::ledger::Ledger;
 use super::progress::{Output, Progress, until};
@@ -253,7 +253,14 @@ impl Joining {
                 .with_context(|| failed(units::CONTROL_PLANE))?;
         }
         let ready = until(COMES_UP, || own_ready(config, &self.node));
-        progress.wait("waiting until the node is Ready", ready).await.with_context(|| failed(units::KUBELET))
+        progress
+            .wait("waiting until the node is Ready", ready)
+            .await
+            .with_context(|| failed(units::KUBELET))?;
+        match self.role() {
+            Role::ControlPlane => mark_control_plane(&api(config).await?, &self.node.name).await,
+            Role::Worker => Ok(()),
+        }
     }
 }
 
@@ -265,7 +272,7 @@ fn kubeconfig(found: &Cluster, server: &str, token: &str) -> String {
 
 async fn find(args: &Args) -> Result<Cluster> {
     if let Some(file) = &args.discovery_file {
-        return discovery::by_file(file);
+        return discovery::by_file(file).await;
     }
     let endpoint = args.endpoint.as_deref().context(
         "which cluster? Give HOST:PORT of its API server, or --discovery-file. `keelson token create \

@@ -16,6 +16,7 @@ pub mod init;
 pub mod join;
 pub mod ledger;
 pub mod machine;
+pub mod machine_id;
 pub mod node_leave;
 pub mod progress;
 pub mod registries;

@@ -13,8 +13,19 @@ use std::path::Path;
 
 /// The unit that begins what cannot be enabled.
 pub const FIRST_BOOT: &str = "keelson-first-boot.service";
+/// The unit that keeps the machine's id ([`super::machine_id`]).
+const MACHINE_ID: &str = "keelson-machine-id.service";
 /// What makes the folders that the links lead to, on a /var that begins empty.
 const TMPFILES: &str = "/etc/tmpfiles.d/keelson-image.conf";
+
+/// Folders below the state folder that links in the image lead to: for the configuration, and for the runtime's of networks.
+const LED_TO: [&str; 2] = ["config.yaml.d", "cni-net.d"];
+
+/// Whether a folder of the state is one that a link in this machine's image leads to. The runtime watches the one that was there
+/// when it started, so it must stay that one.
+pub fn led_to(folder: &Path) -> bool {
+    is(Path::new("/etc")) && LED_TO.iter().any(|name| folder.file_name() == Some(name.as_ref()))
+}
 
 /// Whether `path`, or the nearest folder above it that is there, lies on a file system that is read-only.
 pub fn is(path: &Path) -> bool {
@@ -105,9 +116,9 @@ fn put_in_place(config: &Config, config_file: &Path, ledger: &Ledger) -> Result<
     let links = [
         (
             dropin::place(config_file, "x").parent().map(Path::to_owned).unwrap_or_default(),
-            state.join("config.yaml.d"),
+            state.join(LED_TO[0]),
         ),
-        (networks, state.join("cni-net.d")),
+        (networks, state.join(LED_TO[1])),
     ];
     let mut folders = format!("d {} 0755 root root -\n", state.display());
     for (from, to) in &links {
@@ -115,7 +126,7 @@ fn put_in_place(config: &Config, config_file: &Path, ledger: &Ledger) -> Result<
         folders.push_str(&format!("d {} 0755 root root -\n", to.display()));
     }
     ledger.write(Path::new(TMPFILES), folders.as_bytes(), 0o644)?;
-    run("systemctl", &["enable", "--quiet", FIRST_BOOT]).map(drop)
+    run("systemctl", &["enable", "--quiet", FIRST_BOOT, MACHINE_ID]).map(drop)
 }
 
 /// A link from a folder that is not used yet to one below the state folder.

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long the API server is waited for.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// As many pods that are not ready are shown on the screen.
+const SHOWN: usize = 10;
+
 /// What is shown.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +27,8 @@ pub struct Status {
     pub nodes: Vec<NodeLine>,
     /// By phase.
     pub pods: std::collections::BTreeMap<String, usize>,
+    /// Those that should be ready and are not, by name.
+    pub not_ready: Vec<PodLine>,
     /// The certificate of this machine that ends first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_expiry: Option<certs::Listed>,
@@ -44,6 +49,14 @@ pub struct NodeLine {
     pub version: String,
 }
 
+/// A pod that is not ready, and the nearest reason that is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PodLine {
+    pub namespace: String,
+    pub name: String,
+    pub reason: String,
+}
+
 /// Looks, and prints. An error when something that should run does not.
 pub async fn run(config: &Config, output: Output) -> Result<()> {
     let status = look(config).await?;
@@ -58,6 +71,13 @@ pub async fn run(config: &Config, output: Output) -> Result<()> {
         good,
         "not everything is well; the units' logs say more: `journalctl -u 'keelson*' -n 50`"
     );
+    if let Some(first) = status.not_ready.first() {
+        anyhow::bail!(
+            "not every pod is ready; `kubectl describe pod --namespace {} {}` says more of the first",
+            first.namespace,
+            first.name
+        );
+    }
     Ok(())
 }
 
@@ -83,8 +103,15 @@ async fn look(config: &Config) -> Result<Status> {
     };
     let units = names.iter().map(|name| Unit { name, active: units::active(name) }).collect();
     let first_expiry = certs::list(config)?.into_iter().min_by_key(|certificate| certificate.expires);
-    let mut status =
-        Status { role, units, api: String::new(), nodes: vec![], pods: Default::default(), first_expiry };
+    let mut status = Status {
+        role,
+        units,
+        api: String::new(),
+        nodes: vec![],
+        pods: Default::default(),
+        not_ready: vec![],
+        first_expiry,
+    };
     let asked = tokio::time::timeout(ANSWER, ask(config, control_plane, &mut status)).await;
     status.api = match asked {
         Ok(Ok(())) => "serving".to_owned(),
@@ -112,10 +139,43 @@ async fn ask(config: &Config, admin: bool, status: &mut Status) -> Result<()> {
         false => ListParams::default().fields(&format!("spec.nodeName={own}")),
     };
     for pod in Api::<Pod>::all(client).list(&params).await?.items {
+        status.not_ready.extend(not_ready(&pod));
         let phase = pod.status.and_then(|status| status.phase).unwrap_or_else(|| "Unknown".into());
         *status.pods.entry(phase).or_default() += 1;
     }
+    status.not_ready.sort();
     Ok(())
+}
+
+/// What a pod lacks that should be ready: one that has ended, or is being ended, should not.
+fn not_ready(pod: &Pod) -> Option<PodLine> {
+    let status = pod.status.clone().unwrap_or_default();
+    let phase = status.phase.unwrap_or_else(|| "Unknown".to_owned());
+    let conditions = status.conditions.unwrap_or_default();
+    let condition = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
+    let ends = pod.metadata.deletion_timestamp.is_some() || ["Succeeded", "Failed"].contains(&phase.as_str());
+    if ends || condition("Ready").is_some_and(|ready| ready.status == "True") {
+        return None;
+    }
+    let containers = status
+        .init_container_statuses
+        .into_iter()
+        .flatten()
+        .chain(status.container_statuses.into_iter().flatten());
+    let waits = containers.filter_map(|container| container.state?.waiting?.reason);
+    let unmet =
+        |type_| condition(type_).filter(|one| one.status != "True").and_then(|one| one.reason.clone());
+    // That others have to begin first is no reason.
+    let reason = waits
+        .filter(|reason| !["PodInitializing", "ContainerCreating"].contains(&reason.as_str()))
+        .chain(unmet("PodScheduled"))
+        .chain(unmet("Ready"))
+        .next();
+    Some(PodLine {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        reason: reason.unwrap_or(phase),
+    })
 }
 
 fn node_line(node: Node) -> NodeLine {
@@ -147,11 +207,71 @@ fn print(status: &Status) {
     }
     let pods: Vec<String> = status.pods.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
     println!("Pods: {}", if pods.is_empty() { "none".to_owned() } else { pods.join(", ") });
+    if !status.not_ready.is_empty() {
+        println!("  {} NOT ready:", status.not_ready.len());
+    }
+    for pod in status.not_ready.iter().take(SHOWN) {
+        println!("  pod {}/{} {}", pod.namespace, pod.name, pod.reason);
+    }
+    if let Some(more) = status.not_ready.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        println!("  and {more} more, which `--output json` lists");
+    }
     if let Some(first) = &status.first_expiry {
         println!(
             "Certificates: the first ends on {} ({})",
             first.expires.strftime("%Y-%m-%d"),
             first.path.display()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_pod_that_should_be_ready_is_told_with_its_reason() {
+        let check = |meta: Value, status: Value, expected: Option<&str>| {
+            let mut pod: Pod = serde_json::from_value(json!({"metadata": meta, "status": status})).unwrap();
+            pod.metadata.namespace = Some("a".into());
+            pod.metadata.name = Some("b".into());
+            assert_eq!(not_ready(&pod).map(|line| line.reason).as_deref(), expected, "{status}");
+        };
+        let condition = |type_: &str, status: &str, reason: &str| json!([{"type": type_, "status": status, "reason": reason}]);
+        let running = |conditions: Value| json!({"phase": "Running", "conditions": conditions});
+        check(json!({}), running(condition("Ready", "True", "")), None);
+        check(
+            json!({}),
+            running(condition("Ready", "False", "ContainersNotReady")),
+            Some("ContainersNotReady"),
+        );
+        check(json!({}), running(json!([])), Some("Running"));
+        check(
+            json!({}),
+            json!({"phase": "Pending", "conditions": condition("PodScheduled", "False", "Unschedulable")}),
+            Some("Unschedulable"),
+        );
+        check(
+            json!({}),
+            json!({
+                "phase": "Pending",
+                "conditions": condition("Ready", "False", "ContainersNotReady"),
+                "initContainerStatuses": [{
+                    "name": "i", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                }],
+                "containerStatuses": [{
+                    "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": {"waiting": {"reason": "PodInitializing"}},
+                }],
+            }),
+            Some("CrashLoopBackOff"),
+        );
+        let over = running(condition("Ready", "False", "PodCompleted"));
+        check(json!({"deletionTimestamp": "2030-01-01T00:00:00Z"}), over, None);
+        check(json!({}), json!({"phase": "Succeeded"}), None);
+        check(json!({}), json!({"phase": "Failed"}), None);
+        check(json!({}), json!({}), Some("Unknown"));
     }
 }

@@ -55,6 +55,24 @@ pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
     Ok(())
 }
 
+/// Where the runtime reads network configurations from another folder than the one that the proxy's unit may write to, lets it
+/// write there too.
+pub fn let_proxy_write(ledger: &Ledger, folder: &Path) -> Result<()> {
+    let drop_in = Path::new(ENABLED).join(format!("{PROXY}.d")).join("10-keelson-folders.conf");
+    if !machine::systemd() || (folder == Path::new(keelson_base::consts::CNI_CONF_DIR) && !drop_in.exists()) {
+        return Ok(());
+    }
+    let text = format!(
+        "# Written by keelson; `keelson reset` removes it.\n[Service]\nReadWritePaths=-{}\n",
+        folder.display()
+    );
+    if std::fs::read_to_string(&drop_in).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    sealed::check(&drop_in)?;
+    ledger.write(&drop_in, text.as_bytes(), 0o644).map(drop)
+}
+
 /// What systemd calls this run of a unit; empty for one that has never run.
 fn invocation(unit: &str) -> String {
     run("systemctl", &["show", "--property", "InvocationID", "--value", unit]).unwrap_or_default()
@@ -104,6 +122,11 @@ pub fn command(unit: &str) -> &'static str {
 /// Whether a unit is there and runs.
 pub fn active(unit: &str) -> bool {
     machine::systemd() && run("systemctl", &["is-active", "--quiet", unit]).is_ok()
+}
+
+/// Whether a unit is started at boot.
+pub fn enabled(unit: &str) -> bool {
+    machine::systemd() && run("systemctl", &["is-enabled", "--quiet", unit]).is_ok()
 }
 
 /// Whether a unit runs or is on its way: what it listens on is taken by it.

@@ -2,10 +2,11 @@
 //! the runtime lost is there again after a start.
 
 use super::{Notices, Stamp, archive, back_off, files};
-use crate::install::containerd::Import;
+use crate::install::containerd::{self, Import};
 use crate::install::ledger::{Entry, Ledger};
 use crate::install::run;
 use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, stream};
 use keelson_daemon::Context;
 use keelson_daemon::config::Config;
 use keelson_kubelet::cri::Cri;
@@ -18,6 +19,8 @@ use std::time::Duration;
 const PACKAGED: &str = "/usr/share/keelson/images";
 /// How notes of imports under way are told from init's.
 const BY: &str = "images";
+/// How many archives are imported at a time: the runtime reads, hashes and unpacks each on little more than one core.
+const AT_ONCE: usize = 2;
 const ENDS: [&str; 3] = [".tar", ".tar.gz", ".tgz"];
 /// Without a notice nothing is looked at but once a day.
 const IDLE: Duration = Duration::from_secs(86_400);
@@ -111,8 +114,8 @@ async fn step(config: &Config, folders: &[PathBuf]) -> Result<Vec<String>> {
     runtime.begin_anew(config, &mut taken).await?;
     let plan = plan(&found, &taken, &runtime.known().await?);
     let mut failed = Vec::new();
-    for (path, stamp) in plan.import {
-        match runtime.import(config, &path).await {
+    for (path, stamp, outcome) in runtime.import(config, plan.import).await? {
+        match outcome {
             Ok(images) => {
                 tracing::info!(path = %path.display(), ?images, "an archive of images was imported");
                 taken.archives.insert(path, Archive { stamp, images });
@@ -162,7 +165,7 @@ impl Runtime {
 
     /// Names, each with the digest that it stands for.
     async fn digests(&self) -> Result<BTreeMap<String, String>> {
-        Ok(digests(&self.ctr(&["images", "list"]).await?))
+        Ok(containerd::names(&self.ctr(&["images", "list"]).await?))
     }
 
     /// Takes a name away, and the image with its last name. CRI takes all names of an image at once, so it is for that only.
@@ -177,31 +180,52 @@ impl Runtime {
         Ok(Cri::new(&config.kubelet.cri_socket)?.remove_image(name).await?)
     }
 
-    async fn import(&self, config: &Config, path: &Path) -> Result<Vec<String>> {
-        let names = {
-            let path = path.to_owned();
-            tokio::task::spawn_blocking(move || archive::names(&path)).await??
-        };
+    /// Imports archives, some at a time, under one note; what became of each.
+    async fn import(
+        &self,
+        config: &Config,
+        archives: Vec<(PathBuf, Stamp)>,
+    ) -> Result<Vec<(PathBuf, Stamp, Result<Vec<String>>)>> {
+        if archives.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named = tokio::task::spawn_blocking(move || {
+            let with_names = |(path, stamp): (PathBuf, Stamp)| {
+                let names = archive::names(&path);
+                (path, stamp, names)
+            };
+            archives.into_iter().map(with_names).collect::<Vec<_>>()
+        })
+        .await?;
+        let all: Vec<String> =
+            named.iter().filter_map(|(_, _, names)| names.as_ref().ok()).flatten().cloned().collect();
         let state = config.paths.state.clone();
         let ledger = Ledger::of(&state);
-        for name in &names {
+        for name in &all {
             ledger.note(Entry::Image { name: name.clone() })?;
         }
-        let under_way = Import::begin(&state, BY, &names)?;
-        let brought = self.bring(path, &names).await;
+        let under_way = Import::begin(&state, BY, &all)?;
+        let bring = |(path, stamp, names): (PathBuf, Stamp, Result<Vec<String>>)| async move {
+            let brought = match names {
+                Ok(names) => self.bring(&path, names).await,
+                Err(error) => Err(error),
+            };
+            (path, stamp, brought)
+        };
+        let brought = stream::iter(named).map(bring).buffered(AT_ONCE).collect().await;
         // After a failure too: it was no power cut, and what other archives brought by the same names is whole.
         tokio::task::spawn_blocking(move || under_way.end()).await??;
-        brought.map(|()| names)
+        Ok(brought)
     }
 
-    async fn bring(&self, path: &Path, names: &[String]) -> Result<()> {
+    async fn bring(&self, path: &Path, names: Vec<String>) -> Result<Vec<String>> {
         self.ctr(&["images", "import", &path.to_string_lossy()]).await?;
-        for name in names {
+        for name in &names {
             // Never collected: there may be no registry that it could come back from.
             let pinned = self.ctr(&["images", "label", name, "io.cri-containerd.pinned=pinned"]).await;
             pinned.with_context(|| format!("{} did not bring {name}", path.display()))?;
         }
-        Ok(())
+        Ok(names)
     }
 
     /// What a power cut fell into comes anew: removed whole, and no longer counted as taken in.
@@ -210,34 +234,20 @@ impl Runtime {
         if unfinished.is_empty() {
             return Ok(());
         }
-        let known = self.known().await?;
-        for name in unfinished.iter().filter(|name| known.contains(*name)) {
-            tracing::warn!(image = name, "the import of an image was cut short; it is imported anew");
-            self.ctr(&["images", "remove", "--sync", name]).await?;
+        tracing::warn!(images = ?unfinished, "an import of images was cut short; they are imported anew");
+        keelson_kubelet::unflushed::remove(&Cri::new(&config.kubelet.cri_socket)?, &unfinished).await?;
+        // Those that CRI does not know, because they are not whole.
+        for name in containerd::same(&self.digests().await?, &unfinished) {
+            self.ctr(&["images", "remove", "--sync", &name]).await?;
         }
         taken.archives.retain(|_, archive| !archive.images.iter().any(|image| unfinished.contains(image)));
         Ok(())
     }
 }
 
-/// What `ctr images list` prints: a heading, then name, media type and digest on each line.
-fn digests(listed: &str) -> BTreeMap<String, String> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
-    };
-    listed.lines().skip(1).filter_map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_and_digests_are_read() {
-        let listed = "REF  TYPE  DIGEST  SIZE  PLATFORMS  LABELS \na.b/c:1 application/x sha256:00 1.1 MiB linux/amd64 x=y \n";
-        assert_eq!(digests(listed), [("a.b/c:1".to_owned(), "sha256:00".to_owned())].into());
-    }
 
     #[test]
     fn the_runtime_follows_the_folder() {

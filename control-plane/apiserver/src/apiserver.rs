@@ -79,6 +79,7 @@ impl ApiServer {
         bootstrap::run(&api, &config).await?;
         tokio::spawn(crd::run(core.clone(), api.own_service()));
         tokio::spawn(services::repair::run(core.clone()));
+        tokio::spawn(mark_used(core.clone(), bootstrap::Client::new(api.own_service())));
         if config.several {
             masters::Masters::new(&api, &config).start().await;
         }
@@ -113,6 +114,19 @@ impl ApiServer {
     /// The server's own user, for what it must do itself at start.
     pub(crate) fn own_service(&self) -> LocalService {
         self.service(UserInfo::authenticated("system:apiserver", &[keelson_base::consts::identity::MASTERS]))
+    }
+}
+
+/// Writes into Secrets that their tokens are used, once a day each.
+async fn mark_used(core: Arc<Core>, mut client: bootstrap::Client) {
+    let mut uses = core.access.authenticator.tokens.secret_uses();
+    while let Some(Some(used)) = core.stop.run_until_cancelled(uses.recv()).await {
+        let (path, patch) = used.patch();
+        if let Err(status) = client.send(http::Method::PATCH, &path, Some(&patch)).await
+            && !status.is_not_found()
+        {
+            tracing::warn!(secret = path, error = %status, "that its token is used could not be written");
+        }
     }
 }
 

@@ -66,10 +66,11 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Value, Status> {
         let bytes = body.map(Value::to_string).unwrap_or_default();
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("content-type", "application/json")
+            .header("content-type", kind)
             .header("accept", "application/json")
             .header("user-agent", "kube-apiserver")
             .body(Full::new(bytes::Bytes::from(bytes)))

@@ -6,17 +6,18 @@ use keelson_base::cidr::Cidr;
 use keelson_client::HandlerScope;
 use keelson_client::projections::SharedInformers;
 use keelson_daemon::Context;
+use keelson_pki::ServiceAccountKeys;
 use tokio::task::JoinSet;
 
 use crate::certificates::Signing;
-use crate::small::{cluster_roles, pod_gc, protection, root_ca, service_accounts, ttl};
+use crate::small::{cluster_roles, pod_gc, protection, root_ca, secret_tokens, service_accounts, ttl};
 use crate::{
     bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints, gc, job, namespace, node,
     replicaset, statefulset,
 };
 
 /// Settings, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ControllersConfig {
     /// The ranges pods get their addresses from (at most one per family) and the prefix length of a node's share; empty:
     /// nodes get theirs elsewhere.
@@ -27,12 +28,15 @@ pub struct ControllersConfig {
     pub root_ca_pem: String,
     /// What certificate requests are signed with; `None`: they are signed elsewhere.
     pub signing: Option<Signing>,
+    /// What signs tokens that live in Secrets; `None`: nobody fills such Secrets.
+    pub tokens: Option<ServiceAccountKeys>,
 }
 
 impl ControllersConfig {
     /// Upstream's defaults for everything else.
     pub fn new(pod_cidrs: Vec<(Cidr, u8)>, root_ca_pem: String) -> Self {
-        ControllersConfig { pod_cidrs, node_grace: Duration::from_secs(50), root_ca_pem, signing: None }
+        let node_grace = Duration::from_secs(50);
+        ControllersConfig { pod_cidrs, node_grace, root_ca_pem, signing: None, tokens: None }
     }
 }
 
@@ -80,6 +84,10 @@ pub async fn run(
     start!("endpointslicemirroring-controller", |c| endpoints::start_mirroring(c, &shared, &ctx));
     start!("namespace-controller", |c| namespace::start(c, &shared, &ctx));
     start!("service-account-controller", |c| service_accounts::start(c, &shared, &ctx));
+    if let Some(keys) = config.tokens {
+        let ca = config.root_ca_pem.clone();
+        start!("tokens-controller", |c| secret_tokens::start(c, &shared, &ctx, keys, ca));
+    }
     start!("root-ca-cert-publisher", |c| root_ca::start(c, &shared, &ctx, config.root_ca_pem));
     start!("node-controller", |c| node::start_lifecycle(c, &shared, &ctx, config.node_grace));
     start!("node-controller", |c| node::start_evictor(c, &shared, &ctx));

@@ -2,6 +2,7 @@
 //! runtime says into [`crate::plan::observed`]. Nothing here decides anything.
 mod convert;
 pub mod events;
+mod leases;
 pub mod network_notes;
 
 pub use convert::{CONTAINER_NAME, Ending, POD_NAME, POD_NAMESPACE, POD_UID, container_annotations};

@@ -46,6 +46,28 @@ pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 /// Name of the CNI plugin binary and its `type`.
 pub const CNI_PLUGIN: &str = "keelson-cni";
 
+/// Labels of nodes below kubernetes.io and k8s.io, which are for those who administer a cluster but for these.
+pub mod node_labels {
+    /// Those that a kubelet may set on its node.
+    pub const KUBELET: [&str; 11] = [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+    ];
+    /// Label namespaces that are the kubelet's.
+    pub const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+    /// What the label of a control plane is called, as kubeadm gives it.
+    pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+}
+
 /// nft tables (family `inet`), one per concern; nothing else of the host's rules is ever touched.
 pub mod nft {
     /// ClusterIP, NodePort and hostPort translation.

@@ -7,7 +7,7 @@ pub use crate::config_keys::{KEYS, Key};
 use crate::config_keys::{known, nearest};
 use crate::telemetry::LogFormat;
 use keelson_base::cidr::Cidr;
-use keelson_base::consts;
+use keelson_base::consts::{self, node_labels};
 use keelson_base::gates::Gates;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -452,7 +452,47 @@ fn check_node(raw: RawNode) -> Result<NodeConfig, ConfigError> {
         Some(other) => return Err(value("node.firewall", format!("must be open or leave, not {other:?}"))),
     };
     let labels = raw.labels.unwrap_or_default();
+    for (key, text) in &labels {
+        label(key, text, raw.name.as_deref())?;
+    }
     Ok(NodeConfig { name: raw.name, address, labels, taints, firewall })
+}
+
+/// A label that a kubelet may give its node.
+fn label(key: &str, text: &str, node: Option<&str>) -> Result<(), ConfigError> {
+    let (namespace, name) = key.rsplit_once('/').map_or((None, key), |(left, name)| (Some(left), name));
+    if !is_label_text(name) || name.is_empty() || !namespace.is_none_or(is_dns_subdomain) {
+        return Err(value("node.labels", format!("holds {key:?}, which is no name of a label")));
+    }
+    if !is_label_text(text) {
+        return Err(value("node.labels", format!("gives {key} the value {text:?}, which no label may have")));
+    }
+    let within = |namespace: &str, outer: &str| {
+        namespace == outer || namespace.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'))
+    };
+    let namespace = namespace.unwrap_or_default();
+    let kubernetes = within(namespace, "kubernetes.io") || within(namespace, "k8s.io");
+    let kubelets = node_labels::KUBELET.contains(&key)
+        || node_labels::KUBELET_NAMESPACES.iter().any(|outer| within(namespace, outer));
+    if kubernetes && !kubelets {
+        return Err(value(
+            "node.labels",
+            format!(
+                "holds {key}, which no node may give itself. Leave it out; when the node has joined, `kubectl label node {} \
+                 {key}={text}` gives it",
+                node.unwrap_or("NAME")
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The second half of a label's name, or a label's value: which may be empty.
+fn is_label_text(text: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    text.len() <= 63 && bytes.iter().all(inside) && edge(bytes.first()) && edge(bytes.last())
 }
 
 fn is_dns_subdomain(name: &str) -> bool {

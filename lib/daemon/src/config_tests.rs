@@ -28,6 +28,15 @@ fn mistakes_are_refused_with_the_key_and_what_to_write() {
     check("podCidr: 10.0.0.0/8", "did you mean \"network.podCidr\"?");
     check("node: {name: Upper}", "node.name must be lower-case");
     check("node: {address: localhost}", "node.address must be an IP address, not \"localhost\"");
+    check("node: {labels: {a b: c}}", "\"a b\", which is no name of a label");
+    check("node: {labels: {Ex.com/a: c}}", "which is no name of a label");
+    check("node: {labels: {a: -c}}", "gives a the value \"-c\"");
+    check(
+        "node: {name: n1, labels: {node-role.kubernetes.io/edge: ''}}",
+        "no node may give itself. Leave it out; when the node has joined, `kubectl label node n1 \
+         node-role.kubernetes.io/edge=` gives it",
+    );
+    check("node: {labels: {my.node-restriction.kubernetes.io/a: b}}", "`kubectl label node NAME");
     check("node: {taints: ['a:Never']}", "NoSchedule, PreferNoSchedule or NoExecute");
     check("network: {podCidr: 10.96.0.0/16}", "overlaps network.serviceCidr");
     check("network: {podCidr: 10.244.0.1/16}", "did you mean 10.244.0.0/16?");
@@ -112,4 +121,20 @@ fn the_key_table_documents_the_structs() {
     documented.sort();
     assert_eq!(paths, documented);
     assert!(KEYS.iter().all(|key| key.doc.ends_with('.')));
+}
+
+#[test]
+fn kubelets_own_labels_are_taken() {
+    let labels = [
+        "rank",
+        "example.com/a_b.c",
+        "topology.kubernetes.io/zone",
+        "x.node.kubernetes.io/y",
+        "mykubernetes.io/a",
+    ];
+    for label in labels {
+        let text = format!("apiVersion: keelson/v1\nnode: {{labels: {{{label}: z1}}}}\n");
+        let config = load_with(None, &[("c.yaml", &text)]).unwrap();
+        assert_eq!(config.node.labels[label], "z1");
+    }
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 pub const BUSYBOX: &str = "test.invalid/busybox:1";
 /// Reference of the same image whose user is 1234.
 pub const BUSYBOX_USER: &str = "test.invalid/busybox-user:1";
-const PAUSE: &str = "test.invalid/pause:1";
+/// The image of every pod's first process.
+pub const PAUSE: &str = "test.invalid/pause:1";
 
 /// A running containerd.
 pub struct Containerd {

@@ -13,6 +13,7 @@ use keelson_api::f::{
 };
 use keelson_api::field_errors::quoted;
 use keelson_api::status::{GroupResource, Status};
+use keelson_base::consts::node_labels;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,22 +22,6 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
-/// Labels below kubernetes.io and k8s.io that a kubelet may set on its node.
-const KUBELET_LABELS: [&str; 11] = [
-    "kubernetes.io/hostname",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-];
-/// Label namespaces that are the kubelet's.
-const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 /// The label namespace that exists to be out of kubelets' reach.
 const RESTRICTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
 
@@ -637,8 +622,8 @@ fn forbidden_labels(keys: &BTreeSet<String>) -> Vec<&str> {
     let forbidden = |key: &&str| {
         let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
         let kubernetes = within(namespace, "kubernetes.io") || within(namespace, "k8s.io");
-        let kubelets =
-            KUBELET_LABELS.contains(key) || KUBELET_NAMESPACES.iter().any(|n| within(namespace, n));
+        let kubelets = node_labels::KUBELET.contains(key)
+            || node_labels::KUBELET_NAMESPACES.iter().any(|n| within(namespace, n));
         within(namespace, RESTRICTED_NAMESPACE) || (kubernetes && !kubelets)
     };
     keys.iter().map(String::as_str).filter(forbidden).collect()

@@ -375,6 +375,85 @@ fn other_audiences_are_for_others() {
 }
 
 #[test]
+fn a_token_in_a_secret_counts_while_the_secret_holds_it() {
+    let world = world();
+    let claims = keelson_pki::SecretTokenClaims::new("ns", "app", "sa-1", "robot");
+    let token = world.keys.sign(&claims).unwrap();
+    let secret = |change: &dyn Fn(&mut Value)| {
+        let mut object = json!({"metadata": {"name": "robot", "namespace": "ns", "uid": "secret-1"},
+            "data": {"token": STANDARD.encode(&token), "ca.crt": "eA=="}});
+        change(&mut object);
+        world.objects.set("secrets", "ns", "robot", object);
+    };
+    // Each is asked at a time of its own: the verdict before it has been forgotten.
+    let mut time = 0;
+    let mut ask = |token: &str, audiences: Option<&[String]>| {
+        time += 60;
+        world.tokens.authenticate(token, audiences, at(time)).map_err(|e| e.to_string())
+    };
+    let gone = || Err("Token has been invalidated".to_owned());
+    assert_eq!(ask(&token, None).map(|found| found.user.name.clone()), gone(), "there is no secret");
+    let mut uses = world.tokens.secret_uses();
+    secret(&|_| ());
+    let found = ask(&token, None).unwrap();
+    assert_eq!(*found.user, UserInfo::service_account("ns", "app", "sa-1"));
+    assert_eq!(found.audiences, [ISSUER]);
+    let (path, patch) = uses.try_recv().expect("its use is told").patch();
+    assert_eq!(path, "/api/v1/namespaces/ns/secrets/robot");
+    let day = json!({"uid": "secret-1", "labels": {"kubernetes.io/legacy-token-last-used": "2026-03-01"}});
+    assert_eq!(patch["metadata"], day);
+    for said in ["2026-03-01", "2026-03-02"] {
+        secret(&|o| o["metadata"]["labels"] = json!({"kubernetes.io/legacy-token-last-used": said}));
+        assert!(ask(&token, None).is_ok());
+        assert!(uses.try_recv().is_err(), "{said}");
+    }
+    secret(&|o| o["metadata"]["labels"] = json!({"kubernetes.io/legacy-token-last-used": "2026-02-28"}));
+    assert!(ask(&token, None).is_ok());
+    assert!(uses.try_recv().is_ok());
+
+    let mut refused = |token: &str, audiences: Option<&[String]>| {
+        ask(token, audiences).map(|found| found.user.name.clone()).unwrap_err()
+    };
+    assert!(refused(&token, Some(&["vault".to_owned()])).starts_with("token audiences"));
+    secret(&|o| o["metadata"]["labels"] = json!({"kubernetes.io/legacy-token-invalid-since": "2026-02-28"}));
+    assert!(
+        refused(&token, None).starts_with("the token in secret ns/robot for service account ns/app has been")
+    );
+    secret(&|o| o["data"]["token"] = json!(STANDARD.encode("another")));
+    assert_eq!(refused(&token, None), "Token does not match server's copy");
+    secret(&|o| o["data"] = Value::Null);
+    assert!(world.tokens.authenticate(&token, None, at(3000)).is_err());
+    secret(&|o| o["metadata"]["deletionTimestamp"] = json!("2026-03-01T12:00:00Z"));
+    assert_eq!(refused(&token, None), "Token has been invalidated");
+    secret(&|_| ());
+    // Of a forged one not even a Secret that holds it helps.
+    let other = ServiceAccountKeys::from_pem(&OTHER_KEYS.0, &[]).unwrap().sign(&claims).unwrap();
+    secret(&|o| o["data"]["token"] = json!(STANDARD.encode(&other)));
+    assert_eq!(refused(&other, None), "invalid signature, no keys found");
+    for (change, expected) in [
+        (("ns", "app", "sa-2", "robot"), "ServiceAccount UID (sa-1) does not match claim (sa-2)"),
+        (("ns", "nobody", "sa-1", "robot"), "serviceaccounts \"nobody\" not found"),
+        (("ns", "", "sa-1", "robot"), "serviceAccountName claim is missing"),
+    ] {
+        let token =
+            world.keys.sign(&keelson_pki::SecretTokenClaims::new(change.0, change.1, change.2, change.3));
+        let token = token.unwrap();
+        secret(&|o| o["data"]["token"] = json!(STANDARD.encode(&token)));
+        assert_eq!(refused(&token, None), expected);
+    }
+    let stolen = keelson_pki::SecretTokenClaims {
+        sub: "system:serviceaccount:kube-system:admin".to_owned(),
+        ..keelson_pki::SecretTokenClaims::new("ns", "app", "sa-1", "robot")
+    };
+    let stolen = world.keys.sign(&stolen).unwrap();
+    secret(&|o| o["data"]["token"] = json!(STANDARD.encode(&stolen)));
+    assert_eq!(refused(&stolen, None), "sub claim is invalid");
+    secret(&|_| ());
+    world.objects.remove("serviceaccounts", "ns", "app");
+    assert_eq!(refused(&token, None), "serviceaccounts \"app\" not found");
+}
+
+#[test]
 fn bootstrap_tokens() {
     let world = world();
     let secret = |change: &dyn Fn(&mut Value)| {

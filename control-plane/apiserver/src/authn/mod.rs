@@ -9,6 +9,7 @@
 mod impersonation;
 mod oidc;
 pub mod reads;
+mod secret_tokens;
 pub mod service_account;
 mod token_cache;
 mod token_request;
@@ -19,6 +20,7 @@ mod x509;
 pub use impersonation::{Impersonation, ImpersonationError, impersonation};
 pub use oidc::{JWKS_PATH, OPENID_CONFIG_PATH, OpenIdDocuments};
 pub use reads::{ClusterReads, ObjectHead};
+pub use secret_tokens::SecretUse;
 pub use token_request::{TokenIssuer, TokenRequestError};
 pub use token_review::review;
 pub use tokens::{TokenAuthenticator, TokenError, TokenIdentity};

@@ -4,7 +4,6 @@ use super::reads::{ClusterReads, HeadMeta, read};
 use super::tokens::{Audience, Bound, Claims, Ref};
 use super::{ObjectHead, service_account};
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, Header};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keelson_pki::ServiceAccountKeys;
@@ -111,11 +110,7 @@ impl TokenIssuer {
             nbf: Some(now.as_second()),
             sub: service_account::user_name(namespace, name),
         };
-        let mut header = Header::new(Algorithm::RS256);
-        header.typ = None;
-        header.kid = Some(self.keys.kid.clone());
-        let token =
-            jsonwebtoken::encode(&header, &claims, &self.keys.signing).map_err(TokenRequestError::Sign)?;
+        let token = self.keys.sign(&claims).map_err(TokenRequestError::Sign)?;
         let expires = Timestamp::from_second(now.as_second() + requested).unwrap_or(Timestamp::MAX);
         request.status = Some(TokenRequestStatus { token, expiration_timestamp: Time(expires) });
         Ok(request)

@@ -1,16 +1,18 @@
-//! Bearer tokens: service-account JWTs of our own, and bootstrap tokens.
+//! Bearer tokens: service-account JWTs of our own (those in Secrets: `secret_tokens`), and bootstrap tokens.
 
 use super::reads::{ClusterReads, read};
+use super::secret_tokens::SecretUse;
 use super::token_cache::{TokenCache, key};
 use super::{ObjectHead, UserInfo, extra, service_account};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Validation};
-use keelson_pki::{BootstrapToken, VerificationKey};
+use keelson_pki::{BootstrapToken, SECRET_TOKEN_ISSUER, SecretTokenClaims, VerificationKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
 
 /// No token of ours is longer.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -47,6 +49,23 @@ pub enum TokenError {
     ServiceAccountDeleted(String),
     #[error("service account token has been invalidated")]
     Invalidated,
+    /// Of tokens that live in Secrets: upstream has other words for them.
+    #[error("{0}")]
+    Claim(&'static str),
+    #[error("Token has been invalidated")]
+    SecretGone,
+    #[error("Token does not match server's copy")]
+    NotTheSecrets,
+    #[error("ServiceAccount {0} has been deleted")]
+    AccountDeleted(String),
+    #[error("ServiceAccount UID ({found}) does not match claim ({claimed})")]
+    AccountUid { found: String, claimed: String },
+    #[error(
+        "the token in secret {secret} for service account {account} has been marked invalid. Use tokens from the TokenRequest API \
+         or manually created secret-based tokens, or remove the 'kubernetes.io/legacy-token-invalid-since' label from the secret \
+         to temporarily allow use of this token"
+    )]
+    MarkedInvalid { secret: String, account: String },
 }
 
 /// `kubernetes.io` in a token: what it is bound to.
@@ -138,6 +157,7 @@ pub struct TokenAuthenticator {
     keys: Vec<VerificationKey>,
     reads: Arc<dyn ClusterReads>,
     cache: TokenCache,
+    uses: OnceLock<mpsc::Sender<SecretUse>>,
 }
 
 impl TokenAuthenticator {
@@ -148,7 +168,32 @@ impl TokenAuthenticator {
         keys: Vec<VerificationKey>,
         reads: Arc<dyn ClusterReads>,
     ) -> TokenAuthenticator {
-        TokenAuthenticator { issuers, audiences, keys, reads, cache: TokenCache::default() }
+        TokenAuthenticator {
+            issuers,
+            audiences,
+            keys,
+            reads,
+            cache: TokenCache::default(),
+            uses: OnceLock::new(),
+        }
+    }
+
+    /// Of which Secrets tokens are used that do not say so for the day. Told to the first who asks; what is not fetched in time is
+    /// told again at the next use.
+    pub fn secret_uses(&self) -> mpsc::Receiver<SecretUse> {
+        let (sender, receiver) = mpsc::channel(64);
+        let _ = self.uses.set(sender);
+        receiver
+    }
+
+    pub(super) fn used(&self, secret: SecretUse) {
+        if let Some(uses) = self.uses.get() {
+            let _ = uses.try_send(secret);
+        }
+    }
+
+    pub(super) fn reads(&self) -> &dyn ClusterReads {
+        self.reads.as_ref()
     }
 
     /// The API server's own audiences.
@@ -194,15 +239,11 @@ impl TokenAuthenticator {
         wanted: &[String],
         now: Timestamp,
     ) -> Result<TokenIdentity, TokenError> {
-        let claims = self.verified(token)?;
-        let tokens: Vec<String> = match claims.aud.all() {
-            [] => return Err(TokenError::Audience { token: quoted(&[]), wanted: quoted(wanted) }),
-            some => some.to_vec(),
+        let claims = match self.verified(token)? {
+            Verified::Bound(claims) => claims,
+            Verified::InSecret(claims) => return self.secret_token(token, &claims, wanted, now),
         };
-        let audiences: Vec<String> = tokens.iter().filter(|a| wanted.contains(a)).cloned().collect();
-        if audiences.is_empty() {
-            return Err(TokenError::Audience { token: quoted(&tokens), wanted: quoted(wanted) });
-        }
+        let audiences = common(claims.aud.all(), wanted)?;
         let expires = in_time(&claims, now)?;
         let user = self.bound_user(&claims, now)?;
         let stale = claims.kubernetes.warnafter.is_some_and(|at| at != 0 && now.as_second() > at);
@@ -210,7 +251,7 @@ impl TokenAuthenticator {
     }
 
     /// The claims of a token that one of our keys signed with RS256 for one of our issuers.
-    fn verified(&self, token: &str) -> Result<Claims, TokenError> {
+    fn verified(&self, token: &str) -> Result<Verified, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Unknown)?;
         if header.alg != Algorithm::RS256 {
             return Err(TokenError::Unknown);
@@ -228,7 +269,13 @@ impl TokenAuthenticator {
         let mut failed = TokenError::NoKey;
         for key in candidates {
             match jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation) {
-                Ok(data) if self.issuers.contains(&data.claims.iss) => return Ok(data.claims),
+                Ok(data) if self.issuers.contains(&data.claims.iss) => {
+                    return Ok(Verified::Bound(Box::new(data.claims)));
+                }
+                Ok(data) if data.claims.iss == SECRET_TOKEN_ISSUER => {
+                    let claims = jsonwebtoken::decode::<SecretTokenClaims>(token, &key.decoding, &validation);
+                    return claims.map(|data| Verified::InSecret(data.claims)).map_err(TokenError::Signature);
+                }
                 Ok(data) => return Err(TokenError::Issuer(data.claims.iss)),
                 Err(e) => failed = TokenError::Signature(e),
             }
@@ -353,6 +400,21 @@ impl TokenAuthenticator {
     }
 }
 
+/// What a signature of ours stands under.
+enum Verified {
+    Bound(Box<Claims>),
+    InSecret(SecretTokenClaims),
+}
+
+/// The audiences of a token that are wanted; an error where there is none.
+pub(super) fn common(token: &[String], wanted: &[String]) -> Result<Vec<String>, TokenError> {
+    let both: Vec<String> = token.iter().filter(|audience| wanted.contains(audience)).cloned().collect();
+    if both.is_empty() {
+        return Err(TokenError::Audience { token: quoted(token), wanted: quoted(wanted) });
+    }
+    Ok(both)
+}
+
 /// Of the discovery document only the names of its keys.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -369,7 +431,7 @@ struct BootstrapSecret {
 }
 
 /// Comparison whose time does not tell how much was right.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 

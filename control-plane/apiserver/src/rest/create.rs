@@ -198,9 +198,6 @@ async fn check_and_store(
     if op.row.acted_on_by.is_none() {
         op.call.warnings.add(format!("{} are stored, but nothing in this cluster acts on them yet", op.gr()));
     }
-    if let Some(what) = (op.strategy.unserved)(doc) {
-        op.call.warnings.add(format!("{what}, but nothing in this cluster acts on them yet"));
-    }
     let key = op.key(&name);
     if options.dry_run {
         let json = op.stored_form(doc);

@@ -139,20 +139,6 @@ async fn what_nothing_acts_on_says_so() {
         "{:?}",
         answer.warnings()
     );
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
-    lab.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
-    for (name, kind, says) in [("t", "kubernetes.io/service-account-token", true), ("o", "Opaque", false)] {
-        let annotations = json!({"kubernetes.io/service-account.name": "robot"});
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": kind,
-            "metadata": {"name": name, "annotations": annotations}});
-        let answer = lab.post("/api/v1/namespaces/default/secrets", &secret).await;
-        answer.expect(201);
-        assert_eq!(
-            answer.warnings().iter().any(|text| text.contains("nothing in this cluster acts on them")),
-            says,
-            "{kind}"
-        );
-    }
 }
 
 #[tokio::test]

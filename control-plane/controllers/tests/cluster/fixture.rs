@@ -88,6 +88,7 @@ impl Cluster {
         settings.node_grace = node_grace;
         let life = Duration::from_secs(86_400);
         settings.signing = Some(Signing { authority: pki.ca.clone(), life });
+        settings.tokens = Some(pki.service_account.clone());
         let of = server.clone();
         let client_of = move |account: &str| {
             let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];

@@ -3,6 +3,7 @@
 mod certificates;
 mod fixture;
 mod protection;
+mod tokens;
 
 use fixture::{Cluster, until};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};

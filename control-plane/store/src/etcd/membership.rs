@@ -67,6 +67,13 @@ impl EtcdMembership {
         Ok(answer.count() == 0)
     }
 
+    /// Whether any key begins so.
+    pub async fn holds(&self, prefix: &str) -> Result<bool, MembershipError> {
+        let options = GetOptions::new().with_prefix().with_count_only();
+        let answer = answered("count its keys", self.0.kv_client().get(prefix, Some(options))).await?;
+        Ok(answer.count() > 0)
+    }
+
     /// Adds a member that follows without a vote: one that never starts costs the cluster no majority.
     pub async fn add(&self, peer_url: &str) -> Result<(), MembershipError> {
         let options = MemberAddOptions::new().with_is_learner();

@@ -125,9 +125,6 @@ pub struct Strategy {
     pub validate_status_update: fn(&Doc, &Doc, &Ctx<'_>, &mut ErrorList),
     /// Texts of Warning headers; the old object on update.
     pub warnings: fn(&Doc, Option<&Doc>, &Ctx<'_>) -> Vec<String>,
-    /// What nothing in the cluster acts on yet in a new object of a type that something acts on; told in a Warning header before ", but
-    /// nothing in this cluster acts on them yet".
-    pub unserved: fn(&Doc) -> Option<&'static str>,
     pub status: StatusRule,
     pub generation: GenerationRule,
     /// PUT on a missing object creates it.
@@ -180,7 +177,6 @@ impl Strategy {
         validate_update: no_validate_update,
         validate_status_update: no_validate_update,
         warnings: no_warnings,
-        unserved: |_| None,
         unreadable: |_| None,
         status: StatusRule::Subresource,
         generation: GenerationRule::None,

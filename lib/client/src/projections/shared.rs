@@ -327,6 +327,8 @@ pub struct SharedInformers {
     pub volume_attributes_classes: Informer<MetaOnly<VolumeAttributesClass>>,
     /// Secrets of bootstrap tokens.
     pub bootstrap_tokens: Informer<Packed<Secret>>,
+    /// Secrets that hold a service account's token, or wait for one.
+    pub account_tokens: Informer<Packed<Secret>>,
     /// The discovery document in kube-public.
     pub cluster_info: Informer<Packed<ConfigMap>>,
 }
@@ -384,6 +386,14 @@ impl SharedInformers {
                 },
                 drain.clone(),
             ),
+            account_tokens: Informer::start(
+                Api::all(client.clone()),
+                Selector {
+                    fields: Some("type=kubernetes.io/service-account-token".to_owned()),
+                    ..Selector::default()
+                },
+                drain.clone(),
+            ),
             cluster_info: Informer::start(
                 Api::namespaced(client.clone(), "kube-public"),
                 Selector { fields: Some("metadata.name=cluster-info".to_owned()), ..Selector::default() },
@@ -421,6 +431,7 @@ impl SharedInformers {
             volumes: self.volumes.within(scope),
             volume_attributes_classes: self.volume_attributes_classes.within(scope),
             bootstrap_tokens: self.bootstrap_tokens.within(scope),
+            account_tokens: self.account_tokens.within(scope),
             cluster_info: self.cluster_info.within(scope),
         }
     }
@@ -455,6 +466,7 @@ impl SharedInformers {
             volumes: Informer::detached(),
             volume_attributes_classes: Informer::detached(),
             bootstrap_tokens: Informer::detached(),
+            account_tokens: Informer::detached(),
             cluster_info: Informer::detached(),
         }
     }

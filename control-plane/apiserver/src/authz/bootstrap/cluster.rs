@@ -247,6 +247,11 @@ pub(super) static OWN_ROLES: &[(&str, &[Rule])] = &[
         named("approve", "certificates.k8s.io", "signers", "kubernetes.io/kubelet-serving kubernetes.io/kube-apiserver-client"),
         rule("get", "core", "nodes"),
     ]),
+    // Upstream's has the rights of the whole controller manager.
+    ("keelson:controller:tokens-controller", &[
+        rule("get patch delete", "core", "secrets"),
+        rule("get patch", "core", "serviceaccounts"),
+    ]),
     ("kubeadm:get-nodes", &[rule("get", "core", "nodes")]),
 ];
 
@@ -261,6 +266,9 @@ pub(super) static OWN_BINDINGS: &[(&str, &str, &[Who])] = &[
     ("keelson:certificatesigningrequests:node", "keelson:certificatesigningrequests:node", &[Group("system:nodes")]),
     ("keelson:controller:certificate-approver", "keelson:controller:certificate-approver", &[
         Account("kube-system", "certificate-controller"),
+    ]),
+    ("keelson:controller:tokens-controller", "keelson:controller:tokens-controller", &[
+        Account("kube-system", "tokens-controller"),
     ]),
     ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[TOKENS]),
     ("kubeadm:get-nodes", "kubeadm:get-nodes", &[TOKENS]),

@@ -31,12 +31,6 @@ pub static CONFIG_MAP: Strategy = Strategy {
 
 /// Secrets.
 pub static SECRET: Strategy = Strategy {
-    // Whoever makes one waits for a token that is put in.
-    unserved: |doc| {
-        (doc.str(&[c::secret::TYPE]) == "kubernetes.io/service-account-token").then_some(
-            "secrets of type kubernetes.io/service-account-token are stored (`kubectl create token` makes a token)",
-        )
-    },
     defaults: |doc| {
         let Some(root) = doc.root_mut() else { return };
         default_str(root, c::secret::TYPE, "Opaque");
