@@ -1,11 +1,11 @@
 //! The options of requests: lists and watches, writes, deletions; read and checked as upstream does it.
 
 use http::HeaderMap;
-use keelson_api::field_errors::{BadValue, ErrorList, FieldPath};
+use keelson_api::field_errors::{BadValue, ErrorList, FieldPath, quoted};
 use keelson_api::fields_selector::FieldSelector;
 use keelson_api::json::{self, DecodeError, FieldValidation};
 use keelson_api::selectors::LabelSelector;
-use keelson_api::status::{GroupResource, Status};
+use keelson_api::status::{GroupResource, Reason, Status};
 
 use crate::query::Query;
 
@@ -44,12 +44,22 @@ impl Version {
             "0" => Ok(Version::Any),
             other => match other.parse() {
                 Ok(revision) => Ok(Version::At(revision)),
-                Err(_) => Err(Status::bad_request(format!(
-                    "invalid resource version: resourceVersion: Invalid value: {other:?}: strconv.ParseUint: parsing {other:?}: invalid syntax"
-                ))),
+                Err(_) => {
+                    Err(Status::bad_request(format!("invalid resource version: {}", no_version(other))))
+                }
             },
         }
     }
+
+    /// As [`Version::parse`], with what upstream says of it on a get and a watch.
+    pub fn parse_alone(text: &str) -> Result<Version, Status> {
+        Version::parse(text).map_err(|_| Status::other(500, Reason::Unknown, no_version(text)))
+    }
+}
+
+fn no_version(text: &str) -> String {
+    let text = quoted(text);
+    format!("resourceVersion: Invalid value: {text}: strconv.ParseUint: parsing {text}: invalid syntax")
 }
 
 /// Options of list, watch and deletecollection.
@@ -76,10 +86,11 @@ impl ListOptions {
         let version_match = Self::check_match(query, watch)?;
         let limit = integer(query, "limit")?.unwrap_or(0);
         let timeout = integer(query, "timeoutSeconds")?;
+        let parse_version = if watch { Version::parse_alone } else { Version::parse };
         Ok(ListOptions {
             labels,
             fields,
-            version: Version::parse(query.first("resourceVersion").unwrap_or_default())?,
+            version: parse_version(query.first("resourceVersion").unwrap_or_default())?,
             version_match,
             limit: usize::try_from(limit).unwrap_or(0),
             token: query.text("continue").map(str::to_owned),
@@ -142,7 +153,9 @@ impl ListOptions {
                 );
             }
         }
-        if !text.is_empty() && continued {
+        // A watch that says nothing of where it begins is taken as one that asks for what there is.
+        let implied = watch && initial.is_none() && matches!(version, "" | "0");
+        if (!text.is_empty() || implied) && continued {
             errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
         }
         checked("ListOptions", &errors)?;

@@ -418,6 +418,10 @@ impl MapBuilder {
         if let Some(seen) = &mut self.seen {
             seen.insert(key.clone());
         }
+        if self.entries.is_empty() {
+            // Many a map has one member; by itself a vector would begin with room for four.
+            self.entries.reserve_exact(1);
+        }
         self.entries.push((key, value));
     }
 

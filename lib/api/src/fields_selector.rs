@@ -107,13 +107,18 @@ impl FieldSelector {
     }
 
     /// Refuses fields that are not in `selectable` (`metadata.name` and, of namespaced types, `metadata.namespace`
-    /// belong in it), with upstream's text. `typed` says that the type declares its own fields.
-    pub fn check(&self, selectable: &[&str], typed: bool) -> Result<(), FieldSelectorError> {
+    /// belong in it), with upstream's text. `said` is what a type that declares its own fields says of
+    /// another.
+    pub fn check(
+        &self,
+        selectable: &[&str],
+        said: Option<fn(&str) -> String>,
+    ) -> Result<(), FieldSelectorError> {
         for term in &self.terms {
             if !selectable.contains(&term.field.as_str()) {
-                let text = match typed {
-                    true => format!("field label not supported: {}", term.field),
-                    false => format!(
+                let text = match said {
+                    Some(said) => said(&term.field),
+                    None => format!(
                         "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
                         crate::field_errors::quoted(&term.field)
                     ),
@@ -192,12 +197,14 @@ mod tests {
         assert_eq!(text("a=b=c"), "invalid field selector: unescaped character in value: 61");
         assert_eq!(text("a=\\b"), "invalid field selector: invalid escape sequence: \\b");
         let selector = FieldSelector::parse("spec.x=1").unwrap();
-        let refused = selector.check(&["metadata.name"], true).unwrap_err();
+        let refused = selector
+            .check(&["metadata.name"], Some(|field| format!("field label not supported: {field}")))
+            .unwrap_err();
         assert_eq!(refused.to_string(), "field label not supported: spec.x");
         let renamed = selector.renamed(&[("spec.x", "spec.y"), ("a", "b")]);
         assert_eq!(renamed, FieldSelector::equals("spec.y", "1"));
         assert_eq!(
-            selector.check(&["metadata.name"], false).unwrap_err().to_string(),
+            selector.check(&["metadata.name"], None).unwrap_err().to_string(),
             "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         );
     }

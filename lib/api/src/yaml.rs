@@ -1,10 +1,16 @@
 //! YAML in: one document, turned to JSON and read by the JSON decoder. YAML out: keys sorted, as upstream writes it.
 
+mod tree;
+
+use std::borrow::Cow;
+
 use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 
 use crate::doc::{Doc, Value};
 use crate::json::{DecodeError, FieldValidation, Warning};
 use crate::schema::TypeId;
+
+use tree::Node;
 
 /// Reads an object from YAML; `None` for a custom resource.
 ///
@@ -41,10 +47,12 @@ const ANCHORED: usize = 1024;
 /// As deep as JSON may be.
 const DEPTH: usize = 200;
 
-/// Refuses maps and lists as keys, which JSON has none of: the reader keeps such a key at four hundred times its size before it
-/// finds that out. What is no YAML at all the reader tells itself.
-fn keys_are_scalars(bytes: &[u8]) -> Result<(), String> {
-    use granit_parser::{Event, Parser};
+/// The document with its integer keys in quotes, which they are as keys of JSON: from an integer on, the reader keeps what remains
+/// of a map at a hundred times its size to find the last of equal keys, which is done here. Maps and lists as keys are refused,
+/// which JSON has none of: the reader keeps such a key at four hundred times its size before it finds that out. What is no YAML at
+/// all the reader tells itself.
+fn with_plain_keys(text: &str) -> Result<Cow<'_, str>, String> {
+    use granit_parser::{Event, Parser, ScalarStyle};
     /// What a node that begins now is to the collection around it.
     #[derive(Clone, Copy, PartialEq)]
     enum Next {
@@ -52,24 +60,37 @@ fn keys_are_scalars(bytes: &[u8]) -> Result<(), String> {
         Key,
         Value,
     }
-    let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
     let mut around: Vec<Next> = Vec::new();
     let step = |around: &mut Vec<Next>| match around.last_mut() {
         Some(next @ Next::Key) => *next = Next::Value,
         Some(next @ Next::Value) => *next = Next::Key,
         Some(Next::Item) | None => {}
     };
+    // How much of the document stands in the other one.
+    let (mut quoted, mut copied) = (String::new(), 0);
     for event in Parser::new_from_str(text) {
-        let Ok((event, _)) = event else { return Ok(()) };
+        let Ok((event, span)) = event else { break };
         match event {
-            Event::Scalar(..) | Event::Alias(..) => step(&mut around),
+            Event::Scalar(value, style, ..) => {
+                let integer =
+                    around.last() == Some(&Next::Key) && style == ScalarStyle::Plain && is_integer(&value);
+                if let Some(range) = span.byte_range().filter(|_| integer)
+                    && text.get(range.clone()) == Some(&*value)
+                    && let Some(before) = text.get(copied..range.start)
+                {
+                    quoted.extend([before, "\"", &*value, "\""]);
+                    copied = range.end;
+                }
+                step(&mut around);
+            }
+            Event::Alias(..) => step(&mut around),
             Event::SequenceStart(..) | Event::MappingStart(..) => {
                 if around.last() == Some(&Next::Key) {
                     return Err("yaml: invalid map key".to_owned());
                 }
                 // Deeper is refused by the reader; what is noted here stays small.
                 if around.len() > DEPTH {
-                    return Ok(());
+                    break;
                 }
                 let list = matches!(event, Event::SequenceStart(..));
                 around.push(if list { Next::Item } else { Next::Key });
@@ -81,11 +102,26 @@ fn keys_are_scalars(bytes: &[u8]) -> Result<(), String> {
             _ => {}
         }
     }
-    Ok(())
+    if copied == 0 {
+        return Ok(Cow::Borrowed(text));
+    }
+    quoted.push_str(&text[copied..]);
+    Ok(Cow::Owned(quoted))
 }
 
-fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json::Value, String> {
-    keys_are_scalars(bytes)?;
+/// Whether a plain scalar may be an integer, in any of YAML's forms.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
+fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<Node, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
+    let mut plain = with_plain_keys(text)?;
+    if matches!(duplicate_keys, DuplicateKeyPolicy::Error) {
+        plain = Cow::Borrowed(text);
+    }
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
     options.with_snippet = false;
@@ -103,42 +139,10 @@ fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<serde_json:
         budget.max_depth = DEPTH;
         budget.enforce_alias_anchor_ratio = false;
     }
-    let mut value = serde_saphyr::from_slice_with_options(bytes, options)
+    let mut document: Node = serde_saphyr::from_str_with_options(&plain, options)
         .map_err(|error| format!("yaml: {}", explain(&error)))?;
-    if bytes.windows(MERGE.len()).any(|window| window == MERGE.as_bytes()) {
-        merge(&mut value)?;
-    }
-    Ok(value)
-}
-
-/// The key whose value's members become those of its map, as far as the map has none of their names
-/// (<https://yaml.org/type/merge.html>).
-const MERGE: &str = "<<";
-
-/// Merges what stands under merge keys, innermost first; of several maps the earlier ones count. As deep as the document.
-fn merge(value: &mut serde_json::Value) -> Result<(), String> {
-    use serde_json::Value;
-    match value {
-        Value::Array(items) => items.iter_mut().try_for_each(merge),
-        Value::Object(map) => {
-            map.values_mut().try_for_each(merge)?;
-            let sources = match map.remove(MERGE) {
-                None => return Ok(()),
-                Some(Value::Array(sources)) => sources,
-                Some(source) => vec![source],
-            };
-            for source in sources {
-                let Value::Object(source) = source else {
-                    return Err("yaml: map merge requires map or sequence of maps as the value".to_owned());
-                };
-                for (name, member) in source {
-                    map.entry(name).or_insert(member);
-                }
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+    document.merge().map_err(|error| format!("yaml: {error}"))?;
+    Ok(document)
 }
 
 /// As go-yaml words it, which clients match on.
@@ -174,8 +178,8 @@ fn explain(error: &serde_saphyr::Error) -> String {
 
 /// The document as JSON bytes. What aliases make of it is bounded by its size.
 pub fn to_json(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let value = parse(bytes, DuplicateKeyPolicy::LastWins).map_err(DecodeError::Syntax)?;
-    serde_json::to_vec(&value).map_err(|e| DecodeError::Syntax(e.to_string()))
+    let document = parse(bytes, DuplicateKeyPolicy::LastWins).map_err(DecodeError::Syntax)?;
+    serde_json::to_vec(&document).map_err(|e| DecodeError::Syntax(e.to_string()))
 }
 
 /// A document without a schema, and what is wrong with it in a strict reading (a key that stands twice).
@@ -286,6 +290,17 @@ mod tests {
         ] {
             assert!(to_json(read.as_bytes()).is_ok(), "{read}");
         }
+    }
+
+    #[test]
+    fn integers_are_keys_as_they_stand() {
+        let json = |text: &str| String::from_utf8(to_json(text.as_bytes()).expect("reads")).expect("text");
+        assert_eq!(json("1: a\n1: b\n? 2\n: c\n\"3\": d\n3: e"), r#"{"1":"b","2":"c","3":"e"}"#);
+        assert_eq!(
+            json("{1, 2: {-3: 4, 0x5 : 6}, a: [7: 8, 9]}"),
+            r#"{"1":null,"2":{"-3":4,"0x5":6},"a":[{"7":8},9]}"#
+        );
+        assert_eq!(json("&x 1: *x\ny: 1\n1.5: z"), r#"{"1":"1","1.5":"z","y":1}"#);
     }
 
     #[test]

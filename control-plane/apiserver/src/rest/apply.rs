@@ -126,6 +126,14 @@ impl Configuration {
         let (object, _) = op
             .admit((object, Vec::new()), FieldValidation::Ignore)
             .map_err(|error| Status::bad_request(error.to_string()))?;
+        if let Some(text) = (op.strategy.unreadable)(&object) {
+            let text = format!(
+                "failed to convert to unversioned (/; {}, Kind={}): {text}",
+                op.row.api_version(),
+                op.row.kind
+            );
+            return Err(Status::other(500, Reason::Unknown, text));
+        }
         let uid = object.meta().uid();
         if live.is_none() && !uid.is_empty() {
             let text = format!(

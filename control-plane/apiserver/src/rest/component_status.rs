@@ -39,7 +39,7 @@ pub async fn serve(op: &Op<'_>) -> Result<Response<Body>, Status> {
         return one(op, &doc, output);
     }
     let options = ListOptions::parse(op.call.query, false)?;
-    let offered = options.fields.check(&["metadata.name", "metadata.namespace"], false);
+    let offered = options.fields.check(&["metadata.name", "metadata.namespace"], None);
     offered.map_err(|error| Status::bad_request(error.to_string()))?;
     let none: &[(&str, &str)] = &[];
     let chosen = NAMES.into_iter().filter(|name| {

@@ -26,7 +26,8 @@ pub async fn post(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>, Stat
     let output = op.output()?;
     let options = WriteOptions::parse(op.call.query, op.call.headers, "CreateOptions", false)?;
     let body = read_body(body).await?;
-    let doc = op.decode_body(&body, options.validation)?;
+    let mut doc = op.decode_body(&body, options.validation)?;
+    drop_duplicate_owners(op, &mut doc, "");
     let written = create(op, doc, &options, false).await?;
     op.answer(StatusCode::CREATED, &written.json, written.revision, output).await
 }
@@ -95,6 +96,20 @@ impl From<Status> for Failure {
     }
 }
 
+/// When owners that stand twice were seen, in the warning of them.
+pub(super) const AFTER_ADMISSION: &str = " after mutating admission happens";
+
+/// Drops owners that stand twice, and warns (upstream: `dedupOwnerReferencesAndAddWarning`).
+pub(super) fn drop_duplicate_owners(op: &Op<'_>, doc: &mut Doc, when: &str) {
+    let dropped = types::meta::drop_duplicate_owners(doc);
+    if !dropped.is_empty() {
+        op.call.warnings.add(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            dropped.join(", ")
+        ));
+    }
+}
+
 /// The object's namespace is the request's.
 pub(super) fn place(op: &Op<'_>, doc: &mut Doc) -> Result<(), Status> {
     let namespace = op.namespace();
@@ -134,6 +149,7 @@ async fn try_create(
     let managers = doc.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut doc, None, &attributes)?;
     apply::check_admitted(op, managers, &mut doc);
+    drop_duplicate_owners(op, &mut doc, AFTER_ADMISSION);
     op.apply_defaults(&mut doc);
     // Of the object as admission leaves it: a pod's class of service comes from what the namespace's limits gave it.
     op.strategy.before_create(&mut doc, &ctx);

@@ -8,7 +8,7 @@ use keelson_api::kinds::{self, Mismatch};
 use keelson_api::schema::TypeId;
 use keelson_api::status::{GroupResource, Status};
 use keelson_api::structural::custom::Custom;
-use keelson_api::{proto, yaml};
+use keelson_api::{proto, types, yaml};
 
 use super::{Op, custom};
 use crate::negotiate::{self, Encoding, OBJECT_TYPES};
@@ -61,6 +61,11 @@ pub fn decode(
     let explain = |error: DecodeError| explain(&error, encoding, body, expected);
     let (mut doc, warnings) = decoded.map_err(explain)?;
     check_type(&mut doc, expected)?;
+    if let Some(text) = (types::strategy(expected.ty).unreadable)(&doc) {
+        let Gvk { version, kind, .. } = &doc.gvk;
+        let text = format!("{kind} in version {version:?} cannot be handled as a {}: {text}", expected.kind);
+        return Err(Status::bad_request(text));
+    }
     match expected.custom {
         Some(definition) => custom::admit(definition, (doc, warnings), validation).map_err(explain),
         None => Ok((doc, warnings)),

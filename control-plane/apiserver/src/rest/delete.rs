@@ -13,7 +13,6 @@ use keelson_store::{Expect, Transaction, Write};
 use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
-use crate::cache::{ListQuery, ReadAt};
 use crate::negotiate::{self, Encoding};
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::{services, upkeep};
@@ -81,14 +80,7 @@ pub async fn collection(op: &Op<'_>, body: RequestBody) -> Result<Response<Body>
     let list = ListOptions::parse(op.call.query, false)?;
     let options = read_options(op, body).await?;
     warn_of_orphans(op, &options);
-    let query = ListQuery {
-        scope: op.scope(&list),
-        filter: op.filter(&list)?,
-        limit: list.limit,
-        after: None,
-        at: ReadAt::Newest,
-    };
-    let found = op.cache.list(query).await.map_err(super::cache_status)?;
+    let found = super::list::find(op, &list).await?;
     // Each is begun when there is room for it: a deletion under way takes kilobytes.
     let mut under_way = FuturesUnordered::new();
     for object in &found.objects {

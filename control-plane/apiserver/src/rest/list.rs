@@ -29,15 +29,15 @@ pub async fn list(op: &Op<'_>) -> Result<Response<Body>, Status> {
 }
 
 /// Runs the list.
-async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
+pub(super) async fn find(op: &Op<'_>, options: &ListOptions) -> Result<List, Status> {
     let (after, at) = match (&options.token, options.version) {
         (Some(token), version) => {
+            let (revision, start) = continue_token::decode(token)?;
             if matches!(version, Version::At(_)) {
                 return Err(Status::bad_request(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            let (revision, start) = continue_token::decode(token)?;
             (Some(key_after(op, start)), revision.map_or(ReadAt::Newest, ReadAt::Exact))
         }
         (None, Version::Newest) => (None, ReadAt::Newest),
@@ -98,7 +98,7 @@ impl Op<'_> {
             Some(pairs) => selectable.extend(pairs.iter().map(|(label, _)| *label)),
             None => selectable.extend(self.selectable()),
         }
-        let offered = options.fields.check(&selectable, typed);
+        let offered = options.fields.check(&selectable, typed.then_some(self.strategy.unselectable));
         offered.map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = options.fields.renamed(labels.unwrap_or_default());
         if options.labels.is_everything() && options.fields.is_everything() {
@@ -155,6 +155,14 @@ impl Op<'_> {
                     form,
                     output.pretty,
                 ))
+            }
+            (Shape::Metadata(version), Encoding::Json | Encoding::Yaml) if found.objects.is_empty() => {
+                let api_version = format!("meta.k8s.io/{version}");
+                let mut out = list_head("PartialObjectMetadataList", &api_version, meta);
+                // As upstream, which appends to a list that is none yet.
+                out.truncate(out.len() - 1);
+                out.extend_from_slice(b"null}");
+                self.json_or_yaml(StatusCode::OK, out, output.encoding, output.pretty)
             }
             (Shape::Metadata(version), Encoding::Json) => {
                 let api_version = format!("meta.k8s.io/{version}");

@@ -40,15 +40,21 @@ impl Op<'_> {
 
     /// 406 where the metadata of a list was asked for and the answer is none, or the other way around.
     pub(super) fn check_partial(&self, output: Output, list: bool) -> Result<(), Status> {
-        let (asked, text, kind) = match (output.partial, list) {
-            (Partial::Object, true) => ("PartialObjectMetadata", "a list", &self.row.list_kind),
-            (Partial::List, false) => ("PartialObjectMetadataList", "not a list", &self.row.kind),
+        let kind = if list { &self.row.list_kind } else { &self.row.kind };
+        let of = || keelson_api::kinds::internal_type(&self.row.group, kind, self.row.custom.is_some());
+        Self::check_partial_of(output, list, of)
+    }
+
+    fn check_partial_of(output: Output, list: bool, of: impl FnOnce() -> String) -> Result<(), Status> {
+        let (asked, text) = match (output.partial, list) {
+            (Partial::Object, true) => ("PartialObjectMetadata", "a list"),
+            (Partial::List, false) => ("PartialObjectMetadataList", "not a list"),
             _ => return Ok(()),
         };
         if !matches!(output.shape, Shape::Metadata(_)) {
             return Ok(());
         }
-        let of = keelson_api::kinds::internal_type(&self.row.group, kind, self.row.custom.is_some());
+        let of = of();
         let text = format!("you requested {asked}, but the requested object is {text} ({of})");
         Err(Status::other(406, Reason::NotAcceptable, text))
     }
@@ -147,6 +153,26 @@ impl Op<'_> {
                 Ok(respond::bytes(code, negotiate::PROTOBUF, out))
             }
         }
+    }
+
+    /// As [`Op::answer_doc`], or its metadata where those are asked for.
+    pub fn answer_shaped(
+        &self,
+        code: StatusCode,
+        doc: &Doc,
+        output: Output,
+    ) -> Result<Response<Body>, Status> {
+        let Shape::Metadata(version) = output.shape else {
+            return self.answer_doc(code, doc, output.encoding, output.pretty);
+        };
+        let of = || keelson_api::kinds::internal_type(&doc.gvk.group, &doc.gvk.kind, false);
+        Self::check_partial_of(output, false, of)?;
+        let mut partial = Doc::new(keelson_api::t::meta_v1::PARTIAL_OBJECT_METADATA);
+        partial.gvk = keelson_api::doc::Gvk::new("meta.k8s.io", version, "PartialObjectMetadata");
+        if let Some(meta) = doc.meta().as_struct() {
+            *partial.meta_mut().as_struct() = meta.clone();
+        }
+        self.answer_doc(code, &partial, output.encoding, output.pretty)
     }
 
     pub(super) fn json_or_yaml(

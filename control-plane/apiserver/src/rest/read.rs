@@ -15,7 +15,7 @@ pub async fn get(op: &Op<'_>) -> Result<Response<Body>, Status> {
         let text = "the export parameter, deprecated since v1.14, is no longer supported";
         return Err(Status::bad_request(text));
     }
-    let at = match Version::parse(op.call.query.first("resourceVersion").unwrap_or_default())? {
+    let at = match Version::parse_alone(op.call.query.first("resourceVersion").unwrap_or_default())? {
         Version::Newest => ReadAt::Newest,
         Version::Any => ReadAt::Any,
         Version::At(revision) => ReadAt::NotOlderThan(revision),

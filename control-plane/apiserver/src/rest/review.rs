@@ -151,7 +151,7 @@ pub async fn token_request(
     target.set_creation_timestamp(Some(&keelson_api::types::time_text(op.now)));
     doc.set_from_typed(&[nf::token_request::SPEC], &issued.spec).map_err(Status::internal)?;
     doc.set_from_typed(&[nf::token_request::STATUS], &issued.status).map_err(Status::internal)?;
-    op.answer_doc(StatusCode::CREATED, &doc, output.encoding, output.pretty)
+    op.answer_shaped(StatusCode::CREATED, &doc, output)
 }
 
 fn explain(name: &str, error: TokenRequestError) -> Status {

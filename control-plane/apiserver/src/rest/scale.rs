@@ -163,7 +163,7 @@ pub async fn serve(
         let Some(loaded) = op.load(&name, false).await? else {
             return Err(Status::not_found(&op.gr(), &name));
         };
-        return op.answer_doc(StatusCode::OK, &scale_of(op, &loaded.doc)?, output.encoding, output.pretty);
+        return op.answer_shaped(StatusCode::OK, &scale_of(op, &loaded.doc)?, output);
     }
     let put = op.info().verb == "update";
     let kind = if put { None } else { Some(PatchKind::of(op)?) };
@@ -184,7 +184,7 @@ pub async fn serve(
     let manner = Manner { subresource: "", ownership: Ownership::Carried };
     let written = update::update(op, &name, manner, &options, &make, None).await?;
     let doc = op.decode_stored(&written.json, written.revision)?;
-    op.answer_doc(StatusCode::OK, &scale_of(op, &doc)?, output.encoding, output.pretty)
+    op.answer_shaped(StatusCode::OK, &scale_of(op, &doc)?, output)
 }
 
 /// What the client sent.

@@ -113,6 +113,11 @@ async fn bind(
     let options = WriteOptions::parse(op.call.query, op.call.headers, "CreateOptions", false)?;
     let body = read_body(body).await?;
     let mut binding = op.decode_sub(subresource, &body, &options)?;
+    if name.is_empty() {
+        // The older way takes no preconditions.
+        binding.meta_mut().set_uid("");
+        binding.meta_mut().set_resource_version("");
+    }
     let given = binding.meta().name().to_owned();
     let name = if name.is_empty() { given.as_str() } else { name };
     if given != name {

@@ -1,8 +1,8 @@
 //! Tables: what `kubectl get` prints.
 
 use keelson_api::doc::Doc;
-use keelson_api::field_errors::{ErrorList, FieldPath};
-use keelson_api::status::{GroupResource, Status};
+use keelson_api::field_errors::quoted;
+use keelson_api::status::Status;
 use keelson_api::table::Resource;
 use keelson_api::types::columns::Cell;
 
@@ -26,15 +26,10 @@ impl Include {
             "" | "Metadata" => Ok(Include::Metadata),
             "None" => Ok(Include::None),
             "Object" => Ok(Include::Object),
-            other => {
-                let mut errors = ErrorList::new();
-                errors.invalid(
-                    &FieldPath::new("includeObject"),
-                    other,
-                    "must be 'Metadata', 'Object', 'None', or empty",
-                );
-                Err(Status::invalid(&GroupResource::new("meta.k8s.io", "TableOptions"), "", &errors))
-            }
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
+                quoted(other)
+            ))),
         }
     }
 }

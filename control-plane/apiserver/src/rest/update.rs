@@ -9,6 +9,7 @@ use keelson_api::status::{GroupResource, Reason, Status};
 use keelson_store::{Expect, Transaction, Write};
 
 use super::apply::Configuration;
+use super::create::{AFTER_ADMISSION, drop_duplicate_owners};
 use super::{Loaded, MAX_ATTEMPTS, Op, WriteError, Written, apply, read_body};
 use crate::admission::Operation;
 use crate::body::{Body, RequestBody};
@@ -49,6 +50,7 @@ pub async fn put(op: &Op<'_>, subresource: &str, body: RequestBody) -> Result<Re
     let mut doc = op.decode_body(&body, options.validation)?;
     super::create::place(op, &mut doc)?;
     check_name(op, &doc)?;
+    drop_duplicate_owners(op, &mut doc, "");
     let name = op.info().name.clone();
     let manner = Manner { subresource, ownership: Ownership::Changes };
     let make = |_: &Doc| Ok(doc.clone());
@@ -161,7 +163,17 @@ impl PatchKind {
                 shown: String::from_utf8_lossy(&shown).into_owned(),
             })
         };
-        patched.and_then(admit).map_err(|error| match error {
+        let read = |patched: patch::Patched| match (op.strategy.unreadable)(&patched.0) {
+            None => Ok(patched),
+            Some(text) if self == PatchKind::Strategic => Err(PatchError::Failed(text)),
+            Some(text) => {
+                let mut shown = Vec::new();
+                json::encode_canonical(&patched.0, EncodeOptions::FULL, &mut shown);
+                let shown = String::from_utf8_lossy(&shown).into_owned();
+                Err(PatchError::Decode { error: json::DecodeError::Type(text), shown })
+            }
+        };
+        patched.and_then(admit).and_then(read).map_err(|error| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::request_entity_too_large(text),
             PatchError::Unsupported(text) => {
@@ -274,6 +286,7 @@ async fn try_update(
     let managers = new.meta().managed_fields().to_vec();
     op.core.admission.mutate(&mut new, Some(&old.doc), &attributes)?;
     apply::check_admitted(op, managers, &mut new);
+    drop_duplicate_owners(op, &mut new, AFTER_ADMISSION);
     op.apply_defaults(&mut new);
     // What admission changed counts for the generation, and what it put back does not.
     op.strategy.before_update(&mut new, &old.doc, &ctx);

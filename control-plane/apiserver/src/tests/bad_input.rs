@@ -218,7 +218,26 @@ fn requests() -> Vec<Case> {
             "?continue=abc&resourceVersion=5",
             400,
             "BadRequest",
-            "specifying resource version is not allowed when using continue",
+            "invalid continue token: continue key is not valid: invalid character 'i' looking for beginning of value",
+        ),
+        read(
+            "?watch=1&continue=abc",
+            422,
+            "Invalid",
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
+        ),
+        // Without a reason, and with this code.
+        read(
+            "/kube?resourceVersion=abc",
+            500,
+            "",
+            "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax",
+        ),
+        read(
+            "?watch=1&resourceVersion=abc",
+            500,
+            "",
+            "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax",
         ),
         read(
             "?resourceVersion=abc",

@@ -228,3 +228,29 @@ async fn deleting_a_job_warns_of_its_pods() {
     let maps = lab.delete(CONFIG_MAPS).await;
     assert!(maps.warnings().is_empty());
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_page_by_page() {
+    let lab = Lab::start().await;
+    for name in ["a", "b", "c", "d"] {
+        lab.post(CONFIG_MAPS, &config_map(name, json!({}))).await.expect(201);
+    }
+    let page = lab.get(&format!("{CONFIG_MAPS}?limit=2")).await.expect(200);
+    let token = page["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let refused = lab.delete(&format!("{CONFIG_MAPS}?continue=abc")).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().starts_with("invalid continue token: "), "{refused}");
+    lab.delete(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(200);
+    let names = async || {
+        let left = lab.get(CONFIG_MAPS).await.expect(200);
+        let name = |item: &serde_json::Value| item["metadata"]["name"].as_str().unwrap().to_owned();
+        left["items"].as_array().unwrap().iter().map(name).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names().await, "a b d", "only what the page holds");
+    // What was there at a revision, not what is there now.
+    let revision = page["metadata"]["resourceVersion"].as_str().unwrap();
+    lab.post(CONFIG_MAPS, &config_map("e", json!({}))).await.expect(201);
+    let path = format!("{CONFIG_MAPS}?resourceVersionMatch=Exact&resourceVersion={revision}");
+    let body = json!({"kind": "DeleteOptions", "apiVersion": "v1"}).to_string();
+    lab.send("DELETE", &path, &[], body).await.expect(200);
+    assert_eq!(names().await, "e");
+}

@@ -147,8 +147,14 @@ async fn tables_metadata_yaml_pretty_and_gzip() {
         .await
         .expect(200);
     assert_eq!(object["rows"][0]["object"]["data"]["k"], "v");
-    lab.send("GET", &format!("{CONFIG_MAPS}?includeObject=x"), &[("accept", accept)], "").await.expect(422);
+    let refused = lab.send("GET", &format!("{CONFIG_MAPS}?includeObject=x"), &[("accept", accept)], "").await;
+    assert_eq!(
+        refused.expect(400)["message"],
+        "Unable to convert to Table as requested: includeObject: Invalid value: \"x\": must be 'Metadata', 'Object', 'None', or empty"
+    );
     let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let none = lab.send("GET", "/api/v1/limitranges", &[("accept", accept)], "").await.expect(200);
+    assert!(none.as_object().unwrap().contains_key("items") && none["items"].is_null(), "{none}");
     let partial = lab.send("GET", CONFIG_MAPS, &[("accept", accept)], "").await.expect(200);
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
     assert_eq!(
@@ -446,6 +452,32 @@ async fn field_labels_are_those_of_the_version() {
                 assert!(message.starts_with("field label not supported: "), "{message}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_selected_by_is_upstreams() {
+    let lab = Lab::start().await;
+    lab.post(PODS, &pod("p")).await.expect(201);
+    for (selector, count) in
+        [("spec.host%3D", 1), ("spec.host%3Dn", 0), ("status.podIPs%3D1.2.3.4", 0), ("status.podIPs%3D", 1)]
+    {
+        let found = lab.get(&format!("{PODS}?fieldSelector={selector}")).await.expect(200);
+        assert_eq!(names(&found).len(), count, "{selector}");
+    }
+    let only = "is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+    for (path, selector, message) in [
+        ("/apis/apps/v1/replicasets", "status.replicas%3D1", format!("\"status.replicas\" {only}")),
+        ("/api/v1/namespaces", "name%3Ddefault", "field label not supported: name".into()),
+        ("/apis/batch/v1/jobs", "x%3D1", "field label \"x\" not supported for Job".into()),
+        (
+            "/apis/resource.k8s.io/v1/resourceslices",
+            "x%3D1",
+            "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: x".into(),
+        ),
+    ] {
+        let refused = lab.get(&format!("{path}?fieldSelector={selector}")).await.expect(400);
+        assert_eq!(refused["message"], message, "{path}");
     }
 }
 

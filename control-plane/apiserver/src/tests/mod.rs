@@ -5,6 +5,7 @@ mod bad_input;
 mod custom;
 mod definitions;
 mod deletes;
+mod fine_print;
 mod harness;
 mod lists;
 mod metrics;

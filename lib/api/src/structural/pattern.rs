@@ -1,21 +1,25 @@
-//! Regular expressions as Go's `regexp` reads them, on the linear-time engine of crate `regex`.
+//! Regular expressions as Go's `regexp` reads them: its syntax, its mistakes in its words, and its linear time.
 //!
-//! Both know RE2's syntax; where they differ (ASCII classes, `\Q…\E`, literal braces, brackets within classes, octal
-//! escapes) the expression is rewritten, and mistakes are told in Go's words.
+//! Compiled at once while it is read, into a program of a few bytes for each character of the expression: definitions may hold
+//! thousands of them, and the engine of crate `regex` takes 100 KB for one of the common ones.
 
-use std::sync::OnceLock;
+mod program;
+mod tables;
+
+use std::sync::{Arc, OnceLock};
 
 use compact_str::CompactString;
-use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 
-/// The most memory one compiled expression may take; a larger one is refused when its definition is written.
-const SIZE_LIMIT: usize = 4 << 20;
-/// The most memory the lazy automaton of one expression may take while matching.
-const DFA_LIMIT: usize = 256 << 10;
+use program::{Class, Item, Position, Program, Step};
+use tables::{POSIX, perl_class};
+
+/// The most steps that counted repetitions may make of an expression.
+const MOST_STEPS: usize = 20_000;
 /// Go's limit on a counted repetition.
 const MAX_REPEAT: u32 = 1000;
 /// Go's limit on nested groups.
-const NEST_LIMIT: u32 = 1000;
+const NEST_LIMIT: usize = 999;
 
 /// Why an expression is none; the text is Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,21 +28,24 @@ pub enum PatternError {
     Syntax { what: &'static str, text: String },
     #[error("error parsing regexp: expression too large")]
     TooLarge,
-    /// Refused by the engine for a reason that Go has no word for.
-    #[error("error parsing regexp: {0}")]
-    Engine(String),
 }
 
 /// An expression, compiled at its first use.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pattern {
     text: CompactString,
-    compiled: OnceLock<Option<Regex>>,
+    compiled: OnceLock<Option<Program>>,
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Pattern) -> bool {
         self.text == other.text
+    }
+}
+
+impl Clone for Pattern {
+    fn clone(&self) -> Pattern {
+        Pattern::new(&self.text)
     }
 }
 
@@ -55,10 +62,17 @@ impl Pattern {
     /// Whether it matches anywhere in the value. An expression that is none matches nothing; definitions with such a one are
     /// refused by [`check`].
     pub fn matches(&self, value: &str) -> bool {
-        self.compiled
-            .get_or_init(|| compile(&self.text).ok())
-            .as_ref()
-            .is_some_and(|regex| regex.is_match(value))
+        let run = |program: &Option<Program>| program.as_ref().is_some_and(|program| program.matches(value));
+        if let Some(program) = self.compiled.get() {
+            return run(program);
+        }
+        let program = compile(&self.text).ok();
+        let found = run(&program);
+        // Short expressions of many repetitions are made anew each time: that takes no longer than running them.
+        if program.as_ref().is_none_or(|program| program.size() <= 32 * self.text.len() + 1024) {
+            let _ = self.compiled.set(program);
+        }
+        found
     }
 }
 
@@ -67,48 +81,65 @@ pub fn check(text: &str) -> Result<(), PatternError> {
     compile(text).map(|_| ())
 }
 
-fn compile(text: &str) -> Result<Regex, PatternError> {
-    let rewritten = Translator::new(text).run()?;
-    let built = RegexBuilder::new(&rewritten)
-        .size_limit(SIZE_LIMIT)
-        .dfa_size_limit(DFA_LIMIT)
-        .nest_limit(NEST_LIMIT)
-        .build();
-    built.map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
-        other => {
-            let text = other.to_string();
-            let last = text.lines().next_back().unwrap_or_default();
-            PatternError::Engine(last.trim_start_matches("error: ").to_owned())
-        }
-    })
+fn compile(text: &str) -> Result<Program, PatternError> {
+    Compiler::new(text).run()
 }
 
-struct Translator<'a> {
+/// Switches of an expression.
+#[derive(Clone, Copy, Default)]
+struct Flags {
+    /// `i`: in any case.
+    fold: bool,
+    /// `m`: `^` and `$` are those of lines.
+    lines: bool,
+    /// `s`: `.` is also an end of a line.
+    dot_all: bool,
+}
+
+/// A group that is open, or the whole expression.
+#[derive(Clone, Copy, Default)]
+struct Group {
+    /// Where its steps begin, and those of its present alternative.
+    start: u32,
+    alternative: u32,
+    /// How many jumps were open before it.
+    jumps: u32,
+    /// How often what stands in it is repeated at most.
+    most: u32,
+    /// The flags around it.
+    flags: Flags,
+}
+
+struct Compiler<'a> {
     text: &'a str,
     at: usize,
-    out: String,
-    /// For each open group, how often what stands in it is repeated at most.
-    open: Vec<u32>,
-    /// How often what was written last repeats what stands in it; the most of the present group.
+    program: Program,
+    flags: Flags,
+    /// Around the present group.
+    open: Vec<Group>,
+    group: Group,
+    /// From the ends of alternatives to the ends of their groups.
+    jumps: Vec<u32>,
+    /// How often what was written last repeats what stands in it.
     weight: u32,
-    most: u32,
-    /// The last thing written can be repeated.
-    atom: bool,
+    /// Where what can be repeated begins.
+    atom: Option<usize>,
     /// Where the last repetition operator began, if nothing came since.
     repeated: Option<usize>,
 }
 
-impl<'a> Translator<'a> {
-    fn new(text: &'a str) -> Translator<'a> {
-        Translator {
+impl<'a> Compiler<'a> {
+    fn new(text: &'a str) -> Compiler<'a> {
+        Compiler {
             text,
             at: 0,
-            out: String::with_capacity(text.len() + 16),
+            program: Program::default(),
+            flags: Flags::default(),
             open: Vec::new(),
+            group: Group { most: 1, ..Group::default() },
+            jumps: Vec::new(),
             weight: 1,
-            most: 1,
-            atom: false,
+            atom: None,
             repeated: None,
         }
     }
@@ -127,48 +158,82 @@ impl<'a> Translator<'a> {
         Some(c)
     }
 
-    fn push_atom(&mut self, text: &str) {
-        self.out.push_str(text);
-        self.atom = true;
+    fn push(&mut self, step: Step) {
+        self.atom = Some(self.program.steps.len());
+        self.program.steps.push(step);
         self.repeated = None;
         self.weight = 1;
     }
 
-    fn push_literal(&mut self, c: char) {
-        let mut buffer = [0; 4];
-        let escaped = regex::escape(c.encode_utf8(&mut buffer));
-        self.push_atom(&escaped);
+    fn push_class(&mut self, class: Class) {
+        self.push(Step::Class(self.program.classes.len() as u32));
+        self.program.classes.push(class);
     }
 
-    fn run(mut self) -> Result<String, PatternError> {
+    fn push_literal(&mut self, c: char) {
+        if !self.flags.fold {
+            return self.push(Step::Char(c));
+        }
+        if c.is_ascii_alphabetic() {
+            return self.push(Step::Letter(c.to_ascii_lowercase()));
+        }
+        let folded = self.folded([(c, c)]);
+        match folded.ranges() {
+            [one] if one.start() == one.end() => self.push(Step::Char(c)),
+            _ => self.push_class(Class::new(folded, Vec::new(), false)),
+        }
+    }
+
+    /// A class of ranges, in any case where that is asked for.
+    fn folded(&self, ranges: impl IntoIterator<Item = (char, char)>) -> ClassUnicode {
+        let ranges = ranges.into_iter().map(|(start, end)| ClassUnicodeRange::new(start, end));
+        let mut class = ClassUnicode::new(ranges);
+        if self.flags.fold {
+            class.case_fold_simple();
+        }
+        class
+    }
+
+    fn run(mut self) -> Result<Program, PatternError> {
         while let Some(c) = self.rest().chars().next() {
             match c {
                 '(' => self.group()?,
                 ')' => {
-                    let Some(outside) = self.open.pop() else {
+                    let Some(around) = self.open.pop() else {
                         return self.fail("unexpected )", self.text);
                     };
                     self.at += 1;
-                    self.push_atom(")");
-                    self.weight = self.most;
-                    self.most = self.most.max(outside);
+                    self.end_group();
+                    let inner = std::mem::replace(&mut self.group, around);
+                    self.flags = inner.flags;
+                    self.atom = Some(inner.start as usize);
+                    self.repeated = None;
+                    self.weight = inner.most;
+                    self.group.most = self.group.most.max(inner.most);
                 }
                 '|' => {
                     self.at += 1;
-                    self.out.push('|');
-                    (self.atom, self.repeated) = (false, None);
+                    self.end_alternative();
                 }
                 '*' | '+' | '?' => {
                     let start = self.at;
                     self.at += 1;
-                    self.repetition(start)?;
+                    let atom = self.repetition(start)?;
+                    self.repeat(atom, u32::from(c == '+'), (c == '?').then_some(1))?;
                 }
                 '{' => self.counted()?,
                 '[' => self.class()?,
                 '\\' => self.escape()?,
                 '^' | '$' | '.' => {
                     self.at += 1;
-                    self.push_atom(c.encode_utf8(&mut [0; 4]));
+                    self.push(match (c, self.flags) {
+                        ('^', Flags { lines: true, .. }) => Step::At(Position::LineStart),
+                        ('^', _) => Step::At(Position::Start),
+                        ('$', Flags { lines: true, .. }) => Step::At(Position::LineEnd),
+                        ('$', _) => Step::At(Position::End),
+                        (_, Flags { dot_all: true, .. }) => Step::Any,
+                        _ => Step::AnyInLine,
+                    });
                 }
                 c => {
                     self.at += c.len_utf8();
@@ -179,22 +244,80 @@ impl<'a> Translator<'a> {
         if !self.open.is_empty() {
             return self.fail("missing closing )", self.text);
         }
-        Ok(self.out)
+        self.end_group();
+        self.program.steps.shrink_to_fit();
+        self.program.classes.shrink_to_fit();
+        Ok(self.program)
     }
 
-    /// The operator stands between `start` and the cursor.
-    fn repetition(&mut self, start: usize) -> Result<(), PatternError> {
-        if let Some(first) = self.repeated {
-            return self.fail("invalid nested repetition operator", &self.text[first..self.at]);
+    /// After an alternative of the present group: another one is to come.
+    fn end_alternative(&mut self) {
+        let start = self.group.alternative as usize;
+        let length = self.program.steps.len() - start;
+        self.program.steps.insert(start, Step::Fork(length as i32 + 2));
+        self.jumps.push(self.program.steps.len() as u32);
+        self.program.steps.push(Step::Jump(0));
+        self.group.alternative = self.program.steps.len() as u32;
+        (self.atom, self.repeated) = (None, None);
+    }
+
+    /// Leads all alternatives of the present group to its end.
+    fn end_group(&mut self) {
+        let end = self.program.steps.len();
+        for from in self.jumps.drain(self.group.jumps as usize..) {
+            self.program.steps[from as usize] = Step::Jump(end as i32 - from as i32);
         }
-        if !self.atom {
-            return self.fail("missing argument to repetition operator", &self.text[start..self.at]);
-        }
+    }
+
+    /// The operator stands between `start` and the cursor; tells where what it repeats begins.
+    fn repetition(&mut self, start: usize) -> Result<usize, PatternError> {
         if self.rest().starts_with('?') {
             self.at += 1;
         }
-        self.out.push_str(&self.text[start..self.at]);
+        if let Some(first) = self.repeated {
+            return self.fail("invalid nested repetition operator", &self.text[first..self.at]);
+        }
+        let Some(atom) = self.atom else {
+            return self.fail("missing argument to repetition operator", &self.text[start..self.at]);
+        };
         self.repeated = Some(start);
+        Ok(atom)
+    }
+
+    /// Repeats the steps from `atom` on, at least and at most so often.
+    fn repeat(&mut self, atom: usize, low: u32, high: Option<u32>) -> Result<(), PatternError> {
+        let steps = &mut self.program.steps;
+        let length = steps.len() - atom;
+        let (low, optional) = (low as usize, high.map(|high| (high - low) as usize));
+        // Steps of the program when this is done.
+        let copies = low * length + optional.map_or(length + 2, |times| times * (length + 1));
+        if atom + copies > 2 * self.text.len() + MOST_STEPS {
+            return Err(PatternError::TooLarge);
+        }
+        let one = match (low, optional) {
+            // The common ones need no copy.
+            (1, Some(0)) => return Ok(()),
+            (0, Some(1)) => return Ok(steps.insert(atom, Step::Fork(length as i32 + 1))),
+            (0, None) => {
+                steps.insert(atom, Step::Fork(length as i32 + 2));
+                return Ok(steps.push(Step::Jump(-(length as i32) - 1)));
+            }
+            (1, None) => return Ok(steps.push(Step::Fork(-(length as i32)))),
+            _ => steps.split_off(atom),
+        };
+        steps.reserve_exact(copies);
+        for _ in 0..low {
+            steps.extend_from_slice(&one);
+        }
+        match optional {
+            None => steps.push(Step::Fork(-(length as i32))),
+            Some(times) => {
+                for _ in 0..times {
+                    steps.push(Step::Fork(length as i32 + 1));
+                    steps.extend_from_slice(&one);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -202,7 +325,7 @@ impl<'a> Translator<'a> {
         let start = self.at;
         let Some((length, low, high)) = bounds(self.rest()) else {
             self.at += 1;
-            self.push_atom("\\{");
+            self.push_literal('{');
             return Ok(());
         };
         self.at += length;
@@ -213,16 +336,17 @@ impl<'a> Translator<'a> {
         // Repetitions within repetitions multiply.
         let times = high.unwrap_or(low).max(1);
         let operator = self.at;
-        self.repetition(start)?;
+        let atom = self.repetition(start)?;
         self.weight = self.weight.saturating_mul(times);
         if self.weight > MAX_REPEAT {
             return self.fail("invalid repeat count", &self.text[start..operator]);
         }
-        self.most = self.most.max(self.weight);
-        Ok(())
+        self.group.most = self.group.most.max(self.weight);
+        self.repeat(atom, low, high)
     }
 
     fn group(&mut self) -> Result<(), PatternError> {
+        let mut within = self.flags;
         if self.rest().starts_with("(?P<") || self.rest().starts_with("(?<") {
             let Some(end) = self.rest().find('>') else {
                 return self.fail("invalid named capture", self.rest());
@@ -234,8 +358,6 @@ impl<'a> Translator<'a> {
                 return self.fail("invalid named capture", whole);
             }
             self.at += whole.len();
-            // Names play no part in matching, and the engine takes fewer of them.
-            self.out.push('(');
         } else if self.rest().starts_with("(?") {
             let end = self.rest().find([':', ')']).unwrap_or(self.rest().len());
             let flags = &self.rest()[2..end];
@@ -257,18 +379,26 @@ impl<'a> Translator<'a> {
                 return self.fail("invalid or unsupported Perl syntax", shown);
             }
             let switch = self.rest()[end..].starts_with(')');
-            self.out.push_str(&self.rest()[..=end]);
+            within.set(on, true);
+            within.set(off.unwrap_or_default(), false);
             self.at += end + 1;
             if switch {
+                self.flags = within;
                 self.repeated = None;
                 return Ok(());
             }
         } else {
             self.at += 1;
-            self.out.push('(');
         }
-        self.open.push(std::mem::replace(&mut self.most, 1));
-        (self.atom, self.repeated) = (false, None);
+        if self.open.len() == NEST_LIMIT {
+            return self.fail("expression nests too deeply", self.text);
+        }
+        let start = self.program.steps.len() as u32;
+        let jumps = self.jumps.len() as u32;
+        let inner = Group { start, alternative: start, jumps, most: 1, flags: self.flags };
+        self.open.push(std::mem::replace(&mut self.group, inner));
+        self.flags = within;
+        (self.atom, self.repeated) = (None, None);
         Ok(())
     }
 
@@ -279,16 +409,17 @@ impl<'a> Translator<'a> {
             return self.fail("trailing backslash at end of expression", "");
         };
         match c {
-            'A' | 'z' => self.push_atom(&self.text[start..self.at]),
-            'b' => self.push_atom("(?-u:\\b)"),
-            'B' => self.push_atom("(?-u:\\B)"),
+            'A' => self.push(Step::At(Position::Start)),
+            'z' => self.push(Step::At(Position::End)),
+            'b' => self.push(Step::At(Position::WordEdge)),
+            'B' => self.push(Step::At(Position::NoWordEdge)),
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => {
-                let class = format!("[{}]", perl_class(c));
-                self.push_atom(&class);
+                let ranges = self.folded(perl_class(c).iter().copied());
+                self.push_class(Class::new(ranges, Vec::new(), c.is_ascii_uppercase()));
             }
             'p' | 'P' => {
-                let class = self.unicode_class(start, c == 'P')?;
-                self.push_atom(&class);
+                let table = self.unicode_class(start, c == 'P')?;
+                self.push_class(Class::new(ClassUnicode::empty(), vec![table], false));
             }
             'Q' => {
                 let (quoted, skip) = match self.rest().find("\\E") {
@@ -366,7 +497,7 @@ impl<'a> Translator<'a> {
     }
 
     /// After `\p` or `\P`.
-    fn unicode_class(&mut self, start: usize, negated: bool) -> Result<String, PatternError> {
+    fn unicode_class(&mut self, start: usize, negated: bool) -> Result<Item, PatternError> {
         let rest = self.rest();
         let name = match rest.strip_prefix('{') {
             Some(inner) => match inner.find('}') {
@@ -380,22 +511,24 @@ impl<'a> Translator<'a> {
         };
         self.at += if rest.starts_with('{') { name.len() + 2 } else { name.len() };
         let (name, flipped) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
-        let letter = if negated != flipped { 'P' } else { 'p' };
-        let class = format!("\\{letter}{{{name}}}");
-        if Regex::new(&class).is_err() {
+        let Some(table) = tables::table(name, self.flags.fold) else {
             return self.fail("invalid character class range", &self.text[start..self.at]);
-        }
-        Ok(class)
+        };
+        let tables = &mut self.program.tables;
+        let known = tables.iter().position(|known| Arc::ptr_eq(known, &table));
+        let table = known.unwrap_or_else(|| {
+            tables.push(table);
+            tables.len() - 1
+        }) as u32;
+        Ok(if negated == flipped { Item::Table(table) } else { Item::NotTable(table) })
     }
 
     fn class(&mut self) -> Result<(), PatternError> {
         let start = self.at;
-        let mut out = String::from("[");
         self.at += 1;
-        if self.rest().starts_with('^') {
-            self.at += 1;
-            out.push('^');
-        }
+        let negated = self.rest().starts_with('^');
+        self.at += usize::from(negated);
+        let (mut ranges, mut tables) = (Vec::new(), Vec::new());
         let mut first = true;
         loop {
             let Some(c) = self.rest().chars().next() else {
@@ -409,19 +542,18 @@ impl<'a> Translator<'a> {
             if self.rest().starts_with("[:")
                 && let Some(end) = self.rest().find(":]")
             {
-                let name = &self.rest()[..end + 2];
-                if !POSIX
-                    .contains(&name.trim_start_matches("[:").trim_start_matches('^').trim_end_matches(":]"))
-                {
-                    return self.fail("invalid character class range", name);
-                }
-                out.push_str(name);
+                let whole = &self.rest()[..end + 2];
+                let inner = &whole[2..end];
+                let (name, not) = inner.strip_prefix('^').map_or((inner, false), |name| (name, true));
+                let Some((_, class)) = POSIX.iter().find(|(known, _)| *known == name) else {
+                    return self.fail("invalid character class range", whole);
+                };
+                self.add_named(class, not, &mut ranges);
                 self.at += end + 2;
                 continue;
             }
             let item = self.at;
-            if let Some(class) = self.class_escape()? {
-                out.push_str(&class);
+            if self.class_escape(&mut ranges, &mut tables)? {
                 continue;
             }
             let low = self.class_char(start)?;
@@ -433,36 +565,43 @@ impl<'a> Translator<'a> {
                     return self.fail("invalid character class range", &self.text[item..self.at]);
                 }
             }
-            out.push_str(&format!("\\x{{{:X}}}", low as u32));
-            if high != low {
-                out.push_str(&format!("-\\x{{{:X}}}", high as u32));
-            }
+            ranges.push((low, high));
         }
-        out.push(']');
-        self.push_atom(&out);
+        let ranges = self.folded(ranges);
+        self.push_class(Class::new(ranges, tables, negated));
         Ok(())
     }
 
-    /// `\d`, `\pL` and their like within a class.
-    fn class_escape(&mut self) -> Result<Option<String>, PatternError> {
+    /// Adds an ASCII class, or all that is not in it, to a class.
+    fn add_named(&self, class: &[(char, char)], negated: bool, ranges: &mut Vec<(char, char)>) {
+        let mut class = self.folded(class.iter().copied());
+        if negated {
+            class.negate();
+        }
+        ranges.extend(class.iter().map(|range| (range.start(), range.end())));
+    }
+
+    /// `\d`, `\pL` and their like within a class; whether there was one.
+    fn class_escape(
+        &mut self,
+        ranges: &mut Vec<(char, char)>,
+        tables: &mut Vec<Item>,
+    ) -> Result<bool, PatternError> {
         let mut chars = self.rest().chars();
-        let (Some('\\'), Some(c)) = (chars.next(), chars.next()) else { return Ok(None) };
+        let (Some('\\'), Some(c)) = (chars.next(), chars.next()) else { return Ok(false) };
         let start = self.at;
         match c {
-            'd' | 's' | 'w' => {
+            'd' | 's' | 'w' | 'D' | 'S' | 'W' => {
                 self.at += 2;
-                Ok(Some(perl_class(c).to_owned()))
-            }
-            'D' | 'S' | 'W' => {
-                self.at += 2;
-                Ok(Some(format!("[{}]", perl_class(c))))
+                self.add_named(perl_class(c), c.is_ascii_uppercase(), ranges);
             }
             'p' | 'P' => {
                 self.at += 2;
-                self.unicode_class(start, c == 'P').map(Some)
+                tables.push(self.unicode_class(start, c == 'P')?);
             }
-            _ => Ok(None),
+            _ => return Ok(false),
         }
+        Ok(true)
     }
 
     fn class_char(&mut self, class: usize) -> Result<char, PatternError> {
@@ -478,20 +617,17 @@ impl<'a> Translator<'a> {
     }
 }
 
-const POSIX: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
-    "upper", "word", "xdigit",
-];
-
-/// Perl's classes are ASCII in Go; what stands between the brackets.
-fn perl_class(c: char) -> &'static str {
-    match c {
-        'd' => "0-9",
-        'D' => "^0-9",
-        's' => "\\t\\n\\x0C\\r ",
-        'S' => "^\\t\\n\\x0C\\r ",
-        'w' => "0-9A-Za-z_",
-        _ => "^0-9A-Za-z_",
+impl Flags {
+    fn set(&mut self, letters: &str, to: bool) {
+        for letter in letters.chars() {
+            match letter {
+                'i' => self.fold = to,
+                'm' => self.lines = to,
+                's' => self.dot_all = to,
+                // `U`: which of several matches is found does not matter here.
+                _ => {}
+            }
+        }
     }
 }
 

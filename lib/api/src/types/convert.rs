@@ -42,7 +42,27 @@ pub fn field_labels(ty: TypeId) -> Option<&'static [(&'static str, &'static str)
         ("reportingController", "reportingComponent"),
         ("type", "type"),
     ];
-    (ty == t::events_v1::EVENT).then_some(EVENT_LABELS)
+    const POD_LABELS: &[(&str, &str)] = &[
+        ("metadata.name", "metadata.name"),
+        ("metadata.namespace", "metadata.namespace"),
+        ("spec.nodeName", "spec.nodeName"),
+        // The name before v1.
+        ("spec.host", "spec.nodeName"),
+        ("spec.restartPolicy", "spec.restartPolicy"),
+        ("spec.schedulerName", "spec.schedulerName"),
+        ("spec.serviceAccountName", "spec.serviceAccountName"),
+        ("spec.hostNetwork", "spec.hostNetwork"),
+        ("status.phase", "status.phase"),
+        ("status.podIP", "status.podIP"),
+        // Upstream takes this one and has no value for it.
+        ("status.podIPs", "status.podIPs"),
+        ("status.nominatedNodeName", "status.nominatedNodeName"),
+    ];
+    match ty {
+        t::events_v1::EVENT => Some(EVENT_LABELS),
+        t::core_v1::POD => Some(POD_LABELS),
+        _ => None,
+    }
 }
 
 /// The object in another version of its type; `None` where no rule of ours is needed. The result's [`Doc::gvk`] is the

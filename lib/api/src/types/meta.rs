@@ -1,7 +1,11 @@
 //! ObjectMeta's rules, the same for every object (apimachinery `api/validation`).
 
+use std::collections::HashMap;
+
+use compact_str::CompactString;
+
 use crate::doc::{Doc, Map, MetaView, Value};
-use crate::f::meta_v1::{managed_fields_entry as mf, object_meta as om};
+use crate::f::meta_v1::{managed_fields_entry as mf, object_meta as om, owner_reference};
 use crate::field_errors::{BadValue, ErrorList, FieldPath, quoted};
 use crate::names::{self, NameRule};
 use crate::schema::Field;
@@ -94,6 +98,32 @@ pub fn validate_annotations(annotations: Option<&Map>, path: &FieldPath<'_>, err
     if total > ANNOTATIONS_LIMIT {
         errors.too_long(path, ANNOTATIONS_LIMIT);
     }
+}
+
+/// Drops owners that stand in the list before; their uids, as they come. Upstream: `handlers/rest.go`, `dedupOwnerReferences`.
+pub fn drop_duplicate_owners(doc: &mut Doc) -> Vec<CompactString> {
+    // Most objects have one owner at most.
+    if doc.meta().owner_references().nth(1).is_none() {
+        return Vec::new();
+    }
+    let mut meta = doc.meta_mut();
+    let Some(Value::List(owners)) = meta.as_struct().get_mut(om::OWNER_REFERENCES) else { return Vec::new() };
+    let mut dropped = Vec::new();
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    // Few of a list have a uid in common, so few are compared.
+    let mut seen: HashMap<CompactString, Vec<usize>> = HashMap::new();
+    for owner in owners.drain(..) {
+        let uid: CompactString = owner.str_at(&[owner_reference::UID]).into();
+        let same_uid = seen.entry(uid.clone()).or_default();
+        if same_uid.iter().any(|at| kept[*at] == owner) {
+            dropped.push(uid);
+        } else {
+            same_uid.push(kept.len());
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    dropped
 }
 
 fn validate_owners(meta: MetaView<'_>, path: &FieldPath<'_>, errors: &mut ErrorList) {

@@ -133,9 +133,13 @@ pub struct Strategy {
     pub allow_unconditional_update: bool,
     /// Seconds of grace a deletion gets, from the object and the request's gracePeriodSeconds; `None`: deleted at once.
     pub grace: fn(&Doc, Option<i64>) -> Option<i64>,
+    /// What Go does not take for such an object although its JSON is one, in the words of upstream's conversion.
+    pub unreadable: fn(&Doc) -> Option<String>,
     /// Names of [`Strategy::selectable_fields`].
     pub selectable: &'static [&'static str],
     pub selectable_fields: fn(&Doc) -> SelectableFields,
+    /// What is said of a field that is not selectable, by a type that has fields of its own.
+    pub unselectable: fn(&str) -> String,
     /// Orphan rather than delete dependents where the request does not say.
     pub default_orphan: bool,
     /// The warning on a deletion that leaves it to [`Strategy::default_orphan`]; empty for none.
@@ -173,6 +177,7 @@ impl Strategy {
         validate_update: no_validate_update,
         validate_status_update: no_validate_update,
         warnings: no_warnings,
+        unreadable: |_| None,
         status: StatusRule::Subresource,
         generation: GenerationRule::None,
         allow_create_on_update: false,
@@ -180,6 +185,7 @@ impl Strategy {
         grace: no_grace,
         selectable: &[],
         selectable_fields: no_fields,
+        unselectable: |field| format!("field label not supported: {field}"),
         default_orphan: false,
         orphan_warning: "",
         columns: &columns::DEFAULT,

@@ -14,7 +14,7 @@ use crate::types::walk::{
     at_most_100_percent, child_entry, default_str, default_value, int_or_percent, json_text, non_negative,
     present, structs, structs_mut,
 };
-use crate::types::{Ctx, GenerationRule, SelectableFields, Strategy, columns};
+use crate::types::{Ctx, GenerationRule, Strategy, columns};
 
 const SPEC: FieldPath<'static> = FieldPath::new("spec");
 const STATUS: FieldPath<'static> = FieldPath::new("status");
@@ -23,6 +23,11 @@ const ABOVE_REPLICAS: &str = "cannot be greater than status.replicas";
 
 /// Deployments.
 pub static DEPLOYMENT: Strategy = Strategy {
+    unreadable: |doc| {
+        let text = doc.meta().annotation(ROLLBACK_TO).filter(|text| !text.is_empty())?;
+        let why = unread_number(doc, ROLLBACK_TO)?;
+        Some(format!("failed to parse annotation[{ROLLBACK_TO}]={text} as int64: {why}"))
+    },
     defaults: deployment_defaults,
     prepare_status_update: deployment_prepare_status,
     validate_create: deployment_validate,
@@ -56,17 +61,13 @@ pub static REPLICA_SET: Strategy = Strategy {
         out
     },
     generation: GenerationRule::Spec,
-    selectable: &["metadata.name", "metadata.namespace", "status.replicas"],
-    selectable_fields: |doc| {
-        let replicas = doc.int(&[a::replica_set::STATUS, a::replica_set_status::REPLICAS]).unwrap_or(0);
-        SelectableFields::from_iter([("status.replicas", compact_str::format_compact!("{replicas}"))])
-    },
     columns: &columns::apps::REPLICA_SET,
     ..Strategy::BASE
 };
 
 /// DaemonSets.
 pub static DAEMON_SET: Strategy = Strategy {
+    unreadable: |doc| unread_number(doc, TEMPLATE_GENERATION),
     defaults: daemon_set_defaults,
     prepare_create: |doc, _| {
         let given = template_generation(doc).max(1);
@@ -144,6 +145,17 @@ const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// As Deployments keep `spec.rollbackTo`.
 const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
+/// Why the number that an annotation keeps is none, in Go's words.
+fn unread_number(doc: &Doc, annotation: &str) -> Option<String> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let text = doc.meta().annotation(annotation)?;
+    let why = match text.parse::<i64>().err()?.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    Some(format!("strconv.ParseInt: parsing {}: {why}", crate::field_errors::quoted(text)))
+}
 
 /// A field of the old API that an annotation keeps is not negative.
 fn kept_number(doc: &Doc, annotation: &str, at: &FieldPath<'_>, errors: &mut ErrorList) {

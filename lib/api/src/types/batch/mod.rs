@@ -6,7 +6,7 @@ use crate::doc::{Doc, Map, Struct, Value};
 use crate::f::batch_v1 as b;
 use crate::f::core_v1 as c;
 use crate::f::meta_v1 as m;
-use crate::field_errors::{BadValue, ErrorList, FieldPath};
+use crate::field_errors::{BadValue, ErrorList, FieldPath, quoted};
 use crate::names;
 use crate::schema::Field;
 use crate::t::batch_v1 as t;
@@ -46,6 +46,7 @@ pub static JOB: Strategy = Strategy {
     orphan_warning: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
                      remove them or set propagationPolicy=Orphan to suppress this warning",
     selectable: &["metadata.name", "metadata.namespace", "status.successful"],
+    unselectable: |field| format!("field label {} not supported for Job", quoted(field)),
     selectable_fields: |doc| {
         let succeeded = doc.int(&[b::job::STATUS, b::job_status::SUCCEEDED]).unwrap_or(0);
         SelectableFields::from_iter([("status.successful", compact_str::format_compact!("{succeeded}"))])

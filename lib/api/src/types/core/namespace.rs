@@ -51,10 +51,10 @@ pub static STRATEGY: Strategy = Strategy {
             errors.invalid(&at, phase, "may only be 'Active' if `deletionTimestamp` is empty");
         }
     },
-    selectable: &["metadata.name", "status.phase", "name"],
+    selectable: &["metadata.name", "status.phase"],
     selectable_fields: |doc| {
         let phase = doc.str(&[c::namespace::STATUS, c::namespace_status::PHASE]);
-        SelectableFields::from_iter([("status.phase", phase.into()), ("name", doc.meta().name().into())])
+        SelectableFields::from_iter([("status.phase", phase.into())])
     },
     columns: &columns::core::NAMESPACE,
     ..Strategy::BASE

@@ -32,7 +32,7 @@ pub static CUSTOM_RESOURCE_DEFINITION: Strategy = Strategy {
         let group =
             doc.str(&[x::custom_resource_definition::SPEC, x::custom_resource_definition_spec::GROUP]);
         let name = doc.meta().name();
-        if name != format!("{plural}.{group}") {
+        if !name.is_empty() && name != format!("{plural}.{group}") {
             let metadata = FieldPath::new("metadata");
             errors.invalid(&metadata.child("name"), name, "must be spec.names.plural+\".\"+spec.group");
         }
@@ -314,7 +314,7 @@ fn api_service(doc: &Doc, errors: &mut ErrorList) {
     let spec = child(doc, a::api_service::SPEC).unwrap_or(&empty);
     let (group, version) = (spec.str(s::GROUP), spec.str(s::VERSION));
     let (name, required) = (doc.meta().name(), format!("{version}.{group}"));
-    if name != required {
+    if !name.is_empty() && name != required {
         let metadata = FieldPath::new("metadata");
         let text = format!("must be `spec.version+\".\"+spec.group`: \"{required}\"");
         errors.invalid(&metadata.child("name"), name, text);

@@ -7,6 +7,7 @@ use crate::types::{GENERIC, Strategy};
 mod autoscaling;
 pub mod definition;
 pub mod extensions;
+mod flow;
 pub mod misc;
 pub mod networking;
 pub mod policy;
@@ -39,8 +40,8 @@ pub fn strategy(ty: TypeId) -> &'static Strategy {
         | t::admissionregistration_v1::MUTATING_WEBHOOK_CONFIGURATION => &misc::VERSIONED,
         t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY => &storage::VALIDATING_POLICY,
         t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY_BINDING => &storage::VALIDATING_BINDING,
-        t::flowcontrol_v1::FLOW_SCHEMA => &storage::FLOW_SCHEMA,
-        t::flowcontrol_v1::PRIORITY_LEVEL_CONFIGURATION => &storage::PRIORITY_LEVEL,
+        t::flowcontrol_v1::FLOW_SCHEMA => &flow::FLOW_SCHEMA,
+        t::flowcontrol_v1::PRIORITY_LEVEL_CONFIGURATION => &flow::PRIORITY_LEVEL,
         t::resource_v1::RESOURCE_SLICE => &storage::RESOURCE_SLICE,
         t::resource_v1::RESOURCE_CLAIM => &storage::RESOURCE_CLAIM,
         t::resource_v1::RESOURCE_CLAIM_TEMPLATE => &storage::RESOURCE_CLAIM_TEMPLATE,

@@ -1,11 +1,13 @@
 //! Rules of CSI's types, volume attachments, device claims; of admission policies and flow control what all share.
 
 use crate::doc::{Doc, Struct};
+use crate::f::admissionregistration_v1 as ar;
 use crate::f::resource_v1 as dra;
 use crate::f::storage_v1 as st;
 use crate::field_errors::{ErrorList, FieldPath};
 use crate::names;
 use crate::schema::Field;
+use crate::types::core::security::optional_one_of;
 use crate::types::core::{scheduling, volumes};
 use crate::types::meta::{NEGATIVE, immutable};
 use crate::types::walk::{child_entry, default_value, non_negative, present, same, strs, structs};
@@ -22,20 +24,85 @@ fn spec_stays(new: &Doc, old: &Doc, errors: &mut ErrorList) {
 }
 
 /// Rules of a type whose generation rises with its spec.
-const fn versioned(columns: &'static columns::Columns) -> Strategy {
+pub(super) const fn versioned(columns: &'static columns::Columns) -> Strategy {
     Strategy { generation: GenerationRule::Spec, columns, ..Strategy::BASE }
 }
 
-pub static VALIDATING_POLICY: Strategy =
-    Strategy { allow_unconditional_update: false, ..versioned(&columns::storage::VALIDATING_POLICY) };
-pub static VALIDATING_BINDING: Strategy =
-    Strategy { allow_unconditional_update: false, ..versioned(&columns::storage::VALIDATING_BINDING) };
-pub static FLOW_SCHEMA: Strategy = versioned(&columns::storage::FLOW_SCHEMA);
-pub static PRIORITY_LEVEL: Strategy = versioned(&columns::storage::PRIORITY_LEVEL);
+pub static VALIDATING_POLICY: Strategy = Strategy {
+    validate_create: |doc, _, errors| validating_policy(doc, errors),
+    validate_update: |new, _, _, errors| validating_policy(new, errors),
+    allow_unconditional_update: false,
+    ..versioned(&columns::storage::VALIDATING_POLICY)
+};
+
+fn validating_policy(doc: &Doc, errors: &mut ErrorList) {
+    use ar::validating_admission_policy_spec as s;
+    let empty = Struct::new(crate::t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY_SPEC);
+    let spec =
+        doc.root().and_then(|root| root.child(ar::validating_admission_policy::SPEC)).unwrap_or(&empty);
+    optional_one_of(spec, s::FAILURE_POLICY, &["Fail", "Ignore"], &SPEC, errors);
+    let at = SPEC.child("matchConstraints");
+    match spec.child(s::MATCH_CONSTRAINTS) {
+        None => errors.required(&at, ""),
+        Some(constraints) if constraints.list(ar::match_resources::RESOURCE_RULES).is_empty() => {
+            errors.required(&at.child("resourceRules"), "");
+        }
+        Some(_) => {}
+    }
+    if spec.list(s::VALIDATIONS).is_empty() && spec.list(s::AUDIT_ANNOTATIONS).is_empty() {
+        for field in ["validations", "auditAnnotations"] {
+            let text = "validations or auditAnnotations must contain at least one item";
+            errors.required(&SPEC.child(field), text);
+        }
+    }
+}
+
+pub static VALIDATING_BINDING: Strategy = Strategy {
+    validate_create: |doc, _, errors| validating_binding(doc, errors),
+    validate_update: |new, _, _, errors| validating_binding(new, errors),
+    allow_unconditional_update: false,
+    ..versioned(&columns::storage::VALIDATING_BINDING)
+};
+
+fn validating_binding(doc: &Doc, errors: &mut ErrorList) {
+    use ar::validating_admission_policy_binding_spec as s;
+    let empty = Struct::new(crate::t::admissionregistration_v1::VALIDATING_ADMISSION_POLICY_BINDING_SPEC);
+    let binding = ar::validating_admission_policy_binding::SPEC;
+    let spec = doc.root().and_then(|root| root.child(binding)).unwrap_or(&empty);
+    let (name, at) = (spec.str(s::POLICY_NAME), SPEC.child("policyName"));
+    if name.is_empty() {
+        errors.required(&at, "");
+    } else {
+        errors.invalid_each(&at, name, names::name_is_subdomain(name, false));
+    }
+    let at = SPEC.child("validationActions");
+    let mut seen = Vec::new();
+    for (i, action) in strs(spec, s::VALIDATION_ACTIONS) {
+        if !matches!(action, "Audit" | "Deny" | "Warn") {
+            errors.not_supported(&at.index(i), action, &["Audit", "Deny", "Warn"]);
+        }
+        if seen.contains(&action) {
+            errors.duplicate(&at.index(i), action);
+        }
+        seen.push(action);
+    }
+    if seen.contains(&"Deny") && seen.contains(&"Warn") {
+        let shown = crate::types::walk::json_text(spec.get(s::VALIDATION_ACTIONS));
+        let text = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
+        errors.invalid(&at, shown, text);
+    }
+    if seen.is_empty() {
+        errors.required(&at, "at least one validation action is required");
+    }
+}
+
 pub static DEVICE_CLASS: Strategy = versioned(&columns::storage::NAME_AND_AGE);
 
 pub static RESOURCE_SLICE: Strategy = Strategy {
     selectable: &["metadata.name", "spec.nodeName", "spec.driver"],
+    unselectable: |field| {
+        format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}")
+    },
     selectable_fields: |doc| {
         let of = |field| doc.str(&[dra::resource_slice::SPEC, field]).into();
         SelectableFields::from_iter([
