@@ -158,6 +158,9 @@ check "no resourceVersion comes again" test "$(version)" -ge "$version_before"
 check "the pods were not disturbed" test "$(pods_of at_e1)" = "$pods_before"
 check "the database is a file" machine e1 test -s /var/lib/keelson/db/store.db
 check "the configuration names no etcd" machine e1 sh -c '! ls /etc/keelson/config.yaml.d/20-store.yaml 2>/dev/null'
+# A whole copy of what there is would be taken for one that only lacks its name in the configuration.
+at_e1 create configmap not-in-etcd --from-literal=a=b >/dev/null
+objects >"$work/objects"
 check "over what etcd still holds nobody migrates" refuses "must be empty" machine e1 keelson "${moves[@]}"
 check "the API serves" until_ok 20 same
 etcdctl del / --prefix >/dev/null
