@@ -35,7 +35,7 @@ machine_up mirrored 60 "$repository"
 # Asked for by its digest, which a broken one would have too: what it is made of is fetched again.
 check "what a power cut may have broken is fetched anew" until_ok 40 grep -q "/v2/library/far/blobs/" "$mirrors/log"
 check "and the pod runs with it" until_ok 40 at_mirrored wait --for=condition=Ready pod/far --timeout=2s
-check "which the journal tells" machine mirrored sh -c 'journalctl -b -u keelson-kubelet.service --no-pager | grep "before a pulled image was on the disk"'
+check "which the journal tells" machine mirrored sh -c 'journalctl -b -u keelson-kubelet.service --no-pager | grep "before an image was on the disk"'
 check "init again changes nothing" machine mirrored sh -c 'before=$(stat -c %Y /etc/containerd/certs.d/docker.io/hosts.toml) && keelson init --mode units "$@" >/dev/null && [ "$(stat -c %Y /etc/containerd/certs.d/docker.io/hosts.toml)" = "$before" ]' - "${mirror[@]}" --registry-ca-file /root/mirrors.crt
 check "reset" machine mirrored keelson reset --yes --state
 check "takes the mirrors away" machine mirrored sh -c '! ls -d /etc/containerd/certs.d 2>/dev/null && ! grep -q certs.d /etc/containerd/config.toml'
