@@ -9,7 +9,7 @@ use keelson_tests::Places;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "second-node";
 /// The link between the cluster's network and the node's.
@@ -100,6 +100,13 @@ fn make_namespaces(node: &Node) -> Result<()> {
     command.args(["--net", "--mount", "--propagation", "private", "sh", "-c", script]);
     node.holder.start(&mut command, &node.data.join("logs/namespaces.log"))?;
     let pid = node.holder.alive().context("no namespaces could be made")?.to_string();
+    // Until then it may be in this machine's namespaces still, and its end of the link would come to lie there.
+    let comm = format!("/proc/{pid}/comm");
+    let end = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_to_string(&comm).context("no namespaces could be made")?.trim() != "sleep" {
+        anyhow::ensure!(Instant::now() < end, "no namespaces were made in 20 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let ip = |arguments: &[&str]| output(Command::new("ip").args(arguments));
     ip(&["link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
     ip(&["address", "add", &format!("{PEER}/24"), "dev", LINK])?;
