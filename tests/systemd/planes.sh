@@ -62,7 +62,7 @@ check "a pod still starts there" kubectl_at "$other" wait --for=condition=Ready 
 ready() { kubectl_at "$other" wait --for=condition=Ready "node/$1" --timeout=1s; }
 sleep 45
 check "the hanging one's own node is still heard of, through another" ready "$first"
-machine "$first" systemctl kill --kill-whom=main --signal=CONT keelson-control-plane.service
+machine "$first" systemctl kill --kill-whom=main --signal=CONT keelson-control-plane.service || true
 check "it comes back" until_ok 30 machine "$first" keelson status
 doctor_at() { { machine "$1" keelson doctor 2>/dev/null || true; } | grep -A 1 "✗ etcd: "; }
 names_member() { doctor_at "$first" | grep -q "member $other does not answer"; }
