@@ -186,13 +186,7 @@ fn legacy_subresource(row: &Resource, sub: &Subresource) -> Value {
 
 /// A name for what a resource is stored as; the same as upstream's.
 fn storage_version_hash(row: &Resource) -> String {
-    // Upstream stores these two in versions that it serves no longer, or not by itself; ours are stored without one.
-    let version = match (row.storage_group.as_str(), row.kind.as_str()) {
-        ("storage.k8s.io", "VolumeAttributesClass") => "v1beta1",
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => "v1beta1",
-        _ => &row.storage_version,
-    };
-    let stored = format!("{}/{version}/{}", row.storage_group, row.kind);
+    let stored = format!("{}/{}/{}", row.storage_group, row.storage_version, row.kind);
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(stored)[..8])
 }
 
