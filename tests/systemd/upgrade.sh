@@ -2,7 +2,7 @@
 # more table. Sourced by run; needs machine `one` as cluster.sh left it, or makes one of its own.
 
 say "an upgrade, and the way back"
-machine_up next 15 "$repository" --bind-ro="$PWD/$dist_folder-next:/srv/next"
+machine_up next 15 "$repository" --bind-ro="$(realpath "$dist_folder-next"):/srv/next"
 install_packages next
 check "init" machine next keelson init --mode units
 machine next cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.15/" >"$work/next.conf"
