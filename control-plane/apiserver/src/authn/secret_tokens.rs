@@ -1,16 +1,12 @@
 //! Tokens that live in a Secret: believed while the Secret holds them (upstream's legacy tokens).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use keelson_pki::SecretTokenClaims;
-use serde::Deserialize;
 
 use super::reads::{HeadMeta, ObjectHead, read};
-use super::tokens::{TokenAuthenticator, TokenError, TokenIdentity, common, same};
+use super::tokens::{TokenAuthenticator, TokenError, TokenIdentity, TokenSecret, common, same};
 use super::{UserInfo, service_account};
 
 /// The day (UTC) on which a Secret's token was last used.
@@ -34,13 +30,6 @@ impl SecretUse {
         let path = format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, self.name);
         (path, serde_json::json!({"metadata": {"uid": self.uid, "labels": {LAST_USED: self.day}}}))
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TokenSecret {
-    metadata: HeadMeta,
-    data: BTreeMap<String, String>,
 }
 
 impl TokenAuthenticator {
@@ -74,8 +63,7 @@ impl TokenAuthenticator {
         if secret.metadata.deletion_timestamp.is_some() {
             return Err(TokenError::SecretGone);
         }
-        let held = secret.data.get("token").and_then(|held| STANDARD.decode(held).ok()).unwrap_or_default();
-        if !same(&held, token.as_bytes()) {
+        if !same(&secret.value("token"), token.as_bytes()) {
             return Err(TokenError::NotTheSecrets);
         }
         let head: ObjectHead = read(reads, "", "serviceaccounts", namespace, account)

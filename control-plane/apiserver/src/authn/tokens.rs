@@ -360,13 +360,10 @@ impl TokenAuthenticator {
         wanted: &[String],
         now: Timestamp,
     ) -> Result<TokenIdentity, TokenError> {
-        let secret: BootstrapSecret =
+        let secret: TokenSecret =
             read(self.reads.as_ref(), "", "secrets", "kube-system", &token.secret_name())
                 .ok_or(TokenError::Unknown)?;
-        let field = |name: &str| -> String {
-            let decoded = secret.data.get(name).and_then(|v| STANDARD.decode(v).ok());
-            decoded.and_then(|v| String::from_utf8(v).ok()).unwrap_or_default()
-        };
+        let field = |name: &str| String::from_utf8(secret.value(name)).unwrap_or_default();
         let usable = secret.r#type == "bootstrap.kubernetes.io/token"
             && secret.metadata.deletion_timestamp.is_none()
             && field("token-id") == token.id()
@@ -424,10 +421,17 @@ struct Discovery {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct BootstrapSecret {
-    metadata: super::reads::HeadMeta,
+pub(super) struct TokenSecret {
+    pub metadata: super::reads::HeadMeta,
     r#type: String,
     data: BTreeMap<String, String>,
+}
+
+impl TokenSecret {
+    /// A value; empty where it is not there.
+    pub fn value(&self, key: &str) -> Vec<u8> {
+        self.data.get(key).and_then(|value| STANDARD.decode(value).ok()).unwrap_or_default()
+    }
 }
 
 /// Comparison whose time does not tell how much was right.
