@@ -49,7 +49,7 @@ pub const CNI_PLUGIN: &str = "keelson-cni";
 /// Labels of nodes below kubernetes.io and k8s.io, which are for those who administer a cluster but for these.
 pub mod node_labels {
     /// Those that a kubelet may set on its node.
-    pub const KUBELET: [&str; 11] = [
+    const KUBELET: [&str; 11] = [
         "kubernetes.io/hostname",
         "topology.kubernetes.io/zone",
         "topology.kubernetes.io/region",
@@ -63,9 +63,20 @@ pub mod node_labels {
         "beta.kubernetes.io/arch",
     ];
     /// Label namespaces that are the kubelet's.
-    pub const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+    const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
     /// What the label of a control plane is called, as kubeadm gives it.
     pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+    /// Whether a kubelet may set this label on its node (upstream: admission NodeRestriction).
+    pub fn is_kubelets(key: &str) -> bool {
+        let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
+        let within = |outer: &&str| {
+            namespace.strip_suffix(outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        !["kubernetes.io", "k8s.io"].iter().any(within)
+            || KUBELET.contains(&key)
+            || KUBELET_NAMESPACES.iter().any(within)
+    }
 }
 
 /// nft tables (family `inet`), one per concern; nothing else of the host's rules is ever touched.

@@ -467,14 +467,7 @@ fn label(key: &str, text: &str, node: Option<&str>) -> Result<(), ConfigError> {
     if !is_label_text(text) {
         return Err(value("node.labels", format!("gives {key} the value {text:?}, which no label may have")));
     }
-    let within = |namespace: &str, outer: &str| {
-        namespace == outer || namespace.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'))
-    };
-    let namespace = namespace.unwrap_or_default();
-    let kubernetes = within(namespace, "kubernetes.io") || within(namespace, "k8s.io");
-    let kubelets = node_labels::KUBELET.contains(&key)
-        || node_labels::KUBELET_NAMESPACES.iter().any(|outer| within(namespace, outer));
-    if kubernetes && !kubelets {
+    if !node_labels::is_kubelets(key) {
         return Err(value(
             "node.labels",
             format!(

@@ -22,9 +22,6 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
-/// The label namespace that exists to be out of kubelets' reach.
-const RESTRICTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
-
 pub(super) struct NodeRestriction {
     reads: Arc<dyn ClusterReads>,
     authorizer: Arc<dyn Authorizer>,
@@ -613,20 +610,9 @@ fn changed_labels(new: MetaView<'_>, old: Option<MetaView<'_>>) -> BTreeSet<Stri
     differing.map(|(key, _)| key.clone()).collect()
 }
 
-fn within(namespace: &str, of: &str) -> bool {
-    namespace.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
 /// Which of these labels are not a kubelet's to touch.
 fn forbidden_labels(keys: &BTreeSet<String>) -> Vec<&str> {
-    let forbidden = |key: &&str| {
-        let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
-        let kubernetes = within(namespace, "kubernetes.io") || within(namespace, "k8s.io");
-        let kubelets = node_labels::KUBELET.contains(key)
-            || node_labels::KUBELET_NAMESPACES.iter().any(|n| within(namespace, n));
-        within(namespace, RESTRICTED_NAMESPACE) || (kubernetes && !kubelets)
-    };
-    keys.iter().map(String::as_str).filter(forbidden).collect()
+    keys.iter().map(String::as_str).filter(|key| !node_labels::is_kubelets(key)).collect()
 }
 
 #[cfg(test)]
