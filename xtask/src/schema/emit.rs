@@ -213,7 +213,8 @@ fn field_source(field: &Field, ids: &Ids) -> anyhow::Result<String> {
         | u16::from(field.omit_zero) << 3
         | u16::from(field.type_meta) << 4
         | u16::from(field.atomic) << 5
-        | u16::from(field.pointer_elements) << 6;
+        | u16::from(field.pointer_elements) << 6
+        | u16::from(field.empty_tells) << 7;
     let list = match field.list.as_str() {
         "" => "Unset",
         "atomic" => "Atomic",

@@ -42,6 +42,7 @@ pub struct MessageFact {
     pub keep: BTreeSet<String>,
     pub omit_zero: BTreeSet<String>,
     pub pointer_elements: BTreeSet<String>,
+    pub empty: BTreeSet<String>,
     pub list: BTreeMap<String, (String, Vec<String>)>,
     pub patch: BTreeMap<String, String>,
     pub merge_key: BTreeMap<String, String>,
@@ -60,6 +61,7 @@ impl MessageFact {
             .chain(&self.omit)
             .chain(&self.keep)
             .chain(&self.omit_zero)
+            .chain(&self.empty)
             .chain(&self.pointer_elements)
             .chain(self.list.keys())
             .chain(self.patch.keys())
@@ -183,6 +185,7 @@ fn message_item(fact: &mut MessageFact, item: &str) -> anyhow::Result<()> {
             "json" => fact.json.extend([pair()?]),
             "inline" => fact.inline.extend([inner.to_owned()]),
             "omitzero" => fact.omit_zero.extend([inner.to_owned()]),
+            "empty" => fact.empty.extend([inner.to_owned()]),
             "ptrelem" => fact.pointer_elements.extend([inner.to_owned()]),
             "list" => {
                 let (field, ty) = pair()?;

@@ -47,6 +47,7 @@ pub struct Field {
     pub pointer: bool,
     pub required: bool,
     pub omit_zero: bool,
+    pub empty_tells: bool,
     pub type_meta: bool,
     pub atomic: bool,
     pub pointer_elements: bool,
@@ -270,6 +271,7 @@ impl Builder<'_> {
             pointer,
             required: required(definition),
             omit_zero: fact.omit_zero.contains(&json),
+            empty_tells: fact.empty.contains(&json),
             atomic: fact.map.get(&json).is_some_and(|t| t == "atomic")
                 || text("x-kubernetes-map-type") == "atomic",
             pointer_elements: fact.pointer_elements.contains(&json),
@@ -471,6 +473,7 @@ fn plain_field(json: &str) -> Field {
         pointer: false,
         required: false,
         omit_zero: false,
+        empty_tells: false,
         type_meta: false,
         atomic: false,
         pointer_elements: false,

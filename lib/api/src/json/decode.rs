@@ -12,8 +12,6 @@ use super::scan::{MAX_DEPTH, Scanner, compact, syntax};
 use super::{DecodeError, FieldValidation, Warning};
 use crate::canonical;
 use crate::doc::{Doc, Gvk, Map, MapBuilder, Struct, Value, empty_value};
-use crate::f::autoscaling_v2::hpa_scaling_rules;
-use crate::f::meta_v1::object_meta as om;
 use crate::field_errors::quoted;
 use crate::schema::{FieldDef, Flags, Kind, StructDef, TypeId};
 use crate::t;
@@ -576,10 +574,7 @@ pub(crate) fn is_kept(field: &FieldDef, value: &Value) -> bool {
     }
     match value {
         Value::Struct(inner) => !inner.is_empty(),
-        // An empty list asks for the managers to go; it is never written.
-        Value::List(_) if std::ptr::eq(field, om::MANAGED_FIELDS.def()) => true,
-        // No policy is a mistake, where none given is the default.
-        Value::List(_) if std::ptr::eq(field, hpa_scaling_rules::POLICIES.def()) => true,
+        Value::List(_) if field.flags.has(Flags::EMPTY_TELLS) => true,
         Value::List(items) => !items.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
         Value::Map(map) => !map.is_empty() || !field.flags.has(Flags::OMIT_EMPTY),
         Value::Str(text) if field.kind == Kind::Bytes => {

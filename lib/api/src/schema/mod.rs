@@ -333,6 +333,8 @@ impl Flags {
     pub const ATOMIC: Flags = Flags(32);
     /// The elements of the list or map are pointers in Go.
     pub const ELEMENT_POINTER: Flags = Flags(64);
+    /// An empty list that a client sends says something else than none, though neither is written.
+    pub const EMPTY_TELLS: Flags = Flags(128);
 
     pub const fn has(self, other: Flags) -> bool {
         self.0 & other.0 != 0

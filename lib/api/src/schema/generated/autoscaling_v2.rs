@@ -71,7 +71,7 @@ pub static STRUCTS: [StructDef; 24] = [
         fields: &[
             fd("stabilizationWindowSeconds", Int32, 3, 3, 0, ListType::Unset, &NO_EXT),
             fd("selectPolicy", Str, 1, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "v2.ScalingPolicySelect", &[], "")),
-            fd("policies", List(&Struct(TypeId(348))), 2, 1, 0, ListType::Atomic, &NO_EXT),
+            fd("policies", List(&Struct(TypeId(348))), 2, 129, 0, ListType::Atomic, &NO_EXT),
             fd("tolerance", Quantity, 4, 3, 0, ListType::Unset, &ext(&[], "", 0, None, "", &[], "HPAConfigurableTolerance")),
         ],
         by_name: &[2, 1, 0, 3],

@@ -289,7 +289,7 @@ pub static STRUCTS: [StructDef; 38] = [
             fd("annotations", Map(&Str), 12, 1, 0, ListType::Unset, &NO_EXT),
             fd("ownerReferences", List(&Struct(TypeId(24))), 13, 1, 0, ListType::Map, &ext(&["uid"], "uid", 1, None, "", &[], "")),
             fd("finalizers", List(&Str), 14, 1, 0, ListType::Set, &ext(&[], "", 1, None, "", &[], "")),
-            fd("managedFields", List(&Struct(TypeId(22))), 17, 1, 0, ListType::Atomic, &NO_EXT),
+            fd("managedFields", List(&Struct(TypeId(22))), 17, 129, 0, ListType::Atomic, &NO_EXT),
         ],
         by_name: &[11, 7, 9, 8, 13, 1, 6, 10, 14, 0, 2, 12, 5, 3, 4],
         embeds: &[],
