@@ -283,6 +283,8 @@ pub fn apply(request: &Request<'_>, live: &Doc, config: &Value, force: bool) -> 
         UpdateError::Conflicts(conflicts) => ApplyError::Conflicts(conflicts),
         other => ApplyError::Failed(other.to_string()),
     })?;
+    // Large ones need not be held beside the object that is read below.
+    drop(body);
     strip(&mut managers, &id);
     let changed = value.is_some();
     let mut object = match value {
@@ -291,7 +293,7 @@ pub fn apply(request: &Request<'_>, live: &Doc, config: &Value, force: bool) -> 
             if let Some(owned) = managers.get_mut(&id) {
                 owned.time = Some(request.now.into());
             }
-            typed(request, &value, &names)?
+            typed(request, value, &names)?
         }
     };
     if request.manager == KUBECTL
@@ -331,9 +333,10 @@ fn without_type(config: &Value) -> Map {
 }
 
 /// A merged object, read by its type.
-fn typed(request: &Request<'_>, value: &Value, names: &str) -> Result<Doc, ApplyError> {
+fn typed(request: &Request<'_>, value: Value, names: &str) -> Result<Doc, ApplyError> {
     let mut bytes = Vec::with_capacity(2048);
-    json::encode_value(value, &mut bytes);
+    json::encode_value(&value, &mut bytes);
+    drop(value);
     let ty = match request.shape {
         Shape::Struct(ty) => Some(ty),
         _ => None,

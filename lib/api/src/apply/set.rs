@@ -92,7 +92,7 @@ impl Set {
             Ok(at) => at,
             Err(at) => {
                 let entry = Entry { element: first.clone(), member: false, children: Set::new() };
-                self.entries.insert(at, entry);
+                self.put(at, entry);
                 at
             }
         };
@@ -101,6 +101,14 @@ impl Set {
         } else {
             self.entries[at].children.insert(rest);
         }
+    }
+
+    fn put(&mut self, at: usize, entry: Entry) {
+        if self.entries.is_empty() {
+            // Many a level has one entry; by itself a vector would begin with room for four.
+            self.entries.reserve_exact(1);
+        }
+        self.entries.insert(at, entry);
     }
 
     /// Adds an element with what lies below it, uniting it with what is there.
@@ -115,7 +123,7 @@ impl Set {
                 let known = std::mem::take(&mut entry.children);
                 entry.children = known.union(children);
             }
-            Err(at) => self.entries.insert(at, Entry { element, member, children }),
+            Err(at) => self.put(at, Entry { element, member, children }),
         }
     }
 
@@ -247,31 +255,28 @@ impl Set {
     }
 
     /// The set with every declared field that has members below it as a member too.
-    pub fn with_named_fields(&self, shape: Option<Shape<'_>>) -> Set {
+    pub fn with_named_fields(mut self, shape: Option<Shape<'_>>) -> Set {
+        self.name_fields(shape);
+        self
+    }
+
+    fn name_fields(&mut self, shape: Option<Shape<'_>>) {
         let atom = shape.map(Shape::atom);
-        let entries = self.entries.iter().map(|entry| {
-            let mut member = entry.member;
+        for entry in self.entries.iter_mut().filter(|entry| !entry.children.is_empty()) {
             let mut below = None;
-            if !entry.children.is_empty() {
-                match (&entry.element, &atom) {
-                    (PathElement::Field(name), Some(atom)) => {
-                        if let Some(map) = &atom.map {
-                            let declared = map.field(name);
-                            member |= declared.is_some();
-                            below = declared.or(map.element);
-                        }
+            match (&entry.element, &atom) {
+                (PathElement::Field(name), Some(atom)) => {
+                    if let Some(map) = &atom.map {
+                        let declared = map.field(name);
+                        entry.member |= declared.is_some();
+                        below = declared.or(map.element);
                     }
-                    (PathElement::Key(_), Some(atom)) => below = atom.list.map(|list| list.element),
-                    _ => {}
                 }
+                (PathElement::Key(_), Some(atom)) => below = atom.list.map(|list| list.element),
+                _ => {}
             }
-            Entry {
-                element: entry.element.clone(),
-                member,
-                children: entry.children.with_named_fields(below),
-            }
-        });
-        Set { entries: entries.collect() }
+            entry.children.name_fields(below);
+        }
     }
 
     /// What a matcher lets through.

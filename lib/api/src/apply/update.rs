@@ -193,8 +193,10 @@ impl Updater<'_> {
             }
             let Some(change) = changes.get(version) else { continue };
             if owned.set.intersects(&change.modified) || owned.set.intersects(&change.added) {
-                let touched = change.modified.clone().union(change.added.clone());
-                conflicts.push((id.clone(), owned.set.intersection(&touched)));
+                let touched =
+                    [&change.modified, &change.added].map(|changed| owned.set.intersection(changed));
+                let [modified, added] = touched;
+                conflicts.push((id.clone(), modified.union(added)));
             }
         }
         gone.iter().for_each(|id| drop(managers.remove(id)));
@@ -229,13 +231,14 @@ impl Updater<'_> {
             return Ok(merged.value.clone().into_owned());
         };
         let shape = at_last.shape;
-        let named = last.set.with_named_fields(Some(shape));
+        let named = last.set.clone().with_named_fields(Some(shape));
         let pruned = remove(at_last.view(), &named, shape);
         let pruned = self.with_owned_items(&at_last, pruned, managers)?;
-        // Only what the manager itself had applied may go.
+        // Only what the manager itself had applied may go. The sets of whole objects are large: one at a time.
+        let had = at_last.fields()?.with_named_fields(Some(shape)).intersection(&named);
         let kept = at_last.with(pruned).fields()?.with_named_fields(Some(shape));
-        let all = at_last.fields()?.with_named_fields(Some(shape));
-        let gone = all.without(&kept).intersection(&named);
+        let gone = had.without(&kept);
+        drop(kept);
         let pruned = at_last.with(remove(at_last.view(), &gone, shape));
         match self.convert(&pruned, version)? {
             Some(object) => Ok(object.value.into_owned()),
@@ -258,13 +261,16 @@ impl Updater<'_> {
         // The pruned version first: what a conversion needs may just have been pruned.
         let first = owned.remove_entry(&merged.version);
         for (version, set) in first.into_iter().chain(owned) {
-            let now = merged.with(pruned.clone());
+            let now = merged.with(pruned);
             let (Some(whole), Some(part)) = (self.convert(merged, &version)?, self.convert(&now, &version)?)
             else {
+                pruned = now.value.into_owned();
                 continue;
             };
             let shape = Some(whole.shape);
             let keep = part.fields()?.with_named_fields(shape).union(set.with_named_fields(shape));
+            drop(part);
+            pruned = now.value.into_owned();
             let gone = whole.fields()?.with_named_fields(shape).without(&keep);
             let back = whole.with(remove(whole.view(), &gone, whole.shape));
             if let Some(back) = self.convert(&back, &merged.version)? {
