@@ -20,11 +20,12 @@ pub fn decode(
     bytes: &[u8],
     validation: FieldValidation,
 ) -> Result<(Doc, Vec<Warning>), DecodeError> {
+    let (text, plain) = texts(bytes).map_err(DecodeError::Syntax)?;
     let duplicate = match validation {
         FieldValidation::Ignore => None,
-        _ => parse(bytes, DuplicateKeyPolicy::Error).err(),
+        _ => parse(text, text.len(), DuplicateKeyPolicy::Error).err(),
     };
-    let json = to_json(bytes)?;
+    let json = json_of(&plain, bytes.len())?;
     let decoded = crate::json::decode_any(ty, &json, validation);
     match (duplicate, validation) {
         (None, _) | (_, FieldValidation::Ignore) => decoded,
@@ -116,30 +117,32 @@ fn is_integer(text: &str) -> bool {
         && digits.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
 }
 
-fn parse(bytes: &[u8], duplicate_keys: DuplicateKeyPolicy) -> Result<Node, String> {
+/// The document as it is, and with its integer keys in quotes.
+fn texts(bytes: &[u8]) -> Result<(&str, Cow<'_, str>), String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
-    let mut plain = with_plain_keys(text)?;
-    if matches!(duplicate_keys, DuplicateKeyPolicy::Error) {
-        plain = Cow::Borrowed(text);
-    }
+    Ok((text, with_plain_keys(text)?))
+}
+
+/// Reads a text of [`texts`]; the document's own `size` in bytes bounds what is made of it.
+fn parse(text: &str, size: usize, duplicate_keys: DuplicateKeyPolicy) -> Result<Node, String> {
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
     options.with_snippet = false;
     // The reader keeps what is merged once for every level of it, at hundreds of times its size.
     options.merge_keys = MergeKeyPolicy::AsOrdinary;
     // Every node takes a byte of the text; only aliases make more of it.
-    let most = bytes.len() + REPEATED;
+    let most = size + REPEATED;
     options.alias_limits.max_total_replayed_events = most;
     if let Some(budget) = &mut options.budget {
         budget.max_nodes = most;
         budget.max_events = 4 * most;
         budget.max_total_scalar_bytes = 2 * most;
-        budget.max_recorded_anchor_events = ANCHORED + bytes.len() / 32;
+        budget.max_recorded_anchor_events = ANCHORED + size / 32;
         budget.max_recorded_anchor_bytes = most;
         budget.max_depth = DEPTH;
         budget.enforce_alias_anchor_ratio = false;
     }
-    let mut document: Node = serde_saphyr::from_str_with_options(&plain, options)
+    let mut document: Node = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| format!("yaml: {}", explain(&error)))?;
     document.merge().map_err(|error| format!("yaml: {error}"))?;
     Ok(document)
@@ -178,7 +181,12 @@ fn explain(error: &serde_saphyr::Error) -> String {
 
 /// The document as JSON bytes. What aliases make of it is bounded by its size.
 pub fn to_json(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let document = parse(bytes, DuplicateKeyPolicy::LastWins).map_err(DecodeError::Syntax)?;
+    let (_, plain) = texts(bytes).map_err(DecodeError::Syntax)?;
+    json_of(&plain, bytes.len())
+}
+
+fn json_of(plain: &str, size: usize) -> Result<Vec<u8>, DecodeError> {
+    let document = parse(plain, size, DuplicateKeyPolicy::LastWins).map_err(DecodeError::Syntax)?;
     serde_json::to_vec(&document).map_err(|e| DecodeError::Syntax(e.to_string()))
 }
 
@@ -188,9 +196,11 @@ pub fn decode_untyped(bytes: &[u8]) -> Result<(Value, Option<String>), DecodeErr
     if let Ok((value, duplicates)) = crate::json::decode_untyped_strict(bytes) {
         return Ok((value, (!duplicates.is_empty()).then(|| duplicates.join(", "))));
     }
-    let duplicate = parse(bytes, DuplicateKeyPolicy::Error).err();
-    let json = to_json(bytes)
-        .map_err(|error| DecodeError::Syntax(format!("error converting YAML to JSON: {error}")))?;
+    let converting =
+        |error: DecodeError| DecodeError::Syntax(format!("error converting YAML to JSON: {error}"));
+    let (text, plain) = texts(bytes).map_err(DecodeError::Syntax).map_err(converting)?;
+    let duplicate = parse(text, text.len(), DuplicateKeyPolicy::Error).err();
+    let json = json_of(&plain, bytes.len()).map_err(converting)?;
     Ok((crate::json::decode_untyped(&json)?, duplicate))
 }
 

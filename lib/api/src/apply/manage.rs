@@ -288,8 +288,9 @@ pub fn apply(request: &Request<'_>, live: &Doc, config: &Value, force: bool) -> 
     strip(&mut managers, &id);
     let changed = value.is_some();
     let mut object = match value {
-        None => bare.clone(),
+        None => bare,
         Some(value) => {
+            drop(bare);
             if let Some(owned) = managers.get_mut(&id) {
                 owned.time = Some(request.now.into());
             }
