@@ -87,7 +87,9 @@ pub fn up(bare: bool, profile: Profile) -> Result<()> {
     })?;
     if !bare {
         let hint = format!("`kubectl -n {NAMESPACE} describe pods` and {} say more.", places.log().display());
-        step("deploying the sample", &hint, |step| deploy(step, &kubectl))?;
+        step("deploying the sample", &hint, |step| {
+            deploy(step, &kubectl).map_err(|error| error.context(state_of_sample(&kubectl)))
+        })?;
         step_show(&kubectl, &places)?;
     }
     println!(
@@ -199,6 +201,43 @@ fn deploy(step: &Step, kubectl: &Kubectl) -> Result<()> {
     step.note("the job that loads data");
     kubectl.run(&["-n", NAMESPACE, "wait", "--for=condition=complete", "job/load", "--timeout=60s"])?;
     Ok(())
+}
+
+/// What stands in the way of the sample: its pods and what was said of them, shortest first.
+fn state_of_sample(kubectl: &Kubectl) -> String {
+    let condition = |kind: &str| format!("{kind}=.status.conditions[?(@.type==\"{kind}\")].message");
+    let ask = |arguments: &[&str]| {
+        kubectl
+            .run(&[&["--request-timeout=5s"], arguments].concat())
+            .unwrap_or_else(|error| error.to_string())
+    };
+    let columns =
+        ["node=.spec.nodeName", "phase=.status.phase", "waits=.status.containerStatuses[*].state.waiting"];
+    let columns = ["name=.metadata.name"]
+        .into_iter()
+        .chain(columns)
+        .map(str::to_owned)
+        .chain(["PodScheduled", "Ready"].map(condition))
+        .collect::<Vec<_>>()
+        .join(",");
+    let columns = format!("custom-columns={}", columns.replace("=.", ":."));
+    let events = [
+        "-n",
+        NAMESPACE,
+        "get",
+        "events",
+        "--sort-by=.lastTimestamp",
+        "--no-headers",
+        "-o=custom-columns=o:.involvedObject.name,c:.count,r:.reason,m:.message",
+    ];
+    let nodes =
+        ["get", "nodes", "-o=custom-columns=n:.metadata.name,t:.spec.taints,c:.status.conditions[*].status"];
+    format!(
+        "nodes:\n{}events:\n{}pods:\n{}",
+        ask(&nodes),
+        ask(&events),
+        ask(&["-n", NAMESPACE, "get", "pods", "-o", &columns])
+    )
 }
 
 /// Shows the sample answering on every path; each line is the real answer.
