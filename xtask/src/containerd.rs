@@ -173,7 +173,8 @@ pub fn ctr(runtime: &Runtime, arguments: &[&str]) -> Result<String> {
     output(Command::new("ctr").arg("--address").arg(&runtime.socket).args(["-n", "k8s.io"]).args(arguments))
 }
 
-/// Imports the archives whose image is not there yet.
+/// Imports the archives whose image is not there yet, and unpacks them: else the runtime does so when a container is made, for
+/// each of those that are made at the same time anew, and a slow disk has a pod wait for minutes.
 pub fn import(step: &Step, runtime: &Runtime, archives: &[images::Archive]) -> Result<()> {
     let there = ctr(runtime, &["images", "list", "--quiet"])?;
     for archive in archives {
@@ -181,8 +182,7 @@ pub fn import(step: &Step, runtime: &Runtime, archives: &[images::Archive]) -> R
             continue;
         }
         step.note(&archive.name);
-        ctr(runtime, &["images", "import", "--no-unpack", &archive.path.to_string_lossy()])
-            .or_else(|_| ctr(runtime, &["images", "import", &archive.path.to_string_lossy()]))?;
+        ctr(runtime, &["images", "import", &archive.path.to_string_lossy()])?;
     }
     Ok(())
 }
