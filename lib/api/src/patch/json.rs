@@ -114,10 +114,9 @@ fn operation(mut fields: Map<String, Value>) -> Result<Operation, PatchError> {
     Ok(Operation { path, change })
 }
 
-/// Applies the operations in order.
-pub(super) fn apply(object: &mut Value, ops: &[Operation]) -> Result<(), PatchError> {
-    let mut copied = 0;
-    ops.iter().try_for_each(|op| apply_one(object, op, &mut copied)).map_err(PatchError::Unprocessable)
+/// Applies the operations in order; `copied` counts the bytes that are copied.
+pub(super) fn apply(object: &mut Value, ops: &[Operation], copied: &mut usize) -> Result<(), PatchError> {
+    ops.iter().try_for_each(|op| apply_one(object, op, copied)).map_err(PatchError::Unprocessable)
 }
 
 fn apply_one(object: &mut Value, op: &Operation, copied: &mut usize) -> Result<(), String> {

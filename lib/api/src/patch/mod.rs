@@ -44,8 +44,18 @@ pub type Patched = (Doc, Vec<Warning>);
 pub fn json_patch(original: &Doc, patch: &[u8], validation: FieldValidation) -> Result<Patched, PatchError> {
     let (ops, duplicates) = json::parse(patch, validation)?;
     let mut object = view(original)?;
-    json::apply(&mut object, &ops)?;
+    json::apply(&mut object, &ops, &mut 0)?;
     finish(original, &object, duplicates, validation, None)
+}
+
+/// How many bytes the `copy` operations of a JSON patch add to an object before it is done or fails: as much work as a body
+/// that much longer. 3 MiB at most.
+pub fn json_patch_copies(original: &Doc, patch: &[u8]) -> usize {
+    let mut copied = 0;
+    if let (Ok((ops, _)), Ok(mut object)) = (json::parse(patch, FieldValidation::Ignore), view(original)) {
+        let _ = json::apply(&mut object, &ops, &mut copied); // where it failed, it had copied this much
+    }
+    copied
 }
 
 /// `application/merge-patch+json`.
