@@ -209,6 +209,9 @@ enum Command {
         #[arg(long, default_value = "60s", value_parser = ttl)]
         drain_timeout: std::time::Duration,
     },
+    /// Wait before a unit's program begins that ended again and again; etcd's unit calls it.
+    #[command(hide = true)]
+    HoldBack,
     /// Write manual pages and shell completions into a folder, for packages.
     #[command(hide = true)]
     Docs { folder: PathBuf },
@@ -328,32 +331,29 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            match service::hold_back() {
-                true => ExitCode::SUCCESS,
-                false => ExitCode::FAILURE,
-            }
+            ExitCode::FAILURE
         }
     }
 }
 
 fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::AllInOne { file } => {
+        Command::AllInOne { file } => service::unit(|| {
             let config = file.load()?;
             service::runtime()?.block_on(all_in_one::run(config))
-        }
-        Command::ControlPlane { file } => {
+        }),
+        Command::ControlPlane { file } => service::unit(|| {
             let config = file.load()?;
             service::runtime()?.block_on(control_plane::run(config))
-        }
-        Command::Kubelet { file } => {
+        }),
+        Command::Kubelet { file } => service::unit(|| {
             let config = file.load()?;
             service::runtime()?.block_on(kubelet::run(config))
-        }
-        Command::Proxy { file } => {
+        }),
+        Command::Proxy { file } => service::unit(|| {
             let config = file.load()?;
             service::runtime()?.block_on(proxy::run(config))
-        }
+        }),
         Command::Config => {
             print!("{}", print_config::text());
             Ok(())
@@ -362,6 +362,10 @@ fn run(args: Args) -> Result<()> {
             let config = file.load()?;
             let progress = Progress::new(Output::Text);
             service::runtime()?.block_on(reset::run(&config, yes, state, drain_timeout, progress))
+        }
+        Command::HoldBack => {
+            service::hold_back();
+            Ok(())
         }
         Command::Docs { folder } => docs::write(&folder),
         Command::FirstBoot { command, file, output } => {

@@ -11,15 +11,17 @@ use crate::install::init;
 use crate::install::ledger::Ledger;
 use crate::install::progress::{Output, Progress, until};
 use crate::install::units;
-use crate::node;
+use crate::node_certs::{NodeFiles, read_identity};
 use crate::snapshot::{Source, put};
 use crate::store;
+use crate::{balancer, node};
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use keelson_daemon::config::{self, Config, EtcdSection};
 use keelson_store::{EtcdStore, Expect, SqliteOptions, SqliteReader, SqliteStore, Store, Transaction, Write};
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -156,7 +158,37 @@ async fn serving(config: &Config, unit: &str, progress: Progress) -> Result<()> 
         let client = crate::install::admin(config, None).await?;
         client.apiserver_version().await.context("the API server does not answer yet")
     });
-    progress.wait("waiting for the API server", api).await.map(drop).with_context(|| init::failed(unit))
+    progress.wait("waiting for the API server", api).await.map(drop).with_context(|| init::failed(unit))?;
+    if config.etcd.is_some() && unit == units::CONTROL_PLANE {
+        through_balancer(config, progress)?;
+    }
+    Ok(())
+}
+
+/// Other control planes may come now: this node's kubelet and proxy reach them too when its own is away.
+fn through_balancer(config: &Config, progress: Progress) -> Result<()> {
+    let files = NodeFiles::of(config);
+    let own = node::identify(&config.node)?.address;
+    let own = SocketAddr::new(own, config.api_server.bind.port());
+    let mut changed = false;
+    for path in [&files.kubelet, &files.proxy] {
+        let Some(identity) = read_identity(path)?.filter(|found| found.server != balancer::server()) else {
+            continue;
+        };
+        balancer::adopt(config, &[own], &identity.ca_pem)?;
+        let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = text.replace(&identity.server, &balancer::server());
+        keelson_pki::write_atomic(path, text.as_bytes(), 0o600)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+        changed = true;
+    }
+    if !changed {
+        return Ok(());
+    }
+    // The proxy first: the way leads through it.
+    progress.step("leading this node's kubelet and proxy to all API servers", || {
+        crate::install::run("systemctl", &["try-restart", units::PROXY, units::KUBELET]).map(drop)
+    })
 }
 
 async fn moved(

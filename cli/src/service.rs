@@ -16,8 +16,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-/// The longest wait of a unit's process that fails again and again.
+/// The longest wait of a unit's process that ends again and again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a process has been ready when it counts as well.
+const WELL: Duration = Duration::from_secs(10);
 /// How long each part of the drain may take.
 pub const DRAIN: Duration = Duration::from_secs(20);
 
@@ -122,61 +124,82 @@ where
         return;
     }
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
-    // It has come up: the next failure is the first of its row.
-    if let Some(note) = failures_note() {
-        let _ = std::fs::remove_file(note);
-    }
     tracing::info!("ready");
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let every = limit / 3;
-    while drain.until(tokio::time::sleep(every)).await.is_some() {
-        if tokio::time::timeout(every, alive()).await == Ok(true) {
-            tell(&[NotifyState::Watchdog]);
-        } else {
-            tracing::warn!("the process does not answer itself; the watchdog is not fed");
+    let well = async {
+        if drain.until(tokio::time::sleep(WELL)).await.is_some() {
+            forget_row();
         }
+    };
+    let watchdog = async {
+        let Some(limit) = sd_notify::watchdog_enabled() else { return };
+        let every = limit / 3;
+        while drain.until(tokio::time::sleep(every)).await.is_some() {
+            if tokio::time::timeout(every, alive()).await == Ok(true) {
+                tell(&[NotifyState::Watchdog]);
+            } else {
+                tracing::warn!("the process does not answer itself; the watchdog is not fed");
+            }
+        }
+    };
+    tokio::join!(well, watchdog);
+}
+
+/// Where a unit's processes count how many of them in a row ended before they were well: systemd makes the folder, keeps it
+/// from one start to the next, and removes it when the unit is stopped. `None` where this is no unit of ours.
+fn row_note() -> Option<PathBuf> {
+    std::env::var_os("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join("ended-in-a-row"))
+}
+
+/// What follows the number while a process waits: whoever ends it then wants the next one at once.
+const WAITING: &str = " waiting";
+
+/// How many ended in a row, and how long the next one waits, by what the last one wrote: 0, 1, 2, 4, 8, then ten seconds
+/// (those that kubeadm's unit of the kubelet waits). systemd 252 knows no growing pauses.
+fn row(note: &str) -> (u32, Duration) {
+    if let Some(count) = note.strip_suffix(WAITING) {
+        return (count.parse().unwrap_or(0), Duration::ZERO);
     }
-}
-
-/// Where a unit's process counts how often in a row it failed before it was ready: systemd makes the folder, keeps it from one
-/// start to the next, and removes it when the unit is stopped. `None` where this is no unit of ours.
-fn failures_note() -> Option<PathBuf> {
-    std::env::var_os("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join("failures"))
-}
-
-/// How long a process waits that failed before it was ready, as often in a row before: 0, 1, 2, 4, 8, then ten seconds (those
-/// that kubeadm's unit of the kubelet waits). systemd 252 knows no growing pauses.
-fn pause(failures: u32) -> Duration {
-    match failures {
+    let count = note.parse().unwrap_or(0u32);
+    let pause = match count {
         0 => Duration::ZERO,
         some => Duration::from_secs(1 << (some - 1).min(4)).min(LONGEST_PAUSE),
+    };
+    (count, pause)
+}
+
+/// A unit's process begins: waits where those before it ended before they were well, however that came, longer each time in a
+/// row.
+pub fn hold_back() {
+    let Some(note) = row_note() else { return };
+    let (before, pause) = row(&std::fs::read_to_string(&note).unwrap_or_default());
+    let write = |text: String| {
+        if let Err(error) = std::fs::write(&note, text) {
+            eprintln!("cannot write {}: {error}", note.display());
+        }
+    };
+    if !pause.is_zero() {
+        let text = format!("ended soon after its start ({before} in a row); begins in {} s", pause.as_secs());
+        eprintln!("{text}");
+        tell(&[NotifyState::Status(&text)]);
+        write(format!("{before}{WAITING}"));
+        // No signal is taken over yet: who stops the unit need not wait.
+        std::thread::sleep(pause);
+    }
+    write(before.saturating_add(1).to_string());
+}
+
+/// The process has come up, or was told to end: the next end is the first of its row.
+fn forget_row() {
+    if let Some(note) = row_note() {
+        let _ = std::fs::remove_file(note); // none: nothing to forget
     }
 }
 
-/// A unit's process has failed: waits before it ends, longer each time in a row. Whether it was told to end meanwhile.
-pub fn hold_back() -> bool {
-    let Some(note) = failures_note() else { return false };
-    let before = std::fs::read_to_string(&note).ok().and_then(|text| text.parse().ok()).unwrap_or(0u32);
-    if let Err(error) = std::fs::write(&note, before.saturating_add(1).to_string()) {
-        eprintln!("cannot write {}: {error}", note.display());
-    }
-    let pause = pause(before);
-    if pause.is_zero() {
-        return false;
-    }
-    let text =
-        format!("failed {} times in a row; begins anew in {} s", u64::from(before) + 1, pause.as_secs() + 1);
-    tell(&[NotifyState::Status(&text)]);
-    let waited = || -> Result<bool> {
-        runtime()?.block_on(async {
-            let mut signals = Signals::take()?;
-            Ok(tokio::time::timeout(pause, signals.wait()).await.is_ok())
-        })
-    };
-    waited().unwrap_or_else(|_| {
-        std::thread::sleep(pause);
-        false
-    })
+/// Runs a unit's process, with pauses between one start and the next where it ends again and again. It ends without an error
+/// when it was told to.
+pub fn unit(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    hold_back();
+    run().inspect(|()| forget_row())
 }
 
 /// Tells the service manager that the end begins.
@@ -206,9 +229,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_fails_again_and_again_waits_longer_each_time() {
-        let pauses: Vec<u64> = (0..8).chain([u32::MAX]).map(|failures| pause(failures).as_secs()).collect();
+    fn who_ends_again_and_again_waits_longer_each_time() {
+        let pauses: Vec<u64> =
+            (0..8).chain([u32::MAX]).map(|count| row(&count.to_string()).1.as_secs()).collect();
         assert_eq!(pauses, [0, 1, 2, 4, 8, 10, 10, 10, 10]);
+        assert_eq!(row(""), (0, Duration::ZERO));
+        assert_eq!(row("7 waiting"), (7, Duration::ZERO), "somebody wants it now");
     }
 
     #[tokio::test(start_paused = true)]

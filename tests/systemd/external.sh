@@ -189,8 +189,20 @@ check "migrate" machine m1 keelson migrate-store etcd
 check "the objects are the same" until_ok 20 same
 check "no resourceVersion comes again" test "$(version)" -ge "$version_before"
 check "its member runs as a unit" machine m1 systemctl is-active keelson-etcd.service
+machine m1 sh -c 'cp -p /var/lib/keelson/etcd/etcd.yaml /root/ && echo "[" >>/var/lib/keelson/etcd/etcd.yaml && systemctl restart --no-block keelson-etcd.service'
+sleep 20
+count=$(machine m1 systemctl show --property NRestarts --value keelson-etcd.service)
+check "one that cannot start is begun anew with pauses that grow, $count times in 20 s" test "$count" -ge 2 -a "$count" -le 7
+check "when it is mended it starts at once" machine m1 timeout 5 sh -c 'cp -p /root/etcd.yaml /var/lib/keelson/etcd/etcd.yaml && systemctl restart keelson-etcd.service'
+check "and the API serves" until_ok 30 at_e1 get configmap kept
 check "doctor finds nothing wrong" until_ok 20 machine m1 keelson doctor
 check "a second control plane joins" machine m2 $(machine m1 keelson token create --control-plane --print-join-command)
+machine m2 cat /var/lib/keelson/admin.conf | sed "s/127.0.0.1/$SUBNET.85/" >"$work/m2.conf"
+at_m2() { command kubectl --kubeconfig "$work/m2.conf" --request-timeout 5s "$@"; }
+machine m1 systemctl stop keelson-control-plane.service
+leases_again() { at_m2 -n kube-node-lease delete lease m1 && until_ok 30 at_m2 -n kube-node-lease get lease m1; }
+check "the first one's node speaks to the second when its own is away" leases_again
+machine m1 systemctl start keelson-control-plane.service
 check "back is refused while it serves" sh -c 'echo "$1"; case $1 in *"still serve; stop them first"*) ;; *) exit 1 ;; esac' - "$(machine m1 keelson migrate-store sqlite 2>&1)"
 check "and the API serves" until_ok 30 at_e1 get configmap kept
 check "it leaves" machine m2 keelson reset --yes --state

@@ -67,6 +67,20 @@ begun=$(moment)
 check "one that was well and is killed is there again" until_ok 15 at_hangs get --raw /readyz
 check "after no pause but systemd's second" awk "BEGIN { exit !($(since "$begun") < 6) }"
 
+say "a process that is killed again and again"
+unit=keelson-proxy.service
+for _ in 1 2 3; do
+    pid=$(property "$unit" MainPID)
+    machine hangs systemctl kill --kill-whom=main --signal=KILL "$unit"
+    check "another is there" until_ok 10 replaced "$unit" "$pid"
+done
+machine hangs systemctl kill --kill-whom=main --signal=KILL "$unit"
+waits() { property "$unit" StatusText | grep "(3 in a row)"; }
+check "the next one waits before it begins, and says so" until_ok 3 waits
+serves() { [ "$(property "$unit" ActiveState)" = active ]; }
+check "then it is there" until_ok 15 serves
+check "and is well" until_ok 20 machine hangs test ! -e /run/keelson-proxy/ended-in-a-row
+
 say "manual pages and completion"
 pages() {
     local below missing=0
