@@ -101,6 +101,9 @@ pub async fn run(target: Target, file: Option<PathBuf>, output: Output) -> Resul
             }
             match wanted {
                 Some(_) => {
+                    if unit == Some(units::CONTROL_PLANE) {
+                        through_balancer(&config, progress)?;
+                    }
                     bail!("the database is in etcd already; `keelson migrate-store sqlite` leads back")
                 }
                 None => bail!("the database is an SQLite file already"),
@@ -165,29 +168,32 @@ async fn serving(config: &Config, unit: &str, progress: Progress) -> Result<()> 
     Ok(())
 }
 
-/// Other control planes may come now: this node's kubelet and proxy reach them too when its own is away.
+/// Other control planes may come now: this node's kubelet and proxy reach them too when its own is away. Interrupted anywhere,
+/// both still reach this one, and the next call goes on.
 fn through_balancer(config: &Config, progress: Progress) -> Result<()> {
     let files = NodeFiles::of(config);
-    let own = node::identify(&config.node)?.address;
-    let own = SocketAddr::new(own, config.api_server.bind.port());
-    let mut changed = false;
+    let mut straight = Vec::new();
     for path in [&files.kubelet, &files.proxy] {
-        let Some(identity) = read_identity(path)?.filter(|found| found.server != balancer::server()) else {
-            continue;
-        };
-        balancer::adopt(config, &[own], &identity.ca_pem)?;
-        let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let text = text.replace(&identity.server, &balancer::server());
-        keelson_pki::write_atomic(path, text.as_bytes(), 0o600)
-            .with_context(|| format!("{} cannot be written", path.display()))?;
-        changed = true;
+        straight.extend(
+            read_identity(path)?.filter(|who| who.server != balancer::server()).map(|who| (path, who)),
+        );
     }
-    if !changed {
-        return Ok(());
-    }
-    // The proxy first: the way leads through it.
+    let Some((_, first)) = straight.first() else { return Ok(()) };
+    let own = SocketAddr::new(node::identify(&config.node)?.address, config.api_server.bind.port());
+    balancer::adopt(config, &[own], &first.ca_pem)?;
+    let restart = |unit| crate::install::run("systemctl", &["try-restart", unit]).map(drop);
     progress.step("leading this node's kubelet and proxy to all API servers", || {
-        crate::install::run("systemctl", &["try-restart", units::PROXY, units::KUBELET]).map(drop)
+        // The balancer is in the proxy: it listens before anybody is led to it.
+        restart(units::PROXY)?;
+        for (path, identity) in &straight {
+            let text =
+                fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let text = text.replace(&identity.server, &balancer::server());
+            keelson_pki::write_atomic(path, text.as_bytes(), 0o600)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+        restart(units::PROXY)?;
+        restart(units::KUBELET)
     })
 }
 
