@@ -65,7 +65,7 @@ check "which takes no pause" awk "BEGIN { exit !($(since "$begun") < 5) }"
 machine hangs systemctl kill --kill-whom=main --signal=KILL keelson-control-plane.service
 begun=$(moment)
 check "one that was well and is killed is there again" until_ok 15 at_hangs get --raw /readyz
-check "after no pause but systemd's second" awk "BEGIN { exit !($(since "$begun") < 6) }"
+check "after no pause of seconds" awk "BEGIN { exit !($(since "$begun") < 6) }"
 
 say "a process that is killed again and again"
 unit=keelson-proxy.service

@@ -203,41 +203,27 @@ fn deploy(step: &Step, kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// What stands in the way of the sample: its pods and what was said of them, shortest first.
+/// What stands in the way of the sample: nodes, events and, last, for whoever sees only the end, its pods.
 fn state_of_sample(kubectl: &Kubectl) -> String {
-    let condition = |kind: &str| format!("{kind}=.status.conditions[?(@.type==\"{kind}\")].message");
-    let ask = |arguments: &[&str]| {
-        kubectl
-            .run(&[&["--request-timeout=5s"], arguments].concat())
-            .unwrap_or_else(|error| error.to_string())
+    let table = |what: &[&str], columns: &str| {
+        let columns = format!("--output=custom-columns={columns}");
+        let arguments = [&["--request-timeout=5s", "--namespace", NAMESPACE, "get"], what, &[&columns]];
+        kubectl.run(&arguments.concat()).unwrap_or_else(|error| error.to_string())
     };
-    let columns =
-        ["node=.spec.nodeName", "phase=.status.phase", "waits=.status.containerStatuses[*].state.waiting"];
-    let columns = ["name=.metadata.name"]
-        .into_iter()
-        .chain(columns)
-        .map(str::to_owned)
-        .chain(["PodScheduled", "Ready"].map(condition))
-        .collect::<Vec<_>>()
-        .join(",");
-    let columns = format!("custom-columns={}", columns.replace("=.", ":."));
-    let events = [
-        "-n",
-        NAMESPACE,
-        "get",
-        "events",
-        "--sort-by=.lastTimestamp",
-        "--no-headers",
-        "-o=custom-columns=o:.involvedObject.name,c:.count,r:.reason,m:.message",
-    ];
-    let nodes =
-        ["get", "nodes", "-o=custom-columns=n:.metadata.name,t:.spec.taints,c:.status.conditions[*].status"];
-    format!(
-        "nodes:\n{}events:\n{}pods:\n{}",
-        ask(&nodes),
-        ask(&events),
-        ask(&["-n", NAMESPACE, "get", "pods", "-o", &columns])
-    )
+    [
+        table(&["nodes"], "node:.metadata.name,taints:.spec.taints,conditions:.status.conditions[*].status"),
+        table(
+            &["events", "--sort-by=.lastTimestamp"],
+            "event of:.involvedObject.name,count:.count,reason:.reason,message:.message",
+        ),
+        table(
+            &["pods"],
+            "pod:.metadata.name,node:.spec.nodeName,phase:.status.phase,waits:.status.containerStatuses[*].state.waiting,\
+             scheduled:.status.conditions[?(@.type==\"PodScheduled\")].message,\
+             ready:.status.conditions[?(@.type==\"Ready\")].message",
+        ),
+    ]
+    .concat()
 }
 
 /// Shows the sample answering on every path; each line is the real answer.
