@@ -150,42 +150,32 @@ fn row_note() -> Option<PathBuf> {
     std::env::var_os("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join("ended-in-a-row"))
 }
 
-/// What follows the number while a process waits: whoever ends it then wants the next one at once.
-const WAITING: &str = " waiting";
-
-/// How many ended in a row, and how long the next one waits, by what the last one wrote: 0, 1, 2, 4, 8, then ten seconds
-/// (those that kubeadm's unit of the kubelet waits). systemd 252 knows no growing pauses.
-fn row(note: &str) -> (u32, Duration) {
-    if let Some(count) = note.strip_suffix(WAITING) {
-        return (count.parse().unwrap_or(0), Duration::ZERO);
-    }
-    let count = note.parse().unwrap_or(0u32);
-    let pause = match count {
+/// How long the next one waits after so many in a row: 0, 1, 2, 4, 8, then ten seconds (those that kubeadm's unit of the
+/// kubelet waits). systemd 252 knows no growing pauses.
+fn pause(in_a_row: u32) -> Duration {
+    match in_a_row {
         0 => Duration::ZERO,
         some => Duration::from_secs(1 << (some - 1).min(4)).min(LONGEST_PAUSE),
-    };
-    (count, pause)
+    }
 }
 
 /// A unit's process begins: waits where those before it ended before they were well, however that came, longer each time in a
 /// row.
 pub fn hold_back() {
     let Some(note) = row_note() else { return };
-    let (before, pause) = row(&std::fs::read_to_string(&note).unwrap_or_default());
-    let write = |text: String| {
-        if let Err(error) = std::fs::write(&note, text) {
-            eprintln!("cannot write {}: {error}", note.display());
-        }
-    };
+    let before = std::fs::read_to_string(&note).ok().and_then(|text| text.parse().ok()).unwrap_or(0u32);
+    let pause = pause(before);
     if !pause.is_zero() {
         let text = format!("ended soon after its start ({before} in a row); begins in {} s", pause.as_secs());
         eprintln!("{text}");
         tell(&[NotifyState::Status(&text)]);
-        write(format!("{before}{WAITING}"));
-        // No signal is taken over yet: who stops the unit need not wait.
+        // Whoever ends the wait (no signal is taken over yet) wants the next one at once, as the first of a new row.
+        forget_row();
         std::thread::sleep(pause);
     }
-    write(before.saturating_add(1).to_string());
+    if let Err(error) = std::fs::write(&note, before.saturating_add(1).to_string()) {
+        eprintln!("cannot write {}: {error}", note.display());
+    }
 }
 
 /// The process has come up, or was told to end: the next end is the first of its row.
@@ -230,11 +220,8 @@ mod tests {
 
     #[test]
     fn who_ends_again_and_again_waits_longer_each_time() {
-        let pauses: Vec<u64> =
-            (0..8).chain([u32::MAX]).map(|count| row(&count.to_string()).1.as_secs()).collect();
+        let pauses: Vec<u64> = (0..8).chain([u32::MAX]).map(|before| pause(before).as_secs()).collect();
         assert_eq!(pauses, [0, 1, 2, 4, 8, 10, 10, 10, 10]);
-        assert_eq!(row(""), (0, Duration::ZERO));
-        assert_eq!(row("7 waiting"), (7, Duration::ZERO), "somebody wants it now");
     }
 
     #[tokio::test(start_paused = true)]
