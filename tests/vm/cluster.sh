@@ -9,7 +9,6 @@ medium() {
     [ ! -f "$work/medium.img" ] || return 0
     mkdir -p "$folder"
     cp -r "$dist_folder/apt/." "$folder/"
-    [ -f "$CACHE/busybox.tar" ] || cargo xtask machine-tools "$CACHE"
     cp "$CACHE/busybox.tar" tests/vm/sample.yaml "$folder/"
     cp -L "$(type -P kubectl)" "$folder/kubectl"
     [ ! -d "$dist_folder-next" ] || cp "$dist_folder-next"/keelson_*.deb "$folder/next.deb"
