@@ -35,9 +35,10 @@ pub fn start(ledger: &Ledger, units: &[&str], changed: bool) -> Result<()> {
     for unit in units {
         ledger.note(Entry::Unit { name: (*unit).to_owned() })?;
     }
-    run("systemctl", &["daemon-reload"])?;
+    // Either has systemd read its files again: what this command changed among them is in effect from here on.
     if sealed::is(Path::new(ENABLED)) {
         sealed::check_start()?;
+        run("systemctl", &["daemon-reload"])?;
     } else {
         let mut arguments = vec!["enable", "--quiet"];
         arguments.extend(units);
