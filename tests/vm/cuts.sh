@@ -198,4 +198,4 @@ for kind in $KINDS; do
 done
 figure power_cut_back_s "$worst" s 60
 figure power_cuts "$cuts" cuts
-figure power_cut_writes_checked "$checked" writes
+[[ " $KINDS " != *" writes "* ]] || figure power_cut_writes_checked "$checked" writes
