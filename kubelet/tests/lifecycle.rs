@@ -21,6 +21,7 @@ async fn pods_live_and_die() {
     deadline(&lab).await;
     ephemeral_container(&lab).await;
     storage_limit(&lab).await;
+    room_of_the_gone(&lab).await;
     leftovers(&lab).await;
     network_note_cut_short(&lab).await;
     rotation(&lab).await;
@@ -323,6 +324,26 @@ async fn storage_limit(lab: &Lab) {
     );
     assert_eq!(huge.phase("Failed").await.status.reason.as_deref(), Some("OutOfcpu"));
     huge.delete(1).await;
+}
+
+/// What was deleted without grace winds down while others take its place: the scheduler knows of it no more.
+async fn room_of_the_gone(lab: &Lab) {
+    let most = format!("{}m", lab.kubelet().kubelet.capacity.milli_cpu * 3 / 4);
+    let run = |name| {
+        let requests = json!({"resources": {"requests": {"cpu": most}}});
+        let stubborn = shell("c", "trap '' TERM; while :; do sleep 1; done");
+        lab.run(name, json!({"terminationGracePeriodSeconds": 3, "containers": [with(stubborn, requests)]}))
+    };
+    let first = run("first");
+    first.running().await;
+    let second = run("second");
+    assert_eq!(second.phase("Failed").await.status.reason.as_deref(), Some("OutOfcpu"));
+    second.delete(1).await;
+    lab.kubelet().workers.gone(first.uid());
+    let third = run("third");
+    third.running().await;
+    third.delete(1).await;
+    wait("the first to end", 20, || (!lab.kubelet().workers.contains(first.uid())).then_some(())).await;
 }
 
 async fn deadline(lab: &Lab) {

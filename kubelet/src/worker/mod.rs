@@ -155,7 +155,9 @@ impl Workers {
         }
     }
 
-    /// Decides whether a pod fits beside the others, and counts it if so.
+    /// Decides whether a pod fits beside the others, and counts it if so. A pod that no source has any more (deleted without
+    /// grace) does not count while it winds down, as with upstream's: the scheduler does not know of it either, and who
+    /// makes a new pod for each that was refused would go on as long as that takes.
     pub(crate) fn admit(&self, own: &Mutex<PodView>) -> Result<(), fields::Refusal> {
         let _one_at_a_time = lock(&self.inner.admission);
         let pod = lock(own).pod.clone();
@@ -166,7 +168,7 @@ impl Workers {
             memory: (0, capacity.memory - reserved),
             pods: (0, capacity.pods),
         };
-        for view in self.views() {
+        for view in self.views_where(|want| !matches!(want, Want::Gone)) {
             let ended = view.finished || pod::is_terminal_phase(view.status.phase.as_deref());
             if view.admitted && !ended && pod::uid(&view.pod) != pod::uid(&pod) {
                 let used = qos::pod_resources(&view.pod);
@@ -213,7 +215,14 @@ impl Workers {
     }
 
     pub fn views(&self) -> Vec<PodView> {
-        let views: Vec<_> = lock(&self.inner.handles).values().map(|h| h.view.clone()).collect();
+        self.views_where(|_| true)
+    }
+
+    fn views_where(&self, wanted: impl Fn(&Want) -> bool) -> Vec<PodView> {
+        let handles = lock(&self.inner.handles);
+        let wanted = handles.values().filter(|handle| wanted(&handle.want.borrow()));
+        let views: Vec<_> = wanted.map(|handle| handle.view.clone()).collect();
+        drop(handles);
         views.iter().map(|view| lock(view).clone()).collect()
     }
 

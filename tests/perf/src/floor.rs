@@ -1,4 +1,5 @@
-//! The floors: what SQLite alone does on the same disk with the same guarantee.
+//! The floors: what SQLite alone does on the same disk with the same guarantee; and what the machine is like, for the
+//! figures that have no floor.
 
 use anyhow::Result;
 use rusqlite::Connection;
@@ -53,4 +54,47 @@ fn insert(database: &mut Connection, rows: usize, value: &str) -> Result<()> {
         }
     }
     Ok(transaction.commit()?)
+}
+
+/// Nanoseconds of a load that waits for the one before, at random places in 8 MiB: more than a core has for itself. Processor time
+/// of a server that touches much follows this more than anything else; 30 to 70 where a shared cache answers, 100 to 200
+/// where memory does, or neighbours use the cache.
+pub fn dependent_load_ns() -> f64 {
+    const LINES: usize = (8 << 20) / 64;
+    const LOADS: u32 = 1_000_000;
+    // One cycle through all lines (Sattolo's shuffle).
+    let mut order: Vec<u32> = (0..LINES as u32).collect();
+    let mut state = 1u64;
+    for last in (1..LINES).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(last, (state >> 33) as usize % last);
+    }
+    let mut lines = vec![[0u32; 16]; LINES];
+    for (at, next) in order.iter().enumerate() {
+        lines[at][0] = *next;
+    }
+    let mut at = 0;
+    let begun = Instant::now();
+    for _ in 0..LOADS {
+        at = lines[at as usize][0];
+    }
+    std::hint::black_box(at);
+    begun.elapsed().as_secs_f64() * 1e9 / f64::from(LOADS)
+}
+
+/// Microseconds from one thread's message until another that slept has it.
+pub fn wake_us() -> f64 {
+    const ROUNDS: u32 = 2_000;
+    let (ask, asked) = std::sync::mpsc::channel::<()>();
+    let (answer, answered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || while asked.recv().is_ok() && answer.send(()).is_ok() {});
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            let _ = ask.send(());
+            let _ = answered.recv();
+        }
+        drop(ask);
+        begun.elapsed().as_secs_f64() * 1e6 / f64::from(2 * ROUNDS)
+    })
 }

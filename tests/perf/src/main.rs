@@ -86,6 +86,10 @@ async fn main() -> Result<()> {
     if let Some(folder) = &args.first_start_in {
         return first::start_here(folder).await;
     }
+    let (load, wake) = (floor::dependent_load_ns(), floor::wake_us());
+    println!(
+        "# this machine: {load:.0} ns a load that waits for the one before (in 8 MiB), {wake:.1} us to wake a thread"
+    );
     if let Some(binary) = &args.etcd_with {
         let mut report = Report::new(args.report.clone());
         on_etcd(binary, &args, &mut report).await?;

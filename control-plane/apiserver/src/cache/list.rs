@@ -158,7 +158,7 @@ fn page(objects: &Chunks, query: &ListQuery, revision: Revision) -> List {
     }
     loop {
         let before = cursor;
-        let Some(object) = objects.next(&mut cursor) else { break };
+        let Some(object) = objects.next_ahead(&mut cursor, query.filter.is_some()) else { break };
         if !object.key().starts_with(&prefix) {
             break;
         }

@@ -326,7 +326,7 @@ impl WatchStream {
 
     fn step_initial(&mut self) -> Option<WatchItem> {
         let Mode::Initial { objects, cursor, revision, end_bookmark } = &mut self.mode else { return None };
-        while let Some(object) = objects.next(cursor) {
+        while let Some(object) = objects.next_ahead(cursor, self.filter.is_some()) {
             if !self.scope.holds(object) {
                 // The scope is one run of keys, and the cursor began at its head.
                 break;
